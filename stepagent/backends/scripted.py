@@ -1,0 +1,79 @@
+"""A backend that says what it is told: for tests, docs and dry runs. No network, no model, no torch."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stepagent.errors import BackendError
+from stepagent.seeds import derive_seed
+from stepagent.types import (
+    Completion,
+    Completions,
+    FinishReason,
+    Message,
+    Prompt,
+    Sampling,
+    Usage,
+)
+
+END_ID = 256
+Reply = Callable[[str, int], str]
+"""(the whole context as text, seed of this sample) -> what the model says next, to its end of turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """If the regular expression `when` is found in the context, say one of `say`, picked by seed."""
+
+    when: str
+    say: tuple[str, ...]
+
+
+class ScriptedBackend:
+    """Replies from rules or from a function. Token ids are UTF-8 bytes; END_ID ends a turn.
+
+    A reply that holds a stop string is cut after it, as a server would; one longer than `max_tokens`
+    bytes ends with "length". A context that no rule matches raises BackendError.
+    """
+
+    def __init__(self, rules: Sequence[Rule] = (), reply: Reply | None = None) -> None:
+        self._rules = rules
+        self._reply = reply or self._by_rule
+        self.prompts: list[Prompt] = []
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        self.prompts.append(prompt)
+        context = render(prompt.messages) + prompt.prefix_text
+        choices = tuple(
+            _cut(self._reply(context, derive_seed(sampling.seed, context, index)), sampling)
+            for index in range(sampling.n)
+        )
+        ids = tuple(context.encode())
+        sampled = sum(len(choice.token_ids or ()) for choice in choices)
+        return Completions(choices, context, ids, Usage(1, len(ids), sampled), "scripted-bytes")
+
+    def _by_rule(self, context: str, seed: int) -> str:
+        for rule in self._rules:
+            if re.search(rule.when, context):
+                return random.Random(seed).choice(rule.say)
+        raise BackendError(f"no scripted reply matches the context ending in {context[-40:]!r}")
+
+
+def render(messages: Sequence[Message]) -> str:
+    """The scripted chat template."""
+    turns = "".join(f"<{message.role}>{message.content}" for message in messages)
+    return turns + "<assistant>"
+
+
+def _cut(reply: str, sampling: Sampling) -> Completion:
+    ends = [reply.find(stop) + len(stop) for stop in sampling.stop if stop in reply]
+    reason: FinishReason = "stop" if ends else "end"
+    text = reply[: min(ends)] if ends else reply
+    ids = (*text.encode(), END_ID) if reason == "end" else tuple(text.encode())
+    if len(ids) > sampling.max_tokens:
+        reason, ids = "length", ids[: sampling.max_tokens]
+        text = bytes(ids).decode(errors="ignore")
+    return Completion(text, reason, ids, (0.0,) * len(ids))

@@ -1,0 +1,79 @@
+"""Loading a tokenizer or a model from a folder or a hub id, with one clear sentence where that fails."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from stepagent.errors import ModelError
+
+logging.disable_progress_bar()  # our own bars say what is going on
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """ "auto" is the first CUDA device, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """ "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    named = getattr(torch, dtype, None)
+    if not isinstance(named, torch.dtype):
+        raise ModelError(f"unknown dtype '{dtype}'; use auto, float32 or bfloat16")
+    return named
+
+
+def load_tokenizer(model: str | Path, chat: bool = True) -> Any:
+    """The tokenizer of a model. Raises ModelError if there is none, or (`chat`) no chat template."""
+    _check_folder(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(model))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{model}: no usable tokenizer ({_first_line(error)}); "
+            "copy tokenizer.json and tokenizer_config.json into the folder"
+        ) from None
+    if chat and not tokenizer.chat_template:
+        raise ModelError(
+            f"{model}: the tokenizer has no chat template; add chat_template.jinja to the folder"
+        )
+    return tokenizer
+
+
+def load_model(model: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """A causal language model. Raises ModelError if the folder holds none."""
+    _check_folder(model)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{model}: cannot load the model ({_first_line(error)})") from None
+    return loaded.to(device)
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """A hash of the vocabulary: equal hashes mean that equal ids are equal tokens."""
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return sha256(json.dumps(vocabulary).encode()).hexdigest()
+
+
+def _check_folder(model: str | Path) -> None:
+    path = Path(model)
+    looks_local = path.is_absolute() or str(model).startswith(".") or len(path.parts) > 2
+    if looks_local and not path.is_dir():
+        raise ModelError(f"{model}: no such model folder")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"{model}: not a model folder (config.json is missing)")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,227 @@
+"""One YAML file -> frozen settings. Unknown keys are errors that name the nearest key.
+
+A config is trusted like code: `kind: my_module:MyJudge` imports that class.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from stepagent.errors import ConfigError
+from stepagent.jsonl import explain
+
+M = TypeVar("M", bound=BaseModel)
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """`kind` names a built-in or `module:Class`; every other key is an argument of its constructor.
+
+    `params: {...}` is the same as writing its keys beside `kind`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str
+    params: dict[str, Any] = {}
+
+    def arguments(self) -> dict[str, Any]:
+        return {**(self.model_extra or {}), **self.params}
+
+
+class LoraSettings(Settings):
+    """Low-rank adapter (arXiv 2106.09685)."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+class TrainSettings(Settings):
+    """What SFT and step-DPO share. `lora: null` trains all weights."""
+
+    learning_rate: Rate = 1e-5
+    epochs: Rate = 1.0
+    batch_size: Positive = 32
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    max_grad_norm: Rate = 1.0
+    token_budget: Positive = 2048
+    max_context: Positive | None = None
+    lora: LoraSettings | None = LoraSettings()
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class InitSettings(TrainSettings):
+    """SFT of M_0 on IFT {x, y} and EFT {x, s_1..s_{l-1}, s^1, s^2, judge}."""
+
+    ift: Path
+    eft: Path
+
+
+class OptimizeSettings(TrainSettings):
+    """Step-wise DPO (arXiv 2503.03746, 1.6): `beta` is the paper's; `nll_alpha` weighs the NLL of the
+    chosen step, length-normalised (arXiv 2404.19733)."""
+
+    learning_rate: Rate = 5e-7
+    beta: Rate = 0.1
+    nll_alpha: Annotated[float, Field(ge=0)] = 0.0
+
+
+class EvaluateSettings(Settings):
+    """Held-out data. `search_problems` bounds the judged search, the dearest of the measurements.
+    `check_step` names a function (question, step texts before, step) -> right?, for worlds where a single
+    step can be checked: it measures the judge on pairs the model itself proposed."""
+
+    problems: Path
+    pairs: Path | None = None
+    search_problems: Annotated[int, Field(ge=0)] = 200
+    max_tokens: Positive = 2048
+    check_step: str | None = None
+
+
+class Config(Settings):
+    """A whole run."""
+
+    name: str = "run"
+    seed: int = 0
+    model: str
+    rounds: Positive = 3
+    concurrency: Positive = 64
+    problems: Path
+    problems_per_round: tuple[Positive, ...] | None = None
+    backend: Component = Component(kind="transformers")
+    generator: Component = Component(kind="sample")
+    judge: Component = Component(kind="pairwise")
+    search: Component = Component(kind="step")
+    init: InitSettings | None = None
+    optimize: OptimizeSettings = OptimizeSettings()
+    evaluate: EvaluateSettings | None = None
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config and apply `--set key.sub=value` overrides (values are YAML).
+
+    Raises ConfigError with the file, the key and the nearest known key.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML; check indentation and quotes") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys such as 'model:' and 'problems:'")
+    for override in overrides:
+        _override(data, override)
+    return validate(Config, data, str(path))
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip("."):
+        raise ConfigError(f"--set {override}: expected key=value, such as --set seed=1")
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(data.get(parent), dict):
+            data[parent] = {}
+        data = data[parent]
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from None
+
+
+def validate(model: type[M], data: Mapping[str, Any], where: str) -> M:
+    """`data` as `model`. Raises ConfigError that names `where`, the key and a remedy."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] != "extra_forbidden":
+            raise ConfigError(f"{where}: {explain(error)}") from None
+        *parents, key = (str(part) for part in first["loc"])
+        fields = _fields(model, parents)
+        raise ConfigError(f"{where}: {_unknown(key, parents, fields)}") from None
+
+
+def _unknown(key: str, parents: Sequence[str], known: Sequence[str]) -> str:
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+    name = ".".join([*parents, key])
+    return f"unknown key '{name}'; {hint}"
+
+
+def _fields(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(
+            option for option in options if isinstance(option, type) and issubclass(option, BaseModel)
+        )
+    return list(model.model_fields)
+
+
+def build(role: str, component: Component, builtins: Mapping[str, str], given: Mapping[str, object]) -> Any:
+    """Make a component: `builtins` maps short kinds to `module:Class`; own classes use the same path.
+
+    `given` are objects the program supplies (a backend, a model folder): they are passed where the
+    constructor has a parameter of that name and the config does not set it.
+    Raises ConfigError for an unknown kind, a class that cannot be imported or a wrong argument.
+    """
+    target = builtins.get(component.kind, component.kind)
+    if ":" not in target:
+        near = get_close_matches(component.kind, builtins, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(builtins))}"
+        raise ConfigError(
+            f"{role}.kind: unknown kind '{component.kind}'; {hint}, or name a class as module:Class"
+        )
+    module_name, _, class_name = target.partition(":")
+    if component.kind not in builtins and "" not in sys.path:
+        sys.path.insert(0, "")  # own classes live in the working directory
+    try:
+        factory = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        remedy = (
+            "install stepagent[train]"
+            if component.kind in builtins
+            else "check the name and that the module can be imported from here"
+        )
+        raise ConfigError(f"{role}.kind: cannot import '{target}' ({error}); {remedy}") from None
+    parameters = inspect.signature(factory).parameters
+    arguments = component.arguments()
+    for key in arguments:
+        if key not in parameters:
+            raise ConfigError(_unknown(key, [role], list(parameters)))
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    objects = {name: value for name, value in given.items() if name in parameters}
+    objects = {name: value for name, value in objects.items() if name not in arguments}
+    plain = {name: value for name, value in arguments.items() if not hasattr(value, "complete")}
+    model = create_model(
+        f"{class_name} arguments",
+        **{
+            name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
+            for name, p in parameters.items()
+            if name in plain or (p.default is p.empty and name not in objects | arguments)
+        },
+    )
+    checked = validate(model, plain, role)
+    return factory(**{**arguments, **{k: getattr(checked, k) for k in plain}, **objects})

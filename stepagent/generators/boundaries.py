@@ -1,0 +1,22 @@
+"""Where a step ends: the field's three habits.
+
+marker      the next step opens with "Step n:" (arXiv 2503.03746); the terminator is "\\nStep {n+1}:"
+line        a step is a line
+blank_line  a step is a paragraph, "\\n\\n" (arXiv 2408.03314 and most process reward models)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+BoundaryKind = Literal["marker", "line", "blank_line"]
+
+
+def terminator(kind: BoundaryKind, depth: int) -> str:
+    """The text that ends the step at `depth` (from 1)."""
+    return {"marker": f"\nStep {depth + 1}:", "line": "\n", "blank_line": "\n\n"}[kind]
+
+
+def content(kind: BoundaryKind, depth: int, text: str) -> str:
+    """A step's text without its terminator and without the blanks around it."""
+    return text.partition(terminator(kind, depth))[0].strip() if text.strip() else ""

@@ -1,0 +1,93 @@
+"""Reading and writing JSONL: typed rows in, one clear sentence for a bad line, whole files or none."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from stepagent.errors import DataError
+
+T = TypeVar("T")
+
+
+def explain(error: ValidationError) -> str:
+    """The first thing pydantic found wrong, as `field: what`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    what = str(first["msg"])
+    what = what[0].lower() + what[1:]
+    return f"'{where}' {what}" if where else what
+
+
+def iter_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row's line number (from 1) and object. Blank lines are skipped. Raises DataError."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with path.open(encoding="utf-8", errors="strict") as lines:
+        number = 0
+        try:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError.at(
+                        path, number, f"not valid JSON ({error.msg} at column {error.colno})"
+                    ) from None
+                if not isinstance(row, dict):
+                    raise DataError.at(path, number, "expected a JSON object such as {...} on each line")
+                yield number, row
+        except UnicodeDecodeError:
+            raise DataError.at(path, number + 1, "not valid UTF-8; convert the file") from None
+
+
+def read_rows(path: Path, kind: type[T], mend: Callable[[str], str] = lambda what: what) -> list[T]:
+    """All rows of a file as `kind`. Raises DataError with file and line for the first bad one.
+
+    `mend` may turn the complaint into one that says how to repair such a row.
+    """
+    adapter = TypeAdapter(kind)
+    rows = []
+    for number, row in iter_json(path):
+        try:
+            rows.append(adapter.validate_python(row))
+        except ValidationError as error:
+            raise DataError.at(path, number, mend(explain(error))) from None
+    return rows
+
+
+def dump_row(row: object) -> str:
+    """One JSONL line (with its newline) for a dataclass, a pydantic model or plain JSON data."""
+    return TypeAdapter(type(row)).dump_json(row).decode() + "\n"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a whole file or none of it: a reader never sees half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_rows(path: Path, rows: Iterable[object]) -> None:
+    """Write rows as JSONL, atomically."""
+    write_atomic(path, "".join(dump_row(row) for row in rows))
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut a last line that a killed writer left without its newline."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)

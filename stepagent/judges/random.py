@@ -1,0 +1,25 @@
+"""The control: a coin for every comparison and seat. Whatever it teaches is not judgement."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from stepagent.judges.comparisons import all_pairs_both_seats
+from stepagent.seeds import derive_seed
+from stepagent.types import Problem, Step, Usage, Verdict, Vote
+
+
+class RandomJudge:
+    """Prefers either seat with equal chance, by seed. Asks no model."""
+
+    async def judge(
+        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
+    ) -> Verdict:
+        """See Judge."""
+
+        async def compare(first: int, second: int) -> tuple[Vote, Usage]:
+            coin = random.Random(derive_seed(seed, "coin", first, second)).random()
+            return Vote(first, second, "first" if coin < 0.5 else "second"), Usage()
+
+        return await all_pairs_both_seats(len(candidates), compare, seed)

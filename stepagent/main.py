@@ -1,0 +1,165 @@
+"""The command line: one short function per command, each a call to a stage."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from stepagent.config import Config, load_config
+from stepagent.errors import ConfigError, StepagentError
+
+app = typer.Typer(
+    name="stepagent",
+    help="A language model learns to reason better by judging its own steps.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(help="YAML config (see configs in the README).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting: --set search.width=4 (repeatable)."),
+]
+Model = Annotated[str | None, typer.Option(help="Model folder or hub id [default: the config's model].")]
+Out = Annotated[Path, typer.Option(help="Where to write.")]
+
+
+def _load(config: Path, overrides: list[str] | None) -> Config:
+    return load_config(config, overrides or ())
+
+
+@app.command("init")
+def init_command(config: ConfigPath, out: Out, overrides: Overrides = None) -> None:
+    """Train M_1 from the base model on IFT and EFT data (SFT)."""
+    settings = _load(config, overrides)
+    from stepagent.pipeline.initialize import initialize
+
+    if settings.init is None:
+        raise ConfigError(f"{config}: no 'init' section; it names the IFT and EFT files")
+    initialize(settings, settings.init, out)
+
+
+@app.command()
+def search(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Option(help="Folder for trees.jsonl and preferences.jsonl.")],
+    model: Model = None,
+    problems: Annotated[Path | None, typer.Option(help="JSONL of problems [default: the config's].")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Search step trees and export step preferences. Continues what OUT already holds."""
+    settings = _load(config, overrides)
+    from stepagent.pipeline.components import make_components
+    from stepagent.pipeline.searching import load_problems, search_stage
+
+    loaded = load_problems(problems or settings.problems)
+    components = make_components(settings, model or settings.model)
+    search_stage(components, loaded, out / "trees.jsonl", out / "preferences.jsonl", settings, 1)
+
+
+@app.command()
+def judge(
+    config: ConfigPath,
+    data: Annotated[Path, typer.Option(help="JSONL rows {question, prefix, candidates, id?}.")],
+    out: Annotated[Path, typer.Option(help="JSONL of verdicts; continued if it exists.")],
+    model: Model = None,
+    overrides: Overrides = None,
+) -> None:
+    """Judge candidate steps from a file."""
+    settings = _load(config, overrides)
+    from stepagent.pipeline.components import make_components
+    from stepagent.pipeline.judging import judge_stage
+
+    judge_stage(make_components(settings, model or settings.model).judge, settings, data, out)
+
+
+@app.command()
+def optimize(
+    config: ConfigPath,
+    data: Annotated[Path, typer.Option(help="preferences.jsonl of a search.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged model.")],
+    model: Model = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train a model on step preferences (step-wise DPO) and merge the adapter."""
+    settings = _load(config, overrides)
+    from stepagent.pipeline.optimizing import optimize_stage
+
+    base = model or settings.model
+    optimize_stage(base, data, out, settings.optimize, settings.seed, str(out))
+
+
+@app.command()
+def evaluate(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and trees.jsonl.")],
+    model: Model = None,
+    overrides: Overrides = None,
+) -> None:
+    """Measure greedy accuracy, judged search and the judge itself on held-out data."""
+    settings = _load(config, overrides)
+    from stepagent.pipeline.components import make_components
+    from stepagent.pipeline.evaluating import evaluate_stage
+
+    if settings.evaluate is None:
+        raise ConfigError(f"{config}: no 'evaluate' section; it names held-out problems and pairs")
+    name = model or settings.model
+    evaluate_stage(make_components(settings, name), settings, settings.evaluate, name, out)
+
+
+@app.command()
+def iterate(
+    config: ConfigPath,
+    runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    overrides: Overrides = None,
+) -> None:
+    """Run all rounds M_i -> M_{i+1}; started again, a killed run continues."""
+    settings = _load(config, overrides)
+    from stepagent.pipeline.iterate import iterate
+
+    iterate(settings, runs / settings.name)
+
+
+@app.command()
+def demo(
+    runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    overrides: Overrides = None,
+) -> None:
+    """The whole circle on a laptop: a tiny model learns to add by judging its own steps."""
+    from stepagent.pipeline.demo import run_demo
+
+    run_demo(runs / "demo", overrides or ())
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run's folder, a round's folder or a trees.jsonl.")],
+    problem: Annotated[
+        str | None, typer.Option(help="Problem id [default: the first tree with a pair].")
+    ] = None,
+    replies: Annotated[bool, typer.Option(help="Also print what the judge wrote.")] = False,
+) -> None:
+    """Print the step tree of one problem."""
+    from stepagent.report.show import find_tree, render_tree
+
+    Console().print(render_tree(find_tree(run, problem), replies))
+
+
+def run() -> None:
+    """The installed command: errors a user can mend are one sentence and exit code 2."""
+    try:
+        app()
+    except* StepagentError as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except* KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; start the same command again to continue")
+        sys.exit(130)

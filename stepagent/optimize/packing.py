@@ -1,0 +1,150 @@
+"""Train whole trees: many token sequences packed so that every shared prefix is computed once.
+
+Sequences go into a forest of tries over their token ids. A pack holds each trie node once; an ancestor
+mask lets a token see exactly what it would see alone, and position ids follow depth, so log-probabilities
+equal those of one-sequence-at-a-time forward passes. Logits are computed only where a loss needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A token sequence of which the ids from `start` on carry loss (1 <= start < len(ids))."""
+
+    ids: tuple[int, ...]
+    start: int
+
+
+Unit = tuple[Target, ...]
+"""Targets that one loss term compares and that therefore share a pack: (chosen, rejected), or one row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A forest as tensors, T tokens and K scored (context, next token) edges.
+
+    input_ids, position_ids: [T]. mask: [T, T], True where row may attend to column. source: [K], the
+    position whose logits score the edge; token: [K], the id scored. Edge `member_edge[m]` belongs to
+    target `member_target[m]`; targets count through the units in order. units: the units' indices.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    mask: torch.Tensor
+    source: torch.Tensor
+    token: torch.Tensor
+    member_edge: torch.Tensor
+    member_target: torch.Tensor
+    targets: int
+    units: tuple[int, ...]
+
+    def lengths(self) -> torch.Tensor:
+        """Scored tokens per target, [targets]."""
+        return torch.bincount(self.member_target, minlength=self.targets)
+
+
+class _Forest:
+    def __init__(self) -> None:
+        self.child: dict[tuple[int, int], int] = {}
+        self.token: list[int] = []
+        self.parent: list[int] = []
+
+    def missing(self, ids: Sequence[int]) -> int:
+        """How many nodes inserting `ids` would add."""
+        node = -1
+        for depth, token in enumerate(ids):
+            found = self.child.get((node, token))
+            if found is None:
+                return len(ids) - depth
+            node = found
+        return 0
+
+    def insert(self, ids: Sequence[int]) -> list[int]:
+        """The node of every id."""
+        path = []
+        node = -1
+        for token in ids:
+            key = (node, token)
+            if key not in self.child:
+                self.child[key] = len(self.token)
+                self.token.append(token)
+                self.parent.append(node)
+            node = self.child[key]
+            path.append(node)
+        return path
+
+
+def make_packs(units: Iterable[tuple[int, Unit]], token_budget: int) -> Iterator[Pack]:
+    """Pack (index, unit) pairs in the given order, at most `token_budget` tokens a pack.
+
+    Neighbours share what prefix they have in common; a trie that does not fit is split and its prefix
+    repeated. A unit that exceeds the budget alone gets a pack of its own.
+    """
+    forest, members = _Forest(), list[tuple[int, Unit]]()
+    for index, unit in units:
+        added = sum(forest.missing(target.ids[:-1]) for target in unit)  # an upper bound
+        if members and len(forest.token) + added > token_budget:
+            yield _pack(forest, members)
+            forest, members = _Forest(), []
+        members.append((index, unit))
+        for target in unit:
+            forest.insert(target.ids[:-1])
+    if members:
+        yield _pack(forest, members)
+
+
+def _pack(forest: _Forest, members: Sequence[tuple[int, Unit]]) -> Pack:
+    edges: dict[tuple[int, int], int] = {}
+    member_edge: list[int] = []
+    member_target: list[int] = []
+    targets = [target for _, unit in members for target in unit]
+    for number, target in enumerate(targets):
+        path = forest.insert(target.ids[:-1])
+        for position in range(target.start, len(target.ids)):
+            key = (path[position - 1], target.ids[position])
+            member_edge.append(edges.setdefault(key, len(edges)))
+            member_target.append(number)
+    count = len(forest.token)
+    mask = torch.eye(count, dtype=torch.bool)
+    depth = [0] * count
+    rows = mask.numpy()
+    for node, parent in enumerate(forest.parent):
+        if parent >= 0:
+            rows[node] |= rows[parent]
+            depth[node] = depth[parent] + 1
+    return Pack(
+        input_ids=torch.tensor(forest.token),
+        position_ids=torch.tensor(depth),
+        mask=mask,
+        source=torch.tensor([source for source, _ in edges]),
+        token=torch.tensor([token for _, token in edges]),
+        member_edge=torch.tensor(member_edge),
+        member_target=torch.tensor(member_target),
+        targets=len(targets),
+        units=tuple(index for index, _ in members),
+    )
+
+
+def target_logprobs(model: Any, pack: Pack) -> torch.Tensor:
+    """Summed log-probability of every target's scored tokens, [targets], in float32 or better."""
+    device = next(model.parameters()).device
+    sources, where = pack.source.to(device).unique(return_inverse=True)
+    logits = model(
+        input_ids=pack.input_ids[None].to(device),
+        attention_mask=pack.mask[None, None].to(device),
+        position_ids=pack.position_ids[None].to(device),
+        use_cache=False,
+        logits_to_keep=sources,
+    ).logits[0]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logprobs = logits.log_softmax(-1)[where, pack.token.to(device)]
+    sums = torch.zeros(pack.targets, dtype=logprobs.dtype, device=device)
+    edge = pack.member_edge.to(device)
+    return sums.index_add(0, pack.member_target.to(device), logprobs[edge])

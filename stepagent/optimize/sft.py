@@ -1,0 +1,95 @@
+"""Supervised fine-tuning of M_0 on {messages, response} rows: loss on the response only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stepagent.checkpoints import load_model, load_tokenizer, pick_device, pick_dtype
+from stepagent.config import TrainSettings
+from stepagent.errors import DataError
+from stepagent.jsonl import read_rows
+from stepagent.optimize.merge import save_merged
+from stepagent.optimize.packing import Pack, Target, Unit, target_logprobs
+from stepagent.optimize.trainer import PackedBatches, PackedTrainer, Progress, add_adapter
+from stepagent.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class SftRow:
+    """One training example. `kind` ("ift" or "eft") only serves the counts."""
+
+    messages: tuple[Message, ...]
+    response: str
+    kind: str = "ift"
+
+
+class _SftTrainer(PackedTrainer):
+    """Mean negative log-likelihood per response token of the global batch."""
+
+    def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
+        return -target_logprobs(model, pack).sum(), {}
+
+    def batch_count(self, packs: Sequence[Pack]) -> int:
+        return sum(len(pack.member_edge) for pack in packs)
+
+
+def encode(tokenizer: Any, row: SftRow) -> Target:
+    """The rendered chat turns, then the response and the end-of-turn token, which carry the loss."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in row.messages]
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    context = tokenizer(text, add_special_tokens=False)["input_ids"]
+    response = tokenizer(row.response, add_special_tokens=False)["input_ids"]
+    return Target((*context, *response, tokenizer.eos_token_id), len(context))
+
+
+def sft(
+    model: str | Path,
+    data: Path,
+    out: Path,
+    settings: TrainSettings,
+    seed: int,
+    progress: Progress,
+) -> dict[str, float]:
+    """Train `model` on the rows of `data` and write the merged result to `out`.
+
+    Rows longer than `max_context` tokens are set aside and counted. Returns the last metrics. Raises
+    DataError for an unusable file and ModelError for an unusable model.
+    """
+    rows = read_rows(data, SftRow)
+    if not rows:
+        raise DataError(f"{data}: no training rows; check the IFT and EFT files")
+    device = pick_device()
+    tokenizer = load_tokenizer(model)
+    targets = [encode(tokenizer, row) for row in rows]
+    limit = settings.max_context or max(len(target.ids) for target in targets)
+    units: list[Unit] = [(target,) for target in targets if len(target.ids) <= limit]
+    torch.manual_seed(seed)
+    loaded = load_model(model, pick_dtype(settings.dtype, device), device)
+    if settings.lora:
+        loaded = add_adapter(loaded, settings.lora, str(model))
+    batches = PackedBatches(
+        units,
+        range(len(units)),
+        settings.batch_size,
+        settings.epochs,
+        settings.token_budget,
+        seed,
+    )
+    trainer = _SftTrainer(loaded, batches, settings, out.with_name(out.name + ".work"), seed, progress)
+    trainer.train()
+    probes = [unit[0].ids for unit in units[:8]]
+    parity = save_merged(loaded, tokenizer, out, probes)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "rows": len(units),
+        "too_long": len(rows) - len(units),
+        "steps": len(batches),
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "parity": parity,
+    }

@@ -1,0 +1,1 @@
+"""The stages, each on files, and the loop over them."""

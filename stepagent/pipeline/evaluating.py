@@ -1,0 +1,196 @@
+"""Stage: how well a model solves, searches and judges, on held-out data. Reads references, trains nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from stepagent.answers import is_correct
+from stepagent.config import Config, EvaluateSettings
+from stepagent.errors import ConfigError, DataError
+from stepagent.interfaces import Judge
+from stepagent.jsonl import read_rows, write_atomic
+from stepagent.judges.comparisons import winner
+from stepagent.pipeline.components import Components
+from stepagent.pipeline.initialize import EftRow, template_of
+from stepagent.pipeline.judging import plain_step
+from stepagent.pipeline.progress import bar, table
+from stepagent.pipeline.searching import load_problems, search_problems
+from stepagent.prompting import PromptTemplate
+from stepagent.seeds import derive_seed
+from stepagent.tree import StepTree
+from stepagent.types import Problem, Prompt, Sampling, Verdict
+
+CheckStep = Callable[[str, Sequence[str], str], bool]
+"""(question, texts of the steps before, text of the step) -> is the step right?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One model's figures; shares are in [0, 1], None where the data to measure it was not given.
+
+    `judge_accuracy`: right in both seats, on labelled pairs. `judge_consistency`: both seats agree.
+    `own_*`: the same on pairs the model itself proposed during the held-out search.
+    """
+
+    name: str
+    greedy_accuracy: float
+    search_accuracy: float | None = None
+    judge_accuracy: float | None = None
+    judge_consistency: float | None = None
+    own_judge_accuracy: float | None = None
+    own_judge_consistency: float | None = None
+    own_pairs: int = 0
+    steps_per_solution: float | None = None
+    tokens_per_step: float | None = None
+    solved: tuple[bool, ...] = ()
+
+
+def evaluate(
+    components: Components, config: Config, settings: EvaluateSettings, name: str, folder: Path
+) -> Evaluation:
+    """Measure one model; the held-out search's trees go to `folder`."""
+    problems = load_problems(settings.problems)
+    for line, problem in enumerate(problems, start=1):
+        if problem.answer is None:
+            raise DataError.at(settings.problems, line, "no 'answer' to evaluate against")
+    solved = asyncio.run(_greedy(components, config, settings, problems, name))
+    searched = problems[: settings.search_problems]
+    trees = (
+        search_problems(components, searched, folder / "trees.jsonl", config, 0, f"judged search, {name}")
+        if searched
+        else []
+    )
+    pairs = read_rows(settings.pairs, EftRow) if settings.pairs else []
+    judged = asyncio.run(_judge_pairs(components.judge, config, pairs, name)) if pairs else []
+    own = list(_own_pairs(trees, import_check(settings.check_step))) if settings.check_step else []
+    paths = [tree.solution() for tree in trees if tree.status == "ended"]
+    steps = [step for path in paths for step in path]
+    return Evaluation(
+        name=name,
+        greedy_accuracy=_share(solved) or 0.0,
+        search_accuracy=_share(
+            [
+                tree.status == "ended"
+                and is_correct("".join(step.text for step in tree.solution()), problem.answer or "")
+                for tree, problem in zip(trees, searched, strict=True)
+            ]
+        ),
+        judge_accuracy=_share([right for right, _ in judged]),
+        judge_consistency=_share([same for _, same in judged]),
+        own_judge_accuracy=_share([right for right, _ in own]),
+        own_judge_consistency=_share([same for _, same in own]),
+        own_pairs=len(own),
+        steps_per_solution=len(steps) / len(paths) if paths else None,
+        tokens_per_step=sum(len(step.token_ids or ()) for step in steps) / len(steps) if steps else None,
+        solved=tuple(solved),
+    )
+
+
+def evaluate_stage(
+    components: Components, config: Config, settings: EvaluateSettings, name: str, folder: Path
+) -> Evaluation:
+    """Measure one model, write `folder`/metrics.json and print the figures."""
+    done = evaluate(components, config, settings, name, folder)
+    write_atomic(folder / "metrics.json", TypeAdapter(Evaluation).dump_json(done, indent=2).decode() + "\n")
+    figures = asdict(done)
+    del figures["solved"], figures["name"]
+    table(f"Evaluation of {name}", {key: value for key, value in figures.items() if value is not None})
+    return done
+
+
+def _share(outcomes: Sequence[bool]) -> float | None:
+    return sum(outcomes) / len(outcomes) if outcomes else None
+
+
+async def _greedy(
+    components: Components,
+    config: Config,
+    settings: EvaluateSettings,
+    problems: Sequence[Problem],
+    name: str,
+) -> list[bool]:
+    """Whether the most likely solution of each problem reaches its answer."""
+    template = template_of(config.generator, "solve", ("question",))
+    limit = asyncio.Semaphore(config.concurrency)
+    with bar(f"greedy solutions, {name}", len(problems)) as progress:
+
+        async def solve(problem: Problem, template: PromptTemplate) -> bool:
+            async with limit:
+                prompt = Prompt(template.messages({"question": problem.question}))
+                reply = await components.backend.complete(prompt, Sampling(max_tokens=settings.max_tokens))
+            progress.advance()
+            choice = reply.choices[0]
+            return choice.finish_reason == "end" and is_correct(choice.text, problem.answer or "")
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(solve(problem, template)) for problem in problems]
+    return [task.result() for task in tasks]
+
+
+async def _judge_pairs(
+    judge: Judge, config: Config, pairs: Sequence[EftRow], name: str
+) -> list[tuple[bool, bool]]:
+    """For every labelled pair: right in both seats, and the same in both seats."""
+    limit = asyncio.Semaphore(config.concurrency)
+    with bar(f"labelled pairs, {name}", len(pairs)) as progress:
+
+        async def ask(index: int, pair: EftRow) -> tuple[bool, bool]:
+            prefix = [plain_step(text) for text in pair.prefix]
+            candidates = [plain_step(pair.first), plain_step(pair.second)]
+            async with limit:
+                verdict = await judge.judge(
+                    Problem(str(index), pair.question),
+                    prefix,
+                    candidates,
+                    derive_seed(config.seed, "labelled pair", index),
+                )
+            progress.advance()
+            expected = {"first": 0, "second": 1}.get(pair.winner or "")
+            return score_pair(verdict, 0, 1, expected)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ask(index, pair)) for index, pair in enumerate(pairs)]
+    return [task.result() for task in tasks]
+
+
+def score_pair(verdict: Verdict, one: int, other: int, expected: int | None) -> tuple[bool, bool]:
+    """(right in both seats, same in both seats) for candidates `one` and `other`; `expected` None is a
+    tie. A vote that failed or could not be parsed is neither. Judges without votes are scored by the
+    order of their scores."""
+    votes = [vote for vote in verdict.votes if {vote.first, vote.second} == {one, other}]
+    if not votes:
+        gap = verdict.scores[one] - verdict.scores[other] if verdict.scores else 0.0
+        ahead = None if gap == 0 else one if gap > 0 else other
+        return ahead == expected, True
+    said = [winner(vote) if vote.outcome not in ("unparsed", "error") else -1 for vote in votes]
+    return all(who == expected for who in said), -1 not in said and len(set(said)) == 1
+
+
+def _own_pairs(trees: Sequence[StepTree], check: CheckStep) -> Iterator[tuple[bool, bool]]:
+    """Every judged sibling pair of which exactly one step is right."""
+    for tree in trees:
+        for level in tree.levels:
+            if level.verdict is None:
+                continue
+            before = [step.text for step in tree.prefix(level.parent)]
+            right = [check(tree.problem.question, before, tree.step(node).content) for node in level.judged]
+            for one, other in combinations(range(len(right)), 2):
+                if right[one] != right[other]:
+                    yield score_pair(level.verdict, one, other, one if right[one] else other)
+
+
+def import_check(name: str) -> CheckStep:
+    """The function that `evaluate.check_step` names as module:function."""
+    module, _, function = name.partition(":")
+    try:
+        check: CheckStep = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"evaluate.check_step: cannot import '{name}' ({error})") from None
+    return check

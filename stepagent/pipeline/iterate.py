@@ -1,0 +1,155 @@
+"""The circle: M_0 -> M_1, then search, optimize and evaluate, round after round. Stages are files."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stepagent.config import Config
+from stepagent.errors import ConfigError
+from stepagent.jsonl import write_atomic, write_rows
+from stepagent.pipeline.components import make_components
+from stepagent.pipeline.evaluating import evaluate_stage
+from stepagent.pipeline.initialize import initialize
+from stepagent.pipeline.optimizing import optimize_stage
+from stepagent.pipeline.progress import console
+from stepagent.pipeline.searching import load_problems, search_stage
+from stepagent.report.summary import print_summary
+from stepagent.runs import RunFolder
+
+
+def iterate(config: Config, folder: Path) -> dict[str, Any]:
+    """Run, or continue, all rounds of `config` in `folder`; returns what summary.json holds.
+
+    Finished stages are recognised by content hashes and skipped; a stage that was cut off goes on from
+    what it had written.
+    """
+    start = time.monotonic()
+    run = RunFolder(folder)
+    settings = config.model_dump(mode="json")
+    shares = _shares(config)
+    write_atomic(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    models: list[dict[str, Any]] = []
+    model = config.model
+    if init := config.init:
+        models += _evaluate(run, config, model, "M0", None)
+        first = run.model(1)
+        run.stage(
+            "init",
+            {"model": Path(model), "ift": init.ift, "eft": init.eft},
+            {"model": first},
+            [settings[key] for key in ("init", "seed", "generator", "judge")],
+            lambda: initialize(config, init, first),
+        )
+        model = str(first)
+    pairs: int | None = None
+    for index in range(1, config.rounds + 1):
+        models += _evaluate(run, config, model, f"M{index}", pairs)
+        pairs = _round(run, config, model, index, shares[index - 1])
+        model = str(run.model(index + 1))
+    models += _evaluate(run, config, model, f"M{config.rounds + 1}", pairs)
+    summary = {
+        "wall_seconds": round(run.add_seconds(time.monotonic() - start), 1),
+        "models": models,
+    }
+    write_atomic(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    print_summary(summary, folder, console)
+    return summary
+
+
+def _shares(config: Config) -> list[slice]:
+    """Which of the shuffled problems each round searches. Raises ConfigError if they do not suffice."""
+    available = len(load_problems(config.problems))
+    counts = config.problems_per_round
+    if counts is None:
+        return [slice(0, available)] * config.rounds
+    if len(counts) < config.rounds:
+        raise ConfigError(
+            f"problems_per_round has {len(counts)} numbers for {config.rounds} rounds; give one each"
+        )
+    ends = [sum(counts[: i + 1]) for i in range(config.rounds)]
+    if ends[-1] > available:
+        raise ConfigError(
+            f"{config.problems}: {available} problems, but problems_per_round asks for {ends[-1]}"
+        )
+    return [slice(end - count, end) for end, count in zip(ends, counts, strict=False)]
+
+
+def _round(run: RunFolder, config: Config, model: str, index: int, share: slice) -> int:
+    """Search with M_index, train M_{index+1}; returns the number of pairs."""
+    folder = run.round(index)
+    problems, trees = folder / "problems.jsonl", folder / "trees.jsonl"
+    preferences, trained = folder / "preferences.jsonl", run.model(index + 1)
+    settings = config.model_dump(mode="json")
+
+    def draw() -> None:
+        drawn = load_problems(config.problems)
+        random.Random(config.seed).shuffle(drawn)
+        write_rows(problems, [problem.without_answer() for problem in drawn[share]])
+
+    def search() -> None:
+        components = make_components(config, model)
+        report = search_stage(components, load_problems(problems), trees, preferences, config, index)
+        write_atomic(folder / "search.json", json.dumps(report, indent=2) + "\n")
+
+    def train() -> None:
+        report = optimize_stage(
+            model, preferences, trained, config.optimize, config.seed + index, f"round {index}"
+        )
+        write_atomic(folder / "optimize.json", json.dumps(report, indent=2) + "\n")
+
+    run.stage(
+        f"round {index}: problems",
+        {"problems": config.problems},
+        {"problems": problems},
+        [config.seed, str(share)],
+        draw,
+    )
+    run.stage(
+        f"round {index}: search",
+        {"model": Path(model), "problems": problems},
+        {"trees": trees, "preferences": preferences},
+        [settings[key] for key in ("backend", "generator", "judge", "search", "seed")],
+        search,
+    )
+    run.stage(
+        f"round {index}: optimize",
+        {"model": Path(model), "preferences": preferences},
+        {"model": trained},
+        [settings["optimize"], config.seed],
+        train,
+    )
+    with preferences.open(encoding="utf-8") as rows:
+        return sum(1 for _ in rows)
+
+
+def _evaluate(
+    run: RunFolder, config: Config, model: str, name: str, pairs: int | None
+) -> list[dict[str, Any]]:
+    """One entry of the summary's models; none if the config evaluates nothing."""
+    wanted = config.evaluate
+    if wanted is None:
+        return []
+    folder = run.path / "evaluation" / name
+    metrics = folder / "metrics.json"
+    settings = config.model_dump(mode="json")
+
+    def measure() -> None:
+        evaluate_stage(make_components(config, model), config, wanted, name, folder)
+
+    inputs = {"model": Path(model), "problems": wanted.problems}
+    run.stage(
+        f"evaluate {name}",
+        {**inputs, "pairs": wanted.pairs} if wanted.pairs else inputs,
+        {"metrics": metrics, "trees": folder / "trees.jsonl"},
+        [settings[key] for key in ("backend", "generator", "judge", "search", "evaluate", "seed")],
+        measure,
+    )
+    entry: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+    del entry["solved"]
+    return [{**entry, "preferences": pairs}]

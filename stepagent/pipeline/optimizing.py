@@ -1,0 +1,24 @@
+"""Stage: M_i + preferences.jsonl -> M_{i+1}."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stepagent.config import OptimizeSettings
+from stepagent.optimize.dpo import optimize
+from stepagent.pipeline.progress import bar, table
+
+
+def optimize_stage(
+    model: str, data: Path, out: Path, settings: OptimizeSettings, seed: int, label: str
+) -> dict[str, float]:
+    """Step-wise DPO with a progress bar and a closing table. Returns the counts and last metrics."""
+    with bar(f"step-DPO, {label}", None) as progress:
+
+        def show(step: int, steps: int, logs: dict[str, float]) -> None:
+            progress.total(steps)
+            progress.advance(step, f"margin {logs['margin']:.2f} accuracy {logs['accuracy']:.2f}")
+
+        report = optimize(model, data, out, settings, seed, show)
+    table(f"Step-wise DPO, {label}", report)
+    return report

@@ -1,0 +1,68 @@
+"""Progress bars with rate and time left, and the closing tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+console = Console(stderr=True)
+
+
+class Bar:
+    """One task's bar: `advance` it, and show what is newest in `note`."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def total(self, total: int) -> None:
+        """Say how much there is, once it is known."""
+        self._progress.update(self._task, total=total)
+
+    def advance(self, done: int | None = None, note: str = "") -> None:
+        """Move to `done`, or one further."""
+        if done is None:
+            self._progress.update(self._task, advance=1, note=note)
+        else:
+            self._progress.update(self._task, completed=done, note=note)
+        task = self._progress.tasks[self._task]
+        rate = f"{task.finished_speed or task.speed or 0:.1f}/s"
+        self._progress.update(self._task, rate=rate)
+
+
+@contextmanager
+def bar(name: str, total: int | None) -> Iterator[Bar]:
+    """A progress bar on standard error."""
+    with Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    ) as progress:
+        yield Bar(progress, progress.add_task(name, total=total, rate="", note=""))
+
+
+def table(title: str, rows: Mapping[str, object]) -> None:
+    """A closing table of names and figures."""
+    shown = Table(title=title, title_justify="left", show_header=False)
+    shown.add_column(no_wrap=True)
+    shown.add_column(justify="right")
+    for name, value in rows.items():
+        shown.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    console.print(shown)

@@ -1,0 +1,79 @@
+"""Step trees -> the rows of preferences.jsonl, with a count of every level that made none, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from stepagent.tree import Level, StepTree
+from stepagent.types import Step, StepPreference
+
+PAIR = "pair"
+
+
+def level_outcome(level: Level) -> str:
+    """What became of a level: `pair`, or the reason why it makes none."""
+    if level.abandoned and level.chosen is not None:
+        return "rolled back"
+    if not level.judged:
+        return "only flawed candidates"
+    if level.verdict is None:
+        return "all candidates alike"
+    if level.verdict.status != "ok":
+        return {
+            "no_signal": "no signal",
+            "unparsed": "verdicts unparsed",
+            "error": "judge failed",
+        }[level.verdict.status]
+    return PAIR
+
+
+def tree_preferences(tree: StepTree) -> Iterable[StepPreference]:
+    """One preference per judged level of the surviving path: {x, s_1..s_{l-1}, s_b, s_w}."""
+    for depth, level in enumerate(tree.surviving_levels(), start=1):
+        if level_outcome(level) != PAIR:
+            continue
+        verdict = level.verdict
+        assert verdict is not None
+        assert verdict.best is not None
+        assert verdict.worst is not None
+        best = tree.step(level.judged[verdict.best])
+        worst = tree.step(level.judged[verdict.worst])
+        prefix = tree.prefix(level.parent)
+        yield StepPreference(
+            prompt=tree.context_text + "".join(step.text for step in prefix),
+            chosen=best.text,
+            rejected=worst.text,
+            question=tree.problem.question,
+            prefix=tuple(step.text for step in prefix),
+            prompt_ids=_context_ids(tree.context_ids, prefix),
+            chosen_ids=best.token_ids,
+            rejected_ids=worst.token_ids,
+            chosen_ends=best.ends,
+            rejected_ends=worst.ends,
+            margin=verdict.margin if verdict.margin is not None else 0.5,
+            problem_id=tree.problem.id,
+            depth=depth,
+            round=tree.round,
+            generator=tree.generator,
+            judge=tree.judge,
+            tokenizer_sha256=tree.tokenizer_sha256,
+        )
+
+
+def _context_ids(context: tuple[int, ...] | None, prefix: tuple[Step, ...]) -> tuple[int, ...] | None:
+    ids = context
+    for step in prefix:
+        ids = None if ids is None or step.token_ids is None else ids + step.token_ids
+    return ids
+
+
+def collect(trees: Iterable[StepTree]) -> tuple[list[StepPreference], Counter[str]]:
+    """All preferences, in the order of problem id and depth, and the outcome of every level."""
+    rows: list[StepPreference] = []
+    outcomes: Counter[str] = Counter()
+    for tree in trees:
+        rows += tree_preferences(tree)
+        outcomes.update(level_outcome(level) for level in tree.levels)
+    rows.sort(key=lambda row: (row.problem_id, row.depth))
+    return rows, outcomes

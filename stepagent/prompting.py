@@ -1,0 +1,105 @@
+"""Prompt files: text with named placeholders, and for judges the verdict grammar they ask for.
+
+A prompt file is the user's turn. It may open with YAML between two `---` lines:
+
+    ---
+    system: You are a careful mathematician.
+    labels: {first: "[[A]]", second: "[[B]]", tie: "[[C]]"}
+    ---
+    Question: {question} ...
+
+Placeholders are filled in one pass over the known names, so braces in LaTeX or JSON, in the file or in
+the inserted text, mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from stepagent.errors import ConfigError
+from stepagent.types import Message
+
+_FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_PACKAGE = Path(__file__).parent
+
+
+def prompts_folder() -> Path:
+    """Where the shipped prompts are: inside an installed wheel, or beside the package in a checkout."""
+    shipped = _PACKAGE / "prompts"
+    return shipped if shipped.is_dir() else _PACKAGE.parent / "prompts"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The verdict tokens a judge prompt asks for. `tie` is None where the prompt forces a choice."""
+
+    first: str
+    second: str
+    tie: str | None = None
+
+    def all(self) -> tuple[str, ...]:
+        return tuple(label for label in (self.first, self.second, self.tie) if label)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A loaded prompt file."""
+
+    path: Path
+    body: str
+    names: tuple[str, ...]
+    system: str = ""
+    labels: Labels | None = None
+
+    def messages(self, values: Mapping[str, str]) -> tuple[Message, ...]:
+        """The chat turns with every `{name}` replaced; inserted text is never scanned again."""
+        pattern = re.compile(r"\{(" + "|".join(map(re.escape, self.names)) + r")\}")
+        user = Message("user", pattern.sub(lambda match: values[match[1]], self.body))
+        return (Message("system", self.system), user) if self.system else (user,)
+
+
+def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
+    """Load a shipped prompt by name (`judge_pairwise`) or any file by path.
+
+    Raises ConfigError if there is no such prompt, its front matter is broken, a placeholder is missing,
+    or its labels cannot be told apart.
+    """
+    path = prompts_folder() / f"{name}.md"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in prompts_folder().glob("*.md")))
+        raise ConfigError(f"no prompt '{name}': give a file's path or one of {known}")
+    text = path.read_text(encoding="utf-8")
+    head = _FRONT.match(text)
+    body = text[head.end() :] if head else text
+    try:
+        front = yaml.safe_load(head[1]) if head else {}
+    except yaml.YAMLError:
+        raise ConfigError(f"{path}: the lines between --- are not valid YAML") from None
+    if not isinstance(front, dict) or not front.keys() <= {"system", "labels"}:
+        raise ConfigError(f"{path}: between the --- lines only 'system' and 'labels' may stand")
+    for placeholder in placeholders:
+        if "{" + placeholder + "}" not in body:
+            raise ConfigError(f"{path}: the placeholder {{{placeholder}}} is missing")
+    labels = _labels(path, front["labels"]) if "labels" in front else None
+    return PromptTemplate(path, body.rstrip("\n"), placeholders, str(front.get("system", "")), labels)
+
+
+def _labels(path: Path, raw: object) -> Labels:
+    if not isinstance(raw, dict) or not {"first", "second"} <= raw.keys() <= {
+        "first",
+        "second",
+        "tie",
+    }:
+        raise ConfigError(f"{path}: 'labels' needs 'first' and 'second', and may have 'tie'")
+    labels = Labels(**{key: str(value) for key, value in raw.items()})
+    texts = labels.all()
+    if any(a in b for i, a in enumerate(texts) for j, b in enumerate(texts) if i != j):
+        raise ConfigError(f"{path}: one verdict label contains another; make them distinct")
+    return labels

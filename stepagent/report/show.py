@@ -1,0 +1,98 @@
+"""One problem's tree, printed so that a person can read what was proposed, judged and kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from stepagent.errors import DataError
+from stepagent.jsonl import read_rows
+from stepagent.judges.comparisons import winner
+from stepagent.preferences import PAIR, level_outcome
+from stepagent.tree import Level, StepTree
+
+
+def render_tree(tree: StepTree, replies: bool = False) -> RenderableType:
+    """The levels in the order they were searched, each candidate with its count, score and fate.
+
+    `replies` adds what the judge wrote for every comparison.
+    """
+    head = Text.assemble(
+        (f"{tree.problem.id}  ", "bold"),
+        tree.problem.question,
+        (
+            f"\n{tree.status}, {len(tree.path)} steps, {tree.rollbacks} roll-backs, "
+            f"{tree.usage.requests} requests, {tree.usage.completion_tokens} sampled tokens, "
+            f"{tree.seconds:.2f} s",
+            "dim",
+        ),
+    )
+    root = Tree(head)
+    for number, level in enumerate(tree.levels, start=1):
+        depth = len(tree.prefix(level.parent)) + 1
+        branch = root.add(Text(f"turn {number}, step {depth}: {level_outcome(level)}", style="bold cyan"))
+        for node in level.nodes:
+            branch.add(_candidate(tree, level, node))
+        for line in _votes(level, replies):
+            branch.add(line)
+    legend = Text("✓ kept  ✗ worst of its pair  ×n sampled n times  a vote counts if both seats agree", "dim")
+    if tree.error:
+        return Group(root, Text(f"failed: {tree.error}", "red"))
+    return Group(root, legend)
+
+
+def _candidate(tree: StepTree, level: Level, node: int) -> Text:
+    candidate = tree.nodes[node].candidate
+    verdict = level.verdict
+    mark, style = " ", ""
+    score = ""
+    if node in level.judged and verdict is not None:
+        index = level.judged.index(node)
+        score = f"  score {verdict.scores[index]:g}"
+        if index == verdict.worst:
+            mark, style = "✗", "red"
+    if node == level.chosen:
+        mark, style = "✓", "dim green" if level.abandoned else "green"
+    number = level.judged.index(node) + 1 if node in level.judged else "-"
+    ends = "  (ends)" if candidate.step.ends else ""
+    flaws = f"  [{', '.join(candidate.flaws)}]" if candidate.flaws else ""
+    return Text(f"{mark} {number}. {candidate.step.content}{ends}  ×{candidate.count}{score}{flaws}", style)
+
+
+def _votes(level: Level, replies: bool) -> list[Text]:
+    if level.verdict is None:
+        return []
+    if replies:
+        return [
+            Text(f"{vote.first + 1} against {vote.second + 1}: {vote.outcome}\n{vote.reply}", "dim")
+            for vote in level.verdict.votes
+        ]
+    counts: Counter[str] = Counter()
+    for vote in level.verdict.votes:
+        won = winner(vote)
+        counts[vote.outcome if won is None else f"for {won + 1}"] += 1
+    margin = level.verdict.margin
+    text = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+    return [Text(f"votes: {text}" + (f"; margin {margin:.2f}" if margin else ""), "dim")]
+
+
+def find_tree(run: Path, problem: str | None) -> StepTree:
+    """The tree of a problem in a run's folder (newest round first), a round's folder or a file; without
+    an id, the first tree that made a pair. Raises DataError naming what is there instead."""
+    files = [run] if run.is_file() else sorted(run.glob("**/trees.jsonl"), reverse=True)
+    if not files:
+        raise DataError(f"{run}: no trees.jsonl here; give a run's folder")
+    names: list[str] = []
+    for file in files:
+        for tree in read_rows(file, StepTree):
+            if tree.problem.id == problem or (
+                problem is None and any(level_outcome(level) == PAIR for level in tree.levels)
+            ):
+                return tree
+            names.append(tree.problem.id)
+    known = ", ".join(names[:5])
+    raise DataError(f"{run}: no tree of problem '{problem}'; there are {known}, ...")

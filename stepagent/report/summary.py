@@ -1,0 +1,67 @@
+"""The closing table and plot of a run: one row per model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_COLUMNS = (
+    ("greedy", "greedy_accuracy", "%"),
+    ("judged search", "search_accuracy", "%"),
+    ("judge right", "judge_accuracy", "%"),
+    ("judge consistent", "judge_consistency", "%"),
+    ("right on own pairs", "own_judge_accuracy", "%"),
+    ("trained on pairs", "preferences", ""),
+    ("steps/solution", "steps_per_solution", "."),
+    ("tokens/step", "tokens_per_step", "."),
+)
+
+
+def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) -> None:
+    """Print the table of all models and write summary.png beside summary.json (if matplotlib is there)."""
+    models = summary["models"]
+    if not models:
+        return
+    table = Table(title=f"{folder}: {summary['wall_seconds']:.0f} s", title_justify="left")
+    table.add_column("model")
+    for title, _, _ in _COLUMNS:
+        table.add_column(title, justify="right")
+    for model in models:
+        table.add_row(model["name"], *(_shown(model[key], kind) for _, key, kind in _COLUMNS))
+    console.print(table)
+    console.print("[dim]judge: right, or consistent, in both seats, on labelled held-out pairs[/dim]")
+    if plot(models, folder / "summary.png"):
+        console.print(f"plot: {folder / 'summary.png'}")
+
+
+def _shown(value: float | None, kind: str) -> str:
+    if value is None:
+        return "–"
+    return {"%": f"{100 * value:.1f} %", ".": f"{value:.1f}", "": f"{value:.0f}"}[kind]
+
+
+def plot(models: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """Accuracies over models as a PNG. Returns False if matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    names = [model["name"] for model in models]
+    for title, key, kind in _COLUMNS:
+        points = [(i, 100 * m[key]) for i, m in enumerate(models) if m[key] is not None]
+        if kind == "%" and points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=title)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(0, 102)
+    axes.set_ylabel("%")
+    axes.set_title("A model that judges its own steps, round by round")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize="small")
+    figure.savefig(path, dpi=150)
+    return True

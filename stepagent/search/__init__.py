@@ -1,0 +1,3 @@
+"""Search strategies, one file each."""
+
+BUILTIN = {"step": "stepagent.search.step:StepSearch"}

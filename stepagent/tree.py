@@ -1,0 +1,89 @@
+"""The step tree of one problem: a flat list of nodes with parent indices, one JSONL line on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stepagent.types import Candidate, Problem, Step, Usage, Verdict
+
+TreeStatus = Literal["ended", "no_signal", "max_iterations", "failed"]
+"""ended: the path's last step ends the solution. no_signal: the roll-backs are used up.
+max_iterations: the loop's turns are used up. failed: a request failed for good; `error` says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One candidate in the tree. `parent` is a node index; None means that it continues the question."""
+
+    parent: int | None
+    candidate: Candidate
+
+
+@dataclass(slots=True)
+class Level:
+    """The sibling candidates of one prefix (node indices) and what became of them.
+
+    `judged` are the nodes the verdict's indices refer to; flawed candidates are never among them.
+    A level without a verdict had fewer than two sound candidates. `chosen` is the node the path
+    went on with. `abandoned` levels were rolled back and make no pair.
+    """
+
+    parent: int | None
+    nodes: tuple[int, ...]
+    judged: tuple[int, ...] = ()
+    verdict: Verdict | None = None
+    chosen: int | None = None
+    abandoned: bool = False
+
+
+@dataclass(slots=True)
+class StepTree:
+    """A search's record of one problem. `path` lists the surviving nodes from the first step on."""
+
+    problem: Problem
+    status: TreeStatus = "max_iterations"
+    path: list[int] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    levels: list[Level] = field(default_factory=list)
+    rollbacks: int = 0
+    context_text: str = ""
+    context_ids: tuple[int, ...] | None = None
+    tokenizer_sha256: str | None = None
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    error: str = ""
+    round: int = 0
+    generator: str = ""
+    judge: str = ""
+    schema: str = "stepagent/step-tree/1"
+
+    def add(self, parent: int | None, candidates: tuple[Candidate, ...]) -> Level:
+        """Append sibling candidates under `parent`; returns their level."""
+        first = len(self.nodes)
+        self.nodes += [Node(parent, candidate) for candidate in candidates]
+        level = Level(parent, tuple(range(first, len(self.nodes))))
+        self.levels.append(level)
+        return level
+
+    def step(self, node: int) -> Step:
+        return self.nodes[node].candidate.step
+
+    def prefix(self, node: int | None) -> tuple[Step, ...]:
+        """The steps from the first one down to `node` (included)."""
+        steps: list[Step] = []
+        while node is not None:
+            steps.append(self.step(node))
+            node = self.nodes[node].parent
+        return tuple(reversed(steps))
+
+    def solution(self) -> tuple[Step, ...]:
+        """The surviving path's steps."""
+        return tuple(self.step(node) for node in self.path)
+
+    def surviving_levels(self) -> Iterator[Level]:
+        """The level each step of the path was chosen in, in order; abandoned ones are not among them."""
+        by_choice = {level.chosen: level for level in self.levels if not level.abandoned}
+        for node in self.path:
+            yield by_choice[node]

@@ -1,0 +1,192 @@
+"""The data that flows through stepagent. Frozen, no behaviour beyond what the data itself says, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "end", "length"]
+"""Why a completion ended: a stop string, the model's end-of-turn token, or the token limit."""
+
+VerdictStatus = Literal["ok", "no_signal", "unparsed", "error"]
+VoteOutcome = Literal["first", "second", "tie", "unparsed", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question. `answer` serves evaluation only: `without_answer()` is what a search sees."""
+
+    id: str
+    question: str
+    answer: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def without_answer(self) -> Problem:
+        return replace(self, answer=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Chat turns, then the half-written assistant turn that a completion continues.
+
+    `prefix_ids` are the sampled token ids of `prefix_text`; None means that they are not known and
+    the backend must tokenise the text.
+    """
+
+    messages: tuple[Message, ...]
+    prefix_text: str = ""
+    prefix_ids: tuple[int, ...] | None = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn. `max_tokens` counts tokens of one completion."""
+
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a piece of work cost. A shared prompt counts once per request."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled continuation.
+
+    `text` is what `token_ids` decode to: it includes a matched stop string, up to the token boundary
+    at or after the match; an end-of-turn token is in `token_ids` and adds no text. `logprobs` are the
+    model's own (temperature 1), one per token. Ids and log-probs are None where the backend gives none.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """The reply to one request: n completions of one rendered context."""
+
+    choices: tuple[Completion, ...]
+    prompt_text: str
+    prompt_ids: tuple[int, ...] | None
+    usage: Usage
+    tokenizer_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One reasoning step.
+
+    `text` is what `token_ids` decode to and owns the terminator that was sampled; the next step starts
+    where it ends. `content` is the text without that terminator. `ends` says that the solution is over.
+    `logprob` is the sum over the step's tokens.
+    """
+
+    text: str
+    content: str
+    finish_reason: FinishReason
+    ends: bool
+    token_ids: tuple[int, ...] | None = None
+    logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A distinct step proposed for a prefix, how often it was sampled, and what is wrong with its form."""
+
+    step: Step
+    count: int = 1
+    flaws: tuple[Literal["empty", "runaway", "repeating"], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a generator gives for one prefix: the rendered context and the distinct candidates."""
+
+    context_text: str
+    context_ids: tuple[int, ...] | None
+    candidates: tuple[Candidate, ...]
+    usage: Usage
+    tokenizer_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One comparison: which candidates (indices) sat first and second, and what the judge said."""
+
+    first: int
+    second: int
+    outcome: VoteOutcome
+    reply: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's outcome over candidates; indices refer to the candidates in the order they were given.
+
+    Only "ok" makes a preference pair. `margin` is the estimated probability that best beats worst.
+    """
+
+    status: VerdictStatus
+    scores: tuple[float, ...]
+    best: int | None = None
+    worst: int | None = None
+    margin: float | None = None
+    votes: tuple[Vote, ...] = ()
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class StepPreference:
+    """One row of `preferences.jsonl`: a best and a worst step with their full context.
+
+    `prompt` is the whole rendered context including the prefix, so a trainer that reads only
+    `prompt, chosen, rejected` conditions on the right text. `*_ends` says whether the step ended the
+    solution: only then do its ids close with the end-of-turn token.
+    """
+
+    prompt: str
+    chosen: str
+    rejected: str
+    question: str
+    prefix: tuple[str, ...]
+    prompt_ids: tuple[int, ...] | None
+    chosen_ids: tuple[int, ...] | None
+    rejected_ids: tuple[int, ...] | None
+    chosen_ends: bool
+    rejected_ends: bool
+    margin: float
+    problem_id: str
+    depth: int
+    round: int
+    generator: str
+    judge: str
+    tokenizer_sha256: str | None
+    schema: str = "stepagent/step-preference/1"
