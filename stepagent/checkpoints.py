@@ -36,13 +36,15 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def load_tokenizer(model: str | Path, chat: bool = True) -> Any:
     """The tokenizer of a model. Raises ModelError if there is none, or (`chat`) no chat template."""
     _check_folder(model)
+    remedy = "copy tokenizer.json and tokenizer_config.json into the folder"
+    names = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+    if Path(model).is_dir() and not any((Path(model) / name).is_file() for name in names):
+        # asked all the same, Transformers would make an empty tokenizer for some model types
+        raise ModelError(f"{model}: the folder holds no tokenizer; {remedy}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model))
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(
-            f"{model}: no usable tokenizer ({_first_line(error)}); "
-            "copy tokenizer.json and tokenizer_config.json into the folder"
-        ) from None
+        raise ModelError(f"{model}: no usable tokenizer ({_first_line(error)}); {remedy}") from None
     if chat and not tokenizer.chat_template:
         raise ModelError(
             f"{model}: the tokenizer has no chat template; add chat_template.jinja to the folder"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from stepagent.errors import ConfigError
 from stepagent.jsonl import explain
@@ -42,6 +42,10 @@ class Component(BaseModel):
 
     def arguments(self) -> dict[str, Any]:
         return {**(self.model_extra or {}), **self.params}
+
+
+KINDS = {"backend": "transformers", "generator": "sample", "judge": "pairwise", "search": "step"}
+"""The kind of a component whose settings name none."""
 
 
 class LoraSettings(Settings):
@@ -106,13 +110,23 @@ class Config(Settings):
     concurrency: Positive = 64
     problems: Path
     problems_per_round: tuple[Positive, ...] | None = None
-    backend: Component = Component(kind="transformers")
-    generator: Component = Component(kind="sample")
-    judge: Component = Component(kind="pairwise")
-    search: Component = Component(kind="step")
+    backend: Component = Component(kind=KINDS["backend"])
+    generator: Component = Component(kind=KINDS["generator"])
+    judge: Component = Component(kind=KINDS["judge"])
+    search: Component = Component(kind=KINDS["search"])
     init: InitSettings | None = None
     optimize: OptimizeSettings = OptimizeSettings()
     evaluate: EvaluateSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, data: dict[str, Any]) -> dict[str, Any]:
+        filled = {
+            role: {"kind": kind, **data[role]}
+            for role, kind in KINDS.items()
+            if isinstance(data.get(role), dict)
+        }
+        return {**data, **filled}
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -211,17 +225,12 @@ def build(role: str, component: Component, builtins: Mapping[str, str], given: M
     for key in arguments:
         if key not in parameters:
             raise ConfigError(_unknown(key, [role], list(parameters)))
+    supplied = {name: given[name] for name in parameters.keys() & given.keys() - arguments.keys()}
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    objects = {name: value for name, value in given.items() if name in parameters}
-    objects = {name: value for name, value in objects.items() if name not in arguments}
-    plain = {name: value for name, value in arguments.items() if not hasattr(value, "complete")}
-    model = create_model(
-        f"{class_name} arguments",
-        **{
-            name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
-            for name, p in parameters.items()
-            if name in plain or (p.default is p.empty and name not in objects | arguments)
-        },
-    )
-    checked = validate(model, plain, role)
-    return factory(**{**arguments, **{k: getattr(checked, k) for k in plain}, **objects})
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in parameters.items()
+        if name not in supplied
+    }
+    checked = validate(create_model(class_name, **fields), arguments, role)
+    return factory(**{name: getattr(checked, name) for name in fields}, **supplied)

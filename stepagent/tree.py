@@ -51,7 +51,7 @@ class StepTree:
     context_text: str = ""
     context_ids: tuple[int, ...] | None = None
     tokenizer_sha256: str | None = None
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
     error: str = ""
     round: int = 0

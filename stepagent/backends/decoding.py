@@ -51,8 +51,8 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         start = self.keys.shape[-2]
         end = start + key_states.shape[-2]
         if end > self._room[0].shape[-2]:
-            rows, heads, _, size = key_states.shape
-            room = [key_states.new_zeros(rows, heads, end + 64, size) for _ in range(2)]
+            shape = (*key_states.shape[:-2], end + 64, key_states.shape[-1])
+            room = [key_states.new_zeros(shape) for _ in range(2)]
             room[0][..., :start, :], room[1][..., :start, :] = self.keys, self.values
             self._room = (room[0], room[1])
         self._room[0][..., start:end, :] = key_states
@@ -82,9 +82,9 @@ class Decoder:
         longest = max(len(prompt) for prompt, _ in groups)
         ids = torch.full((len(groups), longest), self._pad, device=device)
         seen = torch.zeros(len(groups), longest, dtype=torch.bool, device=device)
-        for index, (prompt, _) in enumerate(groups):
-            ids[index, longest - len(prompt) :] = torch.tensor(prompt, device=device)
-            seen[index, longest - len(prompt) :] = True
+        for row, (prompt, _) in enumerate(groups):
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
+            seen[row, longest - len(prompt) :] = True
         causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
         itself = torch.eye(longest, dtype=torch.bool, device=device)
         mask = (causal & seen[:, None, :]) | itself  # padding sees itself: no row of it is empty

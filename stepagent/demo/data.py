@@ -28,7 +28,7 @@ def write_data(folder: Path, seed: int, ift: int, eft: int, problems: int, held_
         used.add(made)
         return made
 
-    solutions = []
+    solutions: list[dict[str, object]] = []
     while len(solutions) < ift:
         asked = question()
         if lines := quick_solution(rng, asked):

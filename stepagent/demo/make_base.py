@@ -95,7 +95,7 @@ def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, steps: int, seed: 
         logits = model(input_ids=block).logits[:, :-1]
         loss = cross_entropy(logits.flatten(0, 1), block[:, 1:].flatten())
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -8,8 +8,8 @@ A question is a chain such as `61-22+24`; a solution does one operation per line
 
 People here write such lines *quickly*, all digits at once, and often slip by ten, forgetting a carry or
 making one up: how often depends on the two unit digits (`slip_rate`). Whoever *marks* a line works the
-sum out digit by digit first, and marks rightly. A model trained on both answers badly and judges well: that gap is what
-the self-rewarding circle can close. All numbers, wrong ones too, have two digits (10 to 99).
+sum out digit by digit first, and marks rightly. A model trained on both answers badly and judges well:
+that gap is what the self-rewarding circle can close. All numbers, wrong ones too, have two digits.
 
 Nothing here is a model; `slip_rate` and the correct marks exist only in the data and in the controls.
 """
@@ -26,7 +26,7 @@ from functools import cache
 LOW, HIGH = 10, 99
 OPERATIONS = 3
 SLIP_SPREAD = 2.5
-SLIP_SHIFT = -1.1
+SLIP_SHIFT = -0.2
 FIRST, SECOND, TIE = "[[A]]", "[[B]]", "[[C]]"
 
 _EQUATION = re.compile(r"(\d\d)([+-])(\d\d)=(\d\d)")
@@ -125,8 +125,8 @@ def correct_line(question: str, prefix: list[str]) -> str:
 
 
 def line_is_right(question: str, prefix: Sequence[str], line: str) -> bool:
-    """Whether a step is the right one after the lines before it as they stand."""
-    return line.strip() == correct_line(question, [text.strip() for text in prefix])
+    """Whether a step arrives at the right value after the lines before it as they stand."""
+    return result(line) == result(correct_line(question, [text.strip() for text in prefix]))
 
 
 def quick_solution(rng: random.Random, question: str) -> list[str] | None:
@@ -180,21 +180,26 @@ def judgement(question: str, prefix: list[str], first: str, second: str) -> str:
 
 
 def wrong_line(rng: random.Random, question: str, prefix: list[str]) -> str:
-    """A wrong next line: mostly a slip by ten, otherwise a near or a random value."""
+    """A wrong next line: mostly a slip by ten, else a number copied wrongly, a near or a random value."""
     operation = next_operation(question, prefix)
     right = correct_line(question, prefix)
     expected = result(right)
     assert expected is not None
     while True:
         draw = rng.random()
-        if draw < 0.6:
+        if draw < 0.5:
             value = operation.slipped if operation else expected + rng.choice((-10, 10))
+        elif draw < 0.65 and operation:
+            left = operation.left + rng.choice((-10, 10))
+            value = Operation(left, operation.sign, operation.right).value
+            right = f"{left}{right[2:]}"
         elif draw < 0.9:
             value = expected + rng.choice((-11, -10, -9, -2, -1, 1, 2, 9, 10, 11))
         else:
             value = rng.randint(LOW, HIGH)
-        if value != expected and in_range(value):
+        if value != expected and in_range(value) and len(right[:-2]) in (1, 6):
             return right[:-2] + str(value)
+        right = correct_line(question, prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +226,7 @@ def mark(question: str, prefix: list[str], first: str, second: str) -> MarkedPai
 
 
 def make_pair(rng: random.Random, question: str) -> MarkedPair:
-    """A pair after a quickly written prefix: one line right and one wrong, or (one in seven) both wrong."""
+    """A pair after a quickly written prefix: one line right and one wrong, or (one in four) both wrong."""
     while (solution := quick_solution(rng, question)) is None:
         pass
     depth = rng.randint(0, len(solution) - 1)
@@ -229,7 +234,7 @@ def make_pair(rng: random.Random, question: str) -> MarkedPair:
     if not in_range((next_operation(question, prefix) or Operation(50, "+", 10)).value):
         return make_pair(rng, question)
     lines = [correct_line(question, prefix), wrong_line(rng, question, prefix)]
-    if rng.random() < 1 / 7:
+    if rng.random() < 1 / 4:
         lines[0] = wrong_line(rng, question, prefix)
         if lines[0] == lines[1]:
             return make_pair(rng, question)

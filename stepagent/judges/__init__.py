@@ -1,4 +1,4 @@
-"""Judges: one file per way of judging; `comparisons.py` says how many comparisons are made, in which seats."""
+"""Judges: one file per way of judging; `comparisons.py` says which comparisons are made."""
 
 BUILTIN = {
     "pairwise": "stepagent.judges.pairwise:PairwiseJudge",

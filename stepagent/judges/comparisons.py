@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import combinations, permutations
 
 from stepagent.types import Usage, Verdict, Vote
 
-Compare = Callable[[int, int], Awaitable[tuple[Vote, Usage]]]
+Compare = Callable[[int, int], Coroutine[None, None, tuple[Vote, Usage]]]
 """(candidate in the first seat, candidate in the second) -> the vote and what it cost."""
 
 
@@ -83,13 +83,16 @@ def bradley_terry(count: int, votes: Sequence[Vote], prior: float = 0.5) -> list
         for seat in (vote.first, vote.second):
             wins[seat] += 0.5 if won is None else float(seat == won)
     strength = [1.0] * count
-    for _ in range(100):
+    for _ in range(1000):
+        before = strength
         strength = [
             wins[i]
             / (
-                2 * prior / (strength[i] + 1)
-                + sum(meetings[i][j] / (strength[i] + strength[j]) for j in range(count))
+                2 * prior / (before[i] + 1)
+                + sum(meetings[i][j] / (before[i] + before[j]) for j in range(count))
             )
             for i in range(count)
         ]
+        if max(abs(new - old) for new, old in zip(strength, before, strict=True)) < 1e-9:
+            break
     return [math.log(value) for value in strength]

@@ -65,10 +65,10 @@ def optimize(
     tokenizer = load_tokenizer(model)
     torch.manual_seed(seed)
     loaded = load_model(model, pick_dtype(settings.dtype, device), device)
-    limit = settings.max_context or getattr(loaded.config, "max_position_embeddings", 1 << 20)
+    limit = settings.max_context or int(getattr(loaded.config, "max_position_embeddings", 1 << 20))
     units, groups, aside = load_pairs(data, tokenizer, limit)
     if settings.lora:
-        loaded = add_adapter(loaded, settings.lora, str(model))
+        loaded = add_adapter(loaded, settings.lora)
     reference = reference_logprobs(loaded, units, settings.token_budget)
     batches = PackedBatches(units, groups, settings.batch_size, settings.epochs, settings.token_budget, seed)
     work = out.with_name(out.name + ".work")

@@ -135,7 +135,7 @@ def _pack(forest: _Forest, members: Sequence[tuple[int, Unit]]) -> Pack:
 def target_logprobs(model: Any, pack: Pack) -> torch.Tensor:
     """Summed log-probability of every target's scored tokens, [targets], in float32 or better."""
     device = next(model.parameters()).device
-    sources, where = pack.source.to(device).unique(return_inverse=True)
+    sources, where = torch.unique(pack.source.to(device), return_inverse=True)
     logits = model(
         input_ids=pack.input_ids[None].to(device),
         attention_mask=pack.mask[None, None].to(device),

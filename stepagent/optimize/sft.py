@@ -71,7 +71,7 @@ def sft(
     torch.manual_seed(seed)
     loaded = load_model(model, pick_dtype(settings.dtype, device), device)
     if settings.lora:
-        loaded = add_adapter(loaded, settings.lora, str(model))
+        loaded = add_adapter(loaded, settings.lora)
     batches = PackedBatches(
         units,
         range(len(units)),

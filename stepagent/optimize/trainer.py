@@ -145,7 +145,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
             self._progress(state.global_step, state.max_steps, logs)
 
 
-def add_adapter(model: Any, lora: LoraSettings, base: str) -> Any:
+def add_adapter(model: Any, lora: LoraSettings) -> Any:
     """Wrap `model` in a fresh LoRA adapter; switched off, it is the reference model.
 
     Raises ModelError if the targets are not modules of the model.
@@ -158,7 +158,6 @@ def add_adapter(model: Any, lora: LoraSettings, base: str) -> Any:
             model,
             LoraConfig(
                 task_type="CAUSAL_LM",
-                base_model_name_or_path=base,
                 r=lora.rank,
                 lora_alpha=lora.alpha,
                 lora_dropout=lora.dropout,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepagent import backends, generators, judges, search
-from stepagent.config import Component, Config, build
+from stepagent.config import KINDS, Component, Config, build
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend, Generator, Judge, SearchStrategy
 
@@ -31,9 +31,10 @@ def make_judge(component: Component, backend: Backend, model: str) -> Judge:
     judges itself)."""
     nested = component.arguments().get("backend")
     if nested is not None:
-        if not isinstance(nested, dict) or "kind" not in nested:
-            raise ConfigError("judge.backend: expected settings with a 'kind'")
-        backend = make_backend(Component(**nested), model, "judge.backend")
+        if not isinstance(nested, dict):
+            raise ConfigError("judge.backend: expected settings such as {kind: ..., model: ...}")
+        nested = Component(**{"kind": KINDS["backend"], **nested})
+        backend = make_backend(nested, model, "judge.backend")
         rest = {key: value for key, value in component.arguments().items() if key != "backend"}
         component = Component(kind=component.kind, params=rest)
     made: Judge = build("judge", component, judges.BUILTIN, {"backend": backend})

@@ -40,7 +40,7 @@ def plain_step(text: str) -> Step:
     return Step(text, text.strip(), "stop", ends=False)
 
 
-def judge_stage(judge: Judge, config: Config, data: Path, out: Path) -> dict[str, object]:
+def judge_stage(judge: Judge, config: Config, data: Path, out: Path) -> dict[str, int]:
     """Judge every row of `data` that `out` does not hold yet, one JSONL line each. Returns the counts."""
     rows = read_rows(data, CandidatesRow)
     named: dict[str, CandidatesRow] = {}
@@ -59,7 +59,7 @@ def judge_stage(judge: Judge, config: Config, data: Path, out: Path) -> dict[str
     left = [row for name, row in named.items() if name not in done]
     asyncio.run(_judge(judge, config, left, len(done), done, out))
     statuses = Counter(row.verdict.status for row in done.values())
-    report: dict[str, object] = {"rows": len(done), **statuses}
+    report = {"rows": len(done), **{str(name): count for name, count in statuses.items()}}
     table("Verdicts", report)
     return report
 

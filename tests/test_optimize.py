@@ -1,0 +1,209 @@
+"""Loss, DPO, SFT, merge: hand-derived numbers, and tiny real models that really train."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from stepagent import DataError, Message, ParityError, StepPreference
+from stepagent.checkpoints import load_model, load_tokenizer, tokenizer_sha256
+from stepagent.config import LoraSettings, OptimizeSettings, TrainSettings
+from stepagent.jsonl import write_rows
+from stepagent.optimize.dpo import load_pairs, optimize, reference_logprobs
+from stepagent.optimize.loss import dpo_loss
+from stepagent.optimize.merge import save_merged
+from stepagent.optimize.packing import Target, make_packs, target_logprobs
+from stepagent.optimize.sft import SftRow, encode, sft
+from stepagent.optimize.trainer import PackedBatches, add_adapter
+
+CPU = torch.device("cpu")
+
+
+def quiet(step: int, steps: int, logs: dict[str, float]) -> None: ...
+
+
+def preference(
+    tokenizer: object, chosen: str, rejected: str, ends: bool = False, **other: object
+) -> StepPreference:
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    prompt = "<|user|>1+1<|assistant|>"
+    end = (tokenizer.eos_token_id,) * ends
+    values = {
+        "prompt": prompt,
+        "chosen": chosen,
+        "rejected": rejected,
+        "question": "1+1",
+        "prefix": (),
+        "prompt_ids": ids(prompt),
+        "chosen_ids": ids(chosen) + end,
+        "rejected_ids": ids(rejected) + end,
+        "chosen_ends": ends,
+        "rejected_ends": ends,
+        "margin": 0.9,
+        "problem_id": chosen,
+        "depth": 1,
+        "round": 1,
+        "generator": "sample",
+        "judge": "pairwise",
+        "tokenizer_sha256": tokenizer_sha256(tokenizer),
+    }
+    return StepPreference(**{**values, **other})
+
+
+def test_dpo_loss_by_hand() -> None:
+    """Pair 1: pi/ref ratios +1 and -1, beta 0.5: margin 0.5 (1 - -1) = 1, loss = ln(1 + e^-1).
+    Pair 2: no change at all: margin 0, loss = ln 2."""
+    losses, metrics = dpo_loss(
+        torch.tensor([-2.0, -5.0]),
+        torch.tensor([-4.0, -6.0]),
+        torch.tensor([-3.0, -5.0]),
+        torch.tensor([-3.0, -6.0]),
+        0.5,
+    )
+    assert losses.tolist() == pytest.approx([math.log(1 + math.exp(-1)), math.log(2)])
+    assert metrics["margin"].tolist() == pytest.approx([1.0, 0.0])
+    assert metrics["accuracy"].tolist() == [1.0, 0.0]
+
+
+def test_a_fresh_adapter_changes_nothing_and_off_it_is_the_reference(random_model: Path) -> None:
+    model = load_model(random_model, torch.float32, CPU)
+    units = [(Target((2, 7, 8, 9), 2), Target((2, 7, 10), 2))]
+    before = reference_logprobs(model, units, 100)
+    wrapped = add_adapter(model, LoraSettings(rank=4))
+    (pack,) = make_packs(enumerate(units), 100)
+    assert torch.allclose(target_logprobs(wrapped, pack), before[0], atol=1e-6)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    assert not torch.allclose(target_logprobs(wrapped, pack), before[0], atol=1e-2)
+    assert torch.allclose(reference_logprobs(wrapped, units, 100), before, atol=1e-6)
+
+
+def test_step_dpo_moves_the_margin_and_only_through_the_adapter(random_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    rows = [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)]
+    write_rows(tmp_path / "p.jsonl", rows)
+    settings = OptimizeSettings(learning_rate=5e-3, beta=0.5, epochs=10, batch_size=4)
+    report = optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+    assert report["pairs"] == 8
+    assert report["steps"] == 20
+    assert report["accuracy"] == 1.0
+    assert report["margin"] > 0.5
+    assert report["parity"] < 1e-3
+    old = load_model(random_model, torch.float32, CPU).state_dict()
+    new = load_model(tmp_path / "out", torch.float32, CPU).state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed
+    assert all("proj" in name and name.endswith("weight") for name in changed)
+    assert load_tokenizer(tmp_path / "out").chat_template == tokenizer.chat_template
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_loss_is_a_mean_over_pairs_whatever_the_packing(random_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    write_rows(
+        tmp_path / "p.jsonl",
+        [preference(tokenizer, f"{i}+{j}=2\n", f"{i}+{j}=3\n") for i in range(4) for j in range(3)],
+    )
+    weights = []
+    for budget in (8, 40, 2048):
+        out = tmp_path / f"out{budget}"
+        settings = OptimizeSettings(learning_rate=1e-2, beta=0.5, epochs=2, batch_size=6, token_budget=budget)
+        optimize(random_model, tmp_path / "p.jsonl", out, settings, 0, quiet)
+        weights.append(load_model(out, torch.float32, CPU).state_dict())
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=1e-4)
+        assert torch.allclose(weight, weights[2][name], atol=1e-4)
+
+
+def test_end_of_turn_is_trained_only_after_a_step_that_ended(random_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    rows = [preference(tokenizer, "1\n", "2\n"), preference(tokenizer, "3", "4", ends=True)]
+    rows.append(
+        preference(tokenizer, "5", "6", ends=True, prompt_ids=None, chosen_ids=None, rejected_ids=None)
+    )
+    write_rows(tmp_path / "p.jsonl", rows)
+    units, _, _ = load_pairs(tmp_path / "p.jsonl", tokenizer, 128)
+    end = tokenizer.eos_token_id
+    assert [[t.ids[-1] == end for t in unit] for unit in units] == [
+        [False, False],
+        [True, True],
+        [True, True],
+    ]
+
+
+def test_unusable_pairs_are_set_aside_with_a_count(random_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    rows = [
+        preference(tokenizer, "1\n", "2\n"),
+        preference(tokenizer, "1\n", "1\n"),
+        preference(tokenizer, "", "2\n"),
+        preference(tokenizer, "1" * 200, "2\n"),
+    ]
+    write_rows(tmp_path / "p.jsonl", rows)
+    units, _, aside = load_pairs(tmp_path / "p.jsonl", tokenizer, 128)
+    assert len(units) == 1
+    assert aside == {"chosen equals rejected": 1, "empty step": 1, "longer than the model's window": 1}
+
+
+def test_bad_preference_files_are_refused(random_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    path = tmp_path / "p.jsonl"
+    path.write_text("")
+    with pytest.raises(DataError, match="no preference pairs"):
+        load_pairs(path, tokenizer, 128)
+    write_rows(path, [preference(tokenizer, "1\n", "2\n", tokenizer_sha256="other")])
+    with pytest.raises(DataError, match=r"p\.jsonl:1: token ids of another tokenizer"):
+        load_pairs(path, tokenizer, 128)
+    path.write_text('{"prompt": "x"}\n')
+    with pytest.raises(DataError, match=r"p\.jsonl:1: 'chosen'"):
+        load_pairs(path, tokenizer, 128)
+
+
+def test_batches_mix_trees_keep_siblings_together_and_lose_nothing() -> None:
+    units = [(Target((tree, 1, pair), 1),) for tree in range(10) for pair in range(4)]
+    batches = PackedBatches(units, [unit[0].ids[0] for unit in units], 16, 2.0, 100, seed=0)
+    seen = [i for batch in range(len(batches)) for pack in batches[batch] for i in pack.units]
+    assert len(batches) == 5
+    assert sorted(seen) == sorted([*range(40), *range(40)])
+    first = [i // 4 for pack in batches[0] for i in pack.units]
+    assert len(set(first)) == 4
+    assert [i for pack in batches[0] for i in pack.units] != [i for pack in batches[3] for i in pack.units]
+
+
+def test_sft_scores_the_response_only(random_model: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    target = encode(tokenizer, SftRow((Message("user", "1+1"),), "=2"))
+    assert tokenizer.decode(target.ids) == "<|user|>1+1<|assistant|>=2<|end|>"
+    assert tokenizer.decode(target.ids[target.start :]) == "=2<|end|>"
+
+
+@pytest.mark.parametrize(("lora", "rate"), [(LoraSettings(rank=8), 1e-2), (None, 5e-3)])
+def test_sft_learns_its_rows(
+    base_model: Path, tmp_path: Path, lora: LoraSettings | None, rate: float
+) -> None:
+    rows = [SftRow((Message("user", f"{a}+{b}"),), f"={a + b}") for a in range(4) for b in range(4)]
+    write_rows(tmp_path / "sft.jsonl", rows)
+    settings = TrainSettings(learning_rate=rate, epochs=12, batch_size=8, lora=lora)
+    report = sft(base_model, tmp_path / "sft.jsonl", tmp_path / "out", settings, 0, quiet)
+    assert report["loss_last"] < 0.5 * report["loss_first"]
+    assert report["parity"] < 1e-3
+
+
+def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path, tmp_path: Path) -> None:
+    class Forgetful(type(load_model(random_model, torch.float32, CPU))):
+        def save_pretrained(self, folder: Path) -> None:
+            super().save_pretrained(
+                folder, state_dict={k: torch.zeros_like(v) for k, v in self.state_dict().items()}
+            )
+
+    model = load_model(random_model, torch.float32, CPU)
+    model.__class__ = Forgetful
+    with pytest.raises(ParityError, match="the merged model is not the trained one"):
+        save_merged(model, load_tokenizer(random_model), tmp_path / "out", [(2, 7, 8, 9)])
+    assert not (tmp_path / "out").exists()
