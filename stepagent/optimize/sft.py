@@ -57,37 +57,47 @@ def sft(
 ) -> dict[str, float]:
     """Train `model` on the rows of `data` and write the merged result to `out`.
 
-    Rows longer than `max_context` tokens are set aside and counted. Returns the last metrics. Raises
-    DataError for an unusable file and ModelError for an unusable model.
+    Rows longer than the window (or `max_context` tokens) are set aside and counted. Returns counts and
+    the first and last loss. Raises DataError for an unusable file and ModelError for an unusable model.
     """
     rows = read_rows(data, SftRow)
     if not rows:
         raise DataError(f"{data}: no training rows; check the IFT and EFT files")
-    device = pick_device()
     tokenizer = load_tokenizer(model)
     targets = [encode(tokenizer, row) for row in rows]
-    limit = settings.max_context or max(len(target.ids) for target in targets)
-    units: list[Unit] = [(target,) for target in targets if len(target.ids) <= limit]
+    return train_targets(model, targets, out, settings, seed, progress)
+
+
+def train_targets(
+    model: str | Path,
+    targets: Sequence[Target],
+    out: Path,
+    settings: TrainSettings,
+    seed: int,
+    progress: Progress,
+) -> dict[str, float]:
+    """Maximum likelihood of the targets' scored tokens; see `sft`."""
+    device = pick_device()
+    tokenizer = load_tokenizer(model)
     torch.manual_seed(seed)
     loaded = load_model(model, pick_dtype(settings.dtype, device), device)
+    limit = settings.max_context or int(getattr(loaded.config, "max_position_embeddings", 1 << 20))
+    units: list[Unit] = [(target,) for target in targets if len(target.ids) <= limit]
+    if not units:
+        raise DataError(f"every training row is longer than {limit} tokens; shorten the solutions")
     if settings.lora:
         loaded = add_adapter(loaded, settings.lora)
     batches = PackedBatches(
-        units,
-        range(len(units)),
-        settings.batch_size,
-        settings.epochs,
-        settings.token_budget,
-        seed,
+        units, range(len(units)), settings.batch_size, settings.epochs, settings.token_budget, seed
     )
-    trainer = _SftTrainer(loaded, batches, settings, out.with_name(out.name + ".work"), seed, progress)
+    work = out.with_name(out.name + ".work")
+    trainer = _SftTrainer(loaded, batches, settings, work, seed, progress)
     trainer.train()
-    probes = [unit[0].ids for unit in units[:8]]
-    parity = save_merged(loaded, tokenizer, out, probes)
+    parity = save_merged(loaded, tokenizer, out, [unit[0].ids for unit in units[:8]])
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
         "rows": len(units),
-        "too_long": len(rows) - len(units),
+        "aside: longer than the model's window": len(targets) - len(units),
         "steps": len(batches),
         "loss_first": losses[0],
         "loss_last": losses[-1],

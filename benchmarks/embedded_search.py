@@ -1,0 +1,104 @@
+"""Does the embedded backend keep busy? The same search with all requests open, and one at a time.
+
+    python benchmarks/embedded_search.py --problems 64 --json embedded_search.json
+
+Both use the same model, problems, seeds and judge, and alternate; the ratio is of median rates.
+The requests differ only in how many are open at once, so both grow the same trees (printed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from stepagent import generators, search
+from stepagent.config import Config, build
+from stepagent.demo.data import write_data
+from stepagent.interfaces import Backend
+from stepagent.pipeline.components import make_backend, make_judge
+from stepagent.pipeline.demo import demo_config
+from stepagent.pipeline.initialize import initialize
+from stepagent.pipeline.searching import load_problems
+from stepagent.search.runner import search_all
+from stepagent.tree import StepTree
+from stepagent.types import Completions, Problem, Prompt, Sampling
+
+
+class OneAtATime:
+    """Lets one request through at a time."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._turn = asyncio.Lock()
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        async with self._turn:
+            return await self._backend.complete(prompt, sampling)
+
+
+def timed(
+    config: Config, backend: Backend, model: str, problems: list[Problem]
+) -> tuple[float, int, list[str]]:
+    """Seconds, steps kept and the solutions of one search over all problems."""
+    generator = build("generator", config.generator, generators.BUILTIN, {"backend": backend})
+    judge = make_judge(config.judge, backend, model)
+    strategy = build("search", config.search, search.BUILTIN, {"generator": generator, "judge": judge})
+    trees: list[StepTree] = []
+    start = time.perf_counter()
+    asyncio.run(search_all(strategy, problems, config.seed, len(problems), trees.append))
+    seconds = time.perf_counter() - start
+    ordered = sorted(trees, key=lambda tree: tree.problem.id)
+    solutions = ["".join(step.text for step in tree.solution()) for tree in ordered]
+    return seconds, sum(len(tree.path) for tree in trees), solutions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--problems", type=int, default=64)
+    parser.add_argument("--width", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="an M_1 of the demo [default: trained now from the shipped M_0]")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        config = demo_config(folder, [f"seed={arguments.seed}", f"search.width={arguments.width}"])
+        assert config.init
+        model = arguments.model or str(folder / "M_1")
+        if not arguments.model:
+            initialize(config, config.init, folder / "M_1")
+        if arguments.problems > len(load_problems(config.problems)):
+            write_data(folder / "more", arguments.seed, 1, 2, arguments.problems, 1, 1)
+            config = config.model_copy(update={"problems": folder / "more" / "problems.jsonl"})
+        problems = load_problems(config.problems)[: arguments.problems]
+        problems = [problem.without_answer() for problem in problems]
+        backend = make_backend(config.backend, model)
+        timed(config, backend, model, problems[:4])
+        rates: dict[str, list[float]] = {"together": [], "one at a time": []}
+        found: dict[str, list[str]] = {}
+        for repeat in range(arguments.repeats):
+            order = list(rates)[:: 1 if repeat % 2 else -1]
+            for name in order:
+                used = backend if name == "together" else OneAtATime(backend)
+                seconds, steps, found[name] = timed(config, used, model, problems)
+                rates[name].append(steps / seconds)
+                print(
+                    f"{name:14} {steps} steps in {seconds:.2f} s: {steps / seconds:.1f} steps/s", flush=True
+                )
+    same = sum(a == b for a, b in zip(*found.values(), strict=True))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    ratio = medians["together"] / medians["one at a time"]
+    print(f"{same} of {len(problems)} solutions equal; together over one at a time: {ratio:.1f}x")
+    if arguments.json:
+        figures = {"ratio": ratio, "steps_per_second": medians, "problems": len(problems), "equal": same}
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
