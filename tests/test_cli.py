@@ -45,7 +45,7 @@ def config(tmp_path: Path) -> Path:
 def test_search_show_and_judge_on_files(config: Path, tmp_path: Path) -> None:
     done = stepagent("search", config, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "preference pairs" in done.stderr
+    assert "preference pairs" in done.stdout
     trees = (tmp_path / "out" / "trees.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in (tmp_path / "out" / "preferences.jsonl").read_text().splitlines()]
     assert len(trees) == 6

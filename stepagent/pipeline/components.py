@@ -8,6 +8,7 @@ from stepagent import backends, generators, judges, search
 from stepagent.config import KINDS, Component, Config, build
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend, Generator, Judge, SearchStrategy
+from stepagent.pipeline.progress import console
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Components:
 
 def make_backend(component: Component, model: str, role: str = "backend") -> Backend:
     """The backend of a config; `model` is used where the config names none."""
+    console.print(f"{role}: {component.kind}, {component.arguments().get('model', model)}", style="dim")
     made: Backend = build(role, component, backends.BUILTIN, {"model": model})
     return made
 

@@ -17,7 +17,7 @@ from stepagent.pipeline.components import make_components
 from stepagent.pipeline.evaluating import evaluate_stage
 from stepagent.pipeline.initialize import initialize
 from stepagent.pipeline.optimizing import optimize_stage
-from stepagent.pipeline.progress import console
+from stepagent.pipeline.progress import output
 from stepagent.pipeline.searching import load_problems, search_stage
 from stepagent.report.summary import print_summary
 from stepagent.runs import RunFolder
@@ -58,7 +58,7 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
         "models": models,
     }
     write_atomic(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    print_summary(summary, folder, console)
+    print_summary(summary, folder, output)
     return summary
 
 

@@ -18,6 +18,8 @@ from rich.progress import (
 from rich.table import Table
 
 console = Console(stderr=True)
+"""Where progress goes; results go to `output`."""
+output = Console()
 
 
 class Bar:
@@ -65,4 +67,4 @@ def table(title: str, rows: Mapping[str, object]) -> None:
     shown.add_column(justify="right")
     for name, value in rows.items():
         shown.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    console.print(shown)
+    output.print(shown)
