@@ -115,14 +115,16 @@ class TransformersBackend:
                     if not job.open and not job.future.done():
                         job.future.set_result(None)
                 await asyncio.sleep(0)  # those who were served may ask for more before the next turn
-        except Exception as error:
+        except RuntimeError as error:  # what torch raises, out of memory included
+            why = str(error).partition("\n")[0]
             for job in {*self._waiting, *self._running.values()}:
                 if not job.future.done():
-                    job.future.set_exception(error)
+                    job.future.set_exception(
+                        BackendError(f"generation failed: {why}; if memory ran out, lower backend.max_rows")
+                    )
             self._waiting.clear()
             self._running.clear()
             self._decoder.rows = []
-            raise
 
     def _admission(self) -> list[_Job]:
         """The jobs to prefill now: few at a time would waste a forward pass on each."""

@@ -20,7 +20,7 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 LOW, HIGH = 10, 99
@@ -182,24 +182,21 @@ def judgement(question: str, prefix: list[str], first: str, second: str) -> str:
 def wrong_line(rng: random.Random, question: str, prefix: list[str]) -> str:
     """A wrong next line: mostly a slip by ten, else a number copied wrongly, a near or a random value."""
     operation = next_operation(question, prefix)
-    right = correct_line(question, prefix)
-    expected = result(right)
+    expected = result(correct_line(question, prefix))
     assert expected is not None
     while True:
-        draw = rng.random()
-        if draw < 0.5:
-            value = operation.slipped if operation else expected + rng.choice((-10, 10))
-        elif draw < 0.65 and operation:
-            left = operation.left + rng.choice((-10, 10))
-            value = Operation(left, operation.sign, operation.right).value
-            right = f"{left}{right[2:]}"
+        written, draw = operation, rng.random()
+        if operation and draw < 0.15:
+            written = replace(operation, left=operation.left + rng.choice((-10, 10)))
+            value = written.value
+        elif operation and draw < 0.65:
+            value = operation.slipped
         elif draw < 0.9:
             value = expected + rng.choice((-11, -10, -9, -2, -1, 1, 2, 9, 10, 11))
         else:
             value = rng.randint(LOW, HIGH)
-        if value != expected and in_range(value) and len(right[:-2]) in (1, 6):
-            return right[:-2] + str(value)
-        right = correct_line(question, prefix)
+        if value != expected and in_range(value) and (not written or in_range(written.left)):
+            return f"{written or ''}={value}"
 
 
 @dataclass(frozen=True, slots=True)

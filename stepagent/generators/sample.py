@@ -59,13 +59,17 @@ class SampleGenerator:
             seed=seed,
         )
         messages = self._template.messages({"question": problem.question})
-        reply = await self._backend.complete(continue_from(messages, prefix), sampling)
+        prompt = continue_from(messages, prefix)
+        reply = await self._backend.complete(prompt, sampling)
         steps = [self._step(choice, depth) for choice in reply.choices]
-        known = len(reply.prompt_ids or ()) - sum(len(step.token_ids or ()) for step in prefix)
-        prefix_text = "".join(step.text for step in prefix)
+        ids = reply.prompt_ids
+        if ids is not None and prompt.prefix_ids is not None:
+            ids = ids[: len(ids) - len(prompt.prefix_ids)]
+        else:
+            ids = None
         return Proposal(
-            context_text=reply.prompt_text.removesuffix(prefix_text),
-            context_ids=reply.prompt_ids[:known] if reply.prompt_ids is not None else None,
+            context_text=reply.prompt_text.removesuffix(prompt.prefix_text),
+            context_ids=ids,
             candidates=merge(steps, prefix),
             usage=reply.usage,
             tokenizer_sha256=reply.tokenizer_sha256,

@@ -56,10 +56,7 @@ def evaluate(
     components: Components, config: Config, settings: EvaluateSettings, name: str, folder: Path
 ) -> Evaluation:
     """Measure one model; the held-out search's trees go to `folder`."""
-    problems = load_problems(settings.problems)
-    for line, problem in enumerate(problems, start=1):
-        if problem.answer is None:
-            raise DataError.at(settings.problems, line, "no 'answer' to evaluate against")
+    problems, pairs = load_held_out(settings)
     solved = asyncio.run(_greedy(components, config, settings, problems, name))
     searched = problems[: settings.search_problems]
     trees = (
@@ -67,7 +64,6 @@ def evaluate(
         if searched
         else []
     )
-    pairs = read_rows(settings.pairs, EftRow) if settings.pairs else []
     judged = asyncio.run(_judge_pairs(components.judge, config, pairs, name)) if pairs else []
     own = list(_own_pairs(trees, import_check(settings.check_step))) if settings.check_step else []
     paths = [tree.solution() for tree in trees if tree.status == "ended"]
@@ -91,6 +87,19 @@ def evaluate(
         tokens_per_step=sum(len(step.token_ids or ()) for step in steps) / len(steps) if steps else None,
         solved=tuple(solved),
     )
+
+
+def load_held_out(settings: EvaluateSettings) -> tuple[list[Problem], list[EftRow]]:
+    """The held-out problems, each with its answer, and the labelled pairs. Raises DataError."""
+    problems = load_problems(settings.problems)
+    for line, problem in enumerate(problems, start=1):
+        if problem.answer is None:
+            raise DataError.at(settings.problems, line, "no 'answer' to evaluate against")
+    pairs = read_rows(settings.pairs, EftRow) if settings.pairs else []
+    for line, pair in enumerate(pairs, start=1):
+        if pair.winner is None and settings.pairs:
+            raise DataError.at(settings.pairs, line, "no 'winner'; a labelled pair says first, second or tie")
+    return problems, pairs
 
 
 def evaluate_stage(

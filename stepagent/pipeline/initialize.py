@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from stepagent.config import Component, Config, InitSettings
 from stepagent.errors import DataError
@@ -38,7 +39,7 @@ class EftRow:
     first: str
     second: str
     judgement: str = ""
-    winner: str | None = None
+    winner: Literal["first", "second", "tie"] | None = None
 
     def values(self) -> dict[str, str]:
         return {

@@ -14,8 +14,8 @@ from stepagent.config import Config
 from stepagent.errors import ConfigError
 from stepagent.jsonl import write_atomic, write_rows
 from stepagent.pipeline.components import make_components
-from stepagent.pipeline.evaluating import evaluate_stage
-from stepagent.pipeline.initialize import initialize
+from stepagent.pipeline.evaluating import evaluate_stage, load_held_out
+from stepagent.pipeline.initialize import initialize, sft_rows
 from stepagent.pipeline.optimizing import optimize_stage
 from stepagent.pipeline.progress import output
 from stepagent.pipeline.searching import load_problems, search_stage
@@ -30,9 +30,9 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     what it had written.
     """
     start = time.monotonic()
+    shares = check_inputs(config)
     run = RunFolder(folder)
     settings = config.model_dump(mode="json")
-    shares = _shares(config)
     write_atomic(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     models: list[dict[str, Any]] = []
     model = config.model
@@ -62,8 +62,19 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     return summary
 
 
+def check_inputs(config: Config) -> list[slice]:
+    """Read every file the config names, so that a bad one is found before any work is done.
+
+    Returns which of the shuffled problems each round searches. Raises ConfigError or DataError.
+    """
+    if config.init:
+        sft_rows(config, config.init)
+    if config.evaluate:
+        load_held_out(config.evaluate)
+    return _shares(config)
+
+
 def _shares(config: Config) -> list[slice]:
-    """Which of the shuffled problems each round searches. Raises ConfigError if they do not suffice."""
     available = len(load_problems(config.problems))
     counts = config.problems_per_round
     if counts is None:
