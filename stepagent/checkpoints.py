@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ logging.disable_progress_bar()  # our own bars say what is going on
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """ "auto" is the first CUDA device, else the CPU."""
+    """ "auto" is this process' CUDA device, else the CPU."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        local = os.environ.get("LOCAL_RANK", "0")
+        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
 
 

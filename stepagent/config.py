@@ -49,7 +49,10 @@ KINDS = {"backend": "transformers", "generator": "sample", "judge": "pairwise", 
 
 
 class LoraSettings(Settings):
-    """Low-rank adapter (arXiv 2106.09685)."""
+    """Low-rank adapter: plain (arXiv 2106.09685), rank-stabilised (2312.03732) or weight-decomposed
+    (2402.09353)."""
+
+    variant: Literal["lora", "rslora", "dora"] = "lora"
 
     rank: Positive = 16
     alpha: Positive = 32
@@ -58,7 +61,9 @@ class LoraSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """What SFT and step-DPO share. `lora: null` trains all weights."""
+    """What SFT and step-DPO share. `batch_size` is global: pairs (rows) per optimizer step, on all
+    processes together. `token_budget` bounds one forward pass. `lora: null` trains all weights.
+    `report_to` names a tracker of transformers.Trainer (tensorboard, wandb, trackio)."""
 
     learning_rate: Rate = 1e-5
     epochs: Rate = 1.0
@@ -70,6 +75,9 @@ class TrainSettings(Settings):
     max_context: Positive | None = None
     lora: LoraSettings | None = LoraSettings()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
+    save_steps: Positive | None = 200
+    report_to: str = "none"
 
 
 class InitSettings(TrainSettings):
@@ -79,13 +87,29 @@ class InitSettings(TrainSettings):
     eft: Path
 
 
+class GuardSettings(Settings):
+    """When a run is said to go wrong: chosen log-probabilities this many nats below the reference, this
+    accuracy within the first tenth of the steps, the longer step winning more than this share of pairs.
+    `stop` ends the run with an error instead of a warning."""
+
+    chosen_fall: Rate = 5.0
+    saturation: Annotated[float, Field(gt=0, le=1)] = 0.99
+    longer_wins: Annotated[float, Field(gt=0, le=1)] = 0.8
+    stop: bool = False
+
+
 class OptimizeSettings(TrainSettings):
-    """Step-wise DPO (arXiv 2503.03746, 1.6): `beta` is the paper's; `nll_alpha` weighs the NLL of the
-    chosen step, length-normalised (arXiv 2404.19733)."""
+    """Step-wise DPO (arXiv 2503.03746, 1.6): `beta` is the paper's. Optional terms: `nll_alpha` weighs the
+    NLL of the chosen step per token (arXiv 2404.19733); `margin_smoothing` smooths each pair's label by
+    the judge's margin; `length_normalized` averages log-probabilities over a step's tokens."""
 
     learning_rate: Rate = 5e-7
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
     beta: Rate = 0.1
     nll_alpha: Annotated[float, Field(ge=0)] = 0.0
+    margin_smoothing: bool = False
+    length_normalized: bool = False
+    guards: GuardSettings = GuardSettings()
 
 
 class EvaluateSettings(Settings):

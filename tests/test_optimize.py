@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from stepagent import DataError, Message, ParityError, StepPreference
 from stepagent.checkpoints import load_model, load_tokenizer, tokenizer_sha256
@@ -68,6 +69,15 @@ def test_dpo_loss_by_hand() -> None:
     assert losses.tolist() == pytest.approx([math.log(1 + math.exp(-1)), math.log(2)])
     assert metrics["margin"].tolist() == pytest.approx([1.0, 0.0])
     assert metrics["accuracy"].tolist() == [1.0, 0.0]
+    assert metrics["kl"].tolist() == pytest.approx([0.0, 0.0])
+
+
+def test_label_smoothing_and_ipo_by_hand() -> None:
+    """beta h = 1, smoothing 0.25: 0.75 ln(1 + e^-1) + 0.25 ln(1 + e). IPO, h = 2, beta 0.5: (2 - 1)^2."""
+    sides = (torch.tensor([-2.0]), torch.tensor([-4.0]), torch.tensor([-3.0]), torch.tensor([-3.0]))
+    smoothed, _ = dpo_loss(*sides, 0.5, smoothing=0.25)
+    assert smoothed.item() == pytest.approx(0.75 * math.log(1 + math.exp(-1)) + 0.25 * math.log(1 + math.e))
+    assert dpo_loss(*sides, 0.5, kind="ipo")[0].item() == pytest.approx(1.0)
 
 
 def test_a_fresh_adapter_changes_nothing_and_off_it_is_the_reference(random_model: Path) -> None:
@@ -89,7 +99,7 @@ def test_step_dpo_moves_the_margin_and_only_through_the_adapter(random_model: Pa
     rows = [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)]
     write_rows(tmp_path / "p.jsonl", rows)
     settings = OptimizeSettings(learning_rate=5e-3, beta=0.5, epochs=10, batch_size=4)
-    report = optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+    report = optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet).figures
     assert report["pairs"] == 8
     assert report["steps"] == 20
     assert report["accuracy"] == 1.0
@@ -128,7 +138,7 @@ def test_end_of_turn_is_trained_only_after_a_step_that_ended(random_model: Path,
         preference(tokenizer, "5", "6", ends=True, prompt_ids=None, chosen_ids=None, rejected_ids=None)
     )
     write_rows(tmp_path / "p.jsonl", rows)
-    units, _, _ = load_pairs(tmp_path / "p.jsonl", tokenizer, 128)
+    units, _, _, _ = load_pairs(tmp_path / "p.jsonl", tokenizer, 128)
     end = tokenizer.eos_token_id
     assert [[t.ids[-1] == end for t in unit] for unit in units] == [
         [False, False],
@@ -146,7 +156,7 @@ def test_unusable_pairs_are_set_aside_with_a_count(random_model: Path, tmp_path:
         preference(tokenizer, "1" * 200, "2\n"),
     ]
     write_rows(tmp_path / "p.jsonl", rows)
-    units, _, aside = load_pairs(tmp_path / "p.jsonl", tokenizer, 128)
+    units, _, _, aside = load_pairs(tmp_path / "p.jsonl", tokenizer, 128)
     assert len(units) == 1
     assert aside == {"chosen equals rejected": 1, "empty step": 1, "longer than the model's window": 1}
 
@@ -167,13 +177,15 @@ def test_bad_preference_files_are_refused(random_model: Path, tmp_path: Path) ->
 
 def test_batches_mix_trees_keep_siblings_together_and_lose_nothing() -> None:
     units = [(Target((tree, 1, pair), 1),) for tree in range(10) for pair in range(4)]
-    batches = PackedBatches(units, [unit[0].ids[0] for unit in units], 16, 2.0, 100, seed=0)
-    seen = [i for batch in range(len(batches)) for pack in batches[batch] for i in pack.units]
+    settings = TrainSettings(batch_size=16, epochs=2, token_budget=100)
+    groups = [unit[0].ids[0] for unit in units]
+    batches = PackedBatches(units, groups, settings, seed=0, weigh=lambda pack: len(pack.units))
+    order = [[i for pack in batches[batch].packs for i in pack.units] for batch in range(len(batches))]
+    seen = [i for batch in order for i in batch]
     assert len(batches) == 5
     assert sorted(seen) == sorted([*range(40), *range(40)])
-    first = [i // 4 for pack in batches[0] for i in pack.units]
-    assert len(set(first)) == 4
-    assert [i for pack in batches[0] for i in pack.units] != [i for pack in batches[3] for i in pack.units]
+    assert len({i // 4 for i in order[0]}) == 4
+    assert order[0] != order[3]
 
 
 def test_sft_scores_the_response_only(random_model: Path) -> None:
@@ -205,5 +217,5 @@ def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path,
     model = load_model(random_model, torch.float32, CPU)
     model.__class__ = Forgetful
     with pytest.raises(ParityError, match="the merged model is not the trained one"):
-        save_merged(model, load_tokenizer(random_model), tmp_path / "out", [(2, 7, 8, 9)])
+        save_merged(Accelerator(cpu=True), model, load_tokenizer(random_model), tmp_path / "out", [(2, 7, 8)])
     assert not (tmp_path / "out").exists()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +19,76 @@ from stepagent.checkpoints import (
     tokenizer_sha256,
 )
 from stepagent.config import OptimizeSettings
-from stepagent.errors import DataError
+from stepagent.errors import DataError, ModelError
 from stepagent.jsonl import read_rows
+from stepagent.optimize.guards import Guards
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import save_merged
 from stepagent.optimize.packing import Pack, Target, Unit, make_packs, target_logprobs
-from stepagent.optimize.trainer import PackedBatches, PackedTrainer, Progress, add_adapter
+from stepagent.optimize.trainer import (
+    PackedBatches,
+    PackedTrainer,
+    Progress,
+    add_adapter,
+    process_count,
+    train,
+    training_arguments,
+    work_folder,
+)
+from stepagent.runs import hash_data, hash_file
 from stepagent.types import StepPreference
 
 
 class _DpoTrainer(PackedTrainer):
     """Mean DPO loss over the pairs of the global batch."""
 
-    def __init__(self, *args: Any, settings: OptimizeSettings, reference: torch.Tensor) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        settings: OptimizeSettings,
+        reference: torch.Tensor,
+        smoothing: torch.Tensor,
+        guards: Guards,
+        warn: Callable[[str], None],
+    ) -> None:
         super().__init__(*args)
         self._settings = settings
         self._reference = reference
+        self._smoothing = smoothing
+        self._guards = guards
+        self._warn = warn
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
-        chosen, rejected = target_logprobs(model, pack).view(-1, 2).unbind(1)
-        reference = self._reference[list(pack.units)].to(chosen)
-        losses, metrics = dpo_loss(chosen, rejected, reference[:, 0], reference[:, 1], self._settings.beta)
-        if self._settings.nll_alpha:
-            lengths = pack.lengths().view(-1, 2)[:, 0].to(chosen)
-            losses = losses - self._settings.nll_alpha * chosen / lengths
+        settings = self._settings
+        policy = target_logprobs(model, pack).view(-1, 2)
+        reference = self._reference[list(pack.units)].to(policy)
+        lengths = pack.lengths().view(-1, 2).to(policy)
+        scale = lengths if settings.length_normalized else torch.ones_like(lengths)
+        (chosen, rejected), (ref_chosen, ref_rejected) = (
+            (side / scale).unbind(1) for side in (policy, reference)
+        )
+        smoothing = self._smoothing[list(pack.units)].to(policy)
+        losses, metrics = dpo_loss(
+            chosen, rejected, ref_chosen, ref_rejected, settings.beta, settings.loss, smoothing
+        )
+        losses = losses - settings.nll_alpha * policy[:, 0] / lengths[:, 0]
+        metrics["chosen_reference"] = ref_chosen
         return losses.sum(), {name: value.sum().item() for name, value in metrics.items()}
 
-    def batch_count(self, packs: Sequence[Pack]) -> int:
-        return sum(len(pack.units) for pack in packs)
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        super().log(logs, *args, **kwargs)
+        if "loss" in logs:
+            for warning in self._guards.check_step(self.state.global_step, self._sums):
+                self._warn(warning)
+
+
+@dataclass(frozen=True, slots=True)
+class Optimized:
+    """Counts and the means of the last quarter's metrics; pairs set aside are counted under their reason.
+    `warnings` are what the guards said."""
+
+    figures: dict[str, float]
+    warnings: tuple[str, ...]
 
 
 def optimize(
@@ -55,36 +98,55 @@ def optimize(
     settings: OptimizeSettings,
     seed: int,
     progress: Progress,
-) -> dict[str, float]:
+) -> Optimized:
     """Train `model` (M_i) on preference pairs and write the merged M_{i+1} to `out`.
 
-    Returns counts and the last metrics; pairs set aside are counted under their reason. Raises
-    DataError for an empty or unusable file, ModelError or ParityError for the model.
+    Raises DataError for an empty or unusable file, ModelError or ParityError for the model.
     """
     device = pick_device()
     tokenizer = load_tokenizer(model)
     torch.manual_seed(seed)
     loaded = load_model(model, pick_dtype(settings.dtype, device), device)
     limit = settings.max_context or int(getattr(loaded.config, "max_position_embeddings", 1 << 20))
-    units, groups, aside = load_pairs(data, tokenizer, limit)
+    units, groups, margins, aside = load_pairs(data, tokenizer, limit)
+    smoothing = (1 - torch.tensor(margins)).clamp(0, 0.5)
     if settings.lora:
         loaded = add_adapter(loaded, settings.lora)
     reference = reference_logprobs(loaded, units, settings.token_budget)
-    batches = PackedBatches(units, groups, settings.batch_size, settings.epochs, settings.token_budget, seed)
-    work = out.with_name(out.name + ".work")
-    trainer = _DpoTrainer(
-        loaded, batches, settings, work, seed, progress, settings=settings, reference=reference
+    batches = PackedBatches(
+        units, groups, settings, seed, weigh=lambda pack: len(pack.units), processes=process_count()
     )
-    trainer.train()
-    parity = save_merged(loaded, tokenizer, out, [unit[0].ids for unit in units[:8]])
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    guards = Guards(settings.guards, batches.steps)
+
+    def warn(warning: str) -> None:
+        if settings.guards.stop:
+            raise ModelError(f"stopped, as guards.stop asks: {warning}")
+        warnings.append(warning)
+
+    warnings: list[str] = []
+    for warning in guards.check_lengths(units):
+        warn(warning)
+    trainer = _DpoTrainer(
+        loaded,
+        batches,
+        training_arguments(settings, batches.steps, work_folder(out), seed, device),
+        progress,
+        settings=settings,
+        reference=reference,
+        smoothing=smoothing if settings.margin_smoothing else torch.zeros_like(smoothing),
+        guards=guards,
+        warn=warn,
+    )
+    history = train(trainer, hash_data([settings.model_dump(), seed, hash_file(data), str(model)]))
+    parity = save_merged(trainer.accelerator, loaded, tokenizer, out, [unit[0].ids for unit in units[:8]])
     last = history[-max(1, len(history) // 4) :]
     means = {
         name: sum(entry[name] for entry in last) / len(last)
-        for name in ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward")
+        for name in ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
     }
-    counts = {"pairs": len(units), "steps": len(batches), "parity": parity}
-    return {**counts, **means, **{f"aside: {why}": count for why, count in aside.items()}}
+    counts = {"pairs": len(units), "steps": batches.steps, "parity": parity}
+    figures = {**counts, **means, **{f"aside: {why}": count for why, count in aside.items()}}
+    return Optimized(figures, tuple(warnings))
 
 
 def reference_logprobs(model: Any, units: Sequence[Unit], token_budget: int) -> torch.Tensor:
@@ -100,15 +162,18 @@ def reference_logprobs(model: Any, units: Sequence[Unit], token_budget: int) -> 
     return result
 
 
-def load_pairs(data: Path, tokenizer: Any, max_context: int) -> tuple[list[Unit], list[str], Counter[str]]:
-    """The pairs of a preferences file as (chosen, rejected) targets, their problems, and the counts of
-    pairs set aside. Raises DataError for ids of another tokenizer or a file without a usable pair."""
+def load_pairs(
+    data: Path, tokenizer: Any, max_context: int
+) -> tuple[list[Unit], list[str], list[float], Counter[str]]:
+    """The pairs of a preferences file as (chosen, rejected) targets, their problems and margins, and the
+    counts of pairs set aside. Raises DataError for ids of another tokenizer or if no pair is usable."""
     rows = read_rows(data, StepPreference)
     if not rows:
         raise DataError(f"{data}: no preference pairs; search more problems or sample hotter")
     sha256 = tokenizer_sha256(tokenizer)
     units: list[Unit] = []
     groups: list[str] = []
+    margins: list[float] = []
     aside: Counter[str] = Counter()
     for line, row in enumerate(rows, start=1):
         if row.tokenizer_sha256 not in (None, sha256):
@@ -123,9 +188,10 @@ def load_pairs(data: Path, tokenizer: Any, max_context: int) -> tuple[list[Unit]
         else:
             units.append(unit)
             groups.append(row.problem_id)
+            margins.append(row.margin)
     if not units:
         raise DataError(f"{data}: no usable pair ({dict(aside)})")
-    return units, groups, aside
+    return units, groups, margins, aside
 
 
 def _unit(row: StepPreference, tokenizer: Any) -> Unit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch.nn.functional import logsigmoid
 
@@ -12,21 +14,34 @@ def dpo_loss(
     ref_chosen: torch.Tensor,
     ref_rejected: torch.Tensor,
     beta: float,
+    kind: Literal["sigmoid", "ipo"] = "sigmoid",
+    smoothing: torch.Tensor | float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """-log sigmoid(beta (log pi/ref of best - log pi/ref of worst)) per pair (arXiv 2503.03746, Eq. 4).
+    """The loss of every pair, and what to watch. All tensors are [pairs].
 
-    All inputs are [pairs]: the summed log-probability of a step's tokens given its whole context.
-    Returns the losses [pairs] and, detached and per pair, the rewards, their margin and its accuracy.
+    With h = log(pi/ref) of the best step minus log(pi/ref) of the worst, each log-probability summed over
+    the step's tokens (or averaged, by the caller, for length normalisation):
+    sigmoid  -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h); e = 0 is the paper's loss
+             (arXiv 2503.03746, Eq. 4), e > 0 says that the label is wrong with chance e
+             (conservative DPO, Mitchell 2023)
+    ipo      (h - 1 / (2 beta))^2 (arXiv 2310.12036, Eq. 17); takes no smoothing
+    Returns the losses and, detached and per pair, log-probabilities, rewards, margin, accuracy and `kl`:
+    log(ref/pi) averaged over both steps, an estimate of KL(ref || pi) per step, since the reference
+    sampled them.
     """
-    chosen_reward = beta * (chosen - ref_chosen)
-    rejected_reward = beta * (rejected - ref_rejected)
-    margin = chosen_reward - rejected_reward
+    chosen_ratio, rejected_ratio = chosen - ref_chosen, rejected - ref_rejected
+    gap = chosen_ratio - rejected_ratio
+    if kind == "ipo":
+        losses = (gap - 1 / (2 * beta)) ** 2
+    else:
+        losses = -(1 - smoothing) * logsigmoid(beta * gap) - smoothing * logsigmoid(-beta * gap)
     metrics = {
         "chosen_logp": chosen,
         "rejected_logp": rejected,
-        "chosen_reward": chosen_reward,
-        "rejected_reward": rejected_reward,
-        "margin": margin,
-        "accuracy": (margin > 0).float(),
+        "chosen_reward": beta * chosen_ratio,
+        "rejected_reward": beta * rejected_ratio,
+        "margin": beta * gap,
+        "accuracy": (gap > 0).float(),
+        "kl": -(chosen_ratio + rejected_ratio) / 2,
     }
-    return -logsigmoid(margin), {name: value.detach() for name, value in metrics.items()}
+    return losses, {name: value.detach() for name, value in metrics.items()}

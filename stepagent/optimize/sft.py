@@ -15,7 +15,17 @@ from stepagent.errors import DataError
 from stepagent.jsonl import read_rows
 from stepagent.optimize.merge import save_merged
 from stepagent.optimize.packing import Pack, Target, Unit, target_logprobs
-from stepagent.optimize.trainer import PackedBatches, PackedTrainer, Progress, add_adapter
+from stepagent.optimize.trainer import (
+    PackedBatches,
+    PackedTrainer,
+    Progress,
+    add_adapter,
+    process_count,
+    train,
+    training_arguments,
+    work_folder,
+)
+from stepagent.runs import hash_data
 from stepagent.types import Message
 
 
@@ -33,9 +43,6 @@ class _SftTrainer(PackedTrainer):
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
         return -target_logprobs(model, pack).sum(), {}
-
-    def batch_count(self, packs: Sequence[Pack]) -> int:
-        return sum(len(pack.member_edge) for pack in packs)
 
 
 def encode(tokenizer: Any, row: SftRow) -> Target:
@@ -88,18 +95,22 @@ def train_targets(
     if settings.lora:
         loaded = add_adapter(loaded, settings.lora)
     batches = PackedBatches(
-        units, range(len(units)), settings.batch_size, settings.epochs, settings.token_budget, seed
+        units,
+        range(len(units)),
+        settings,
+        seed,
+        weigh=lambda pack: len(pack.member_edge),
+        processes=process_count(),
     )
-    work = out.with_name(out.name + ".work")
-    trainer = _SftTrainer(loaded, batches, settings, work, seed, progress)
-    trainer.train()
-    parity = save_merged(loaded, tokenizer, out, [unit[0].ids for unit in units[:8]])
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    arguments = training_arguments(settings, batches.steps, work_folder(out), seed, device)
+    trainer = _SftTrainer(loaded, batches, arguments, progress)
+    history = train(trainer, hash_data([settings.model_dump(), seed, [t.ids for t in targets]]))
+    parity = save_merged(trainer.accelerator, loaded, tokenizer, out, [unit[0].ids for unit in units[:8]])
     return {
         "rows": len(units),
         "aside: longer than the model's window": len(targets) - len(units),
-        "steps": len(batches),
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
+        "steps": batches.steps,
+        "loss_first": history[0]["loss"],
+        "loss_last": history[-1]["loss"],
         "parity": parity,
     }

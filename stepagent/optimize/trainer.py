@@ -1,11 +1,18 @@
-"""A transformers.Trainer over packs: one optimizer step = one global batch of units, whatever the packing."""
+"""A transformers.Trainer over packs: one optimizer step = one global batch of units, whatever the packing
+and however many processes share the work."""
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
@@ -13,84 +20,90 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from stepagent.config import LoraSettings, TrainSettings
 from stepagent.errors import ModelError
+from stepagent.jsonl import write_atomic
 from stepagent.optimize.packing import Pack, Unit, make_packs
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """(optimizer step, of how many, newest metrics)"""
 
 
-class PackedBatches(Dataset[list[Pack]]):
-    """All optimizer steps of a run in order: item i is the packs of global batch i.
+class Share(NamedTuple):
+    """One process' part of a global batch (a tuple, since the Trainer looks into its batches).
+
+    `mean_over` is what the batch's mean is over, on all processes. Every process gets equally many packs, as
+    sharded models need equally many forward passes; those from `real` on only fill up and weigh nothing.
+    """
+
+    packs: tuple[Pack, ...]
+    real: int
+    mean_over: int
+
+
+class PackedBatches(Dataset[Share]):
+    """All optimizer steps of a run in order: item i is process i % processes' share of batch i // processes.
 
     Groups (the units of one tree) are shuffled whole, anew each epoch, and cut into batches of
-    `batch_size` units: a batch mixes trees, and what a tree shares stays together.
+    `batch_size` units: a batch mixes trees, and what a tree shares stays together. `weigh` says how much
+    a pack adds to the count that the loss is a mean over.
     """
 
     def __init__(
         self,
         units: Sequence[Unit],
         groups: Sequence[object],
-        batch_size: int,
-        epochs: float,
-        token_budget: int,
+        settings: TrainSettings,
         seed: int,
+        weigh: Callable[[Pack], int],
+        processes: int = 1,
     ) -> None:
         self._units = units
-        self._token_budget = token_budget
+        self._token_budget = settings.token_budget
+        self._weigh = weigh
+        self._processes = processes
         by_group: dict[object, list[int]] = {}
         for index, group in enumerate(groups):
             by_group.setdefault(group, []).append(index)
         order: list[int] = []
         rng = random.Random(seed)
-        while len(order) < epochs * len(units):
+        while len(order) < settings.epochs * len(units):
             shuffled = list(by_group.values())
             rng.shuffle(shuffled)
             order += [index for group in shuffled for index in group]
-        order = order[: max(1, round(epochs * len(units)))]
-        self._batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        order = order[: max(1, round(settings.epochs * len(units)))]
+        size = settings.batch_size
+        self._batches = [order[i : i + size] for i in range(0, len(order), size)]
 
-    def __len__(self) -> int:
+    @property
+    def steps(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> list[Pack]:
-        batch = sorted(self._batches[index], key=lambda i: self._units[i][0].ids)
-        return list(make_packs(((i, self._units[i]) for i in batch), self._token_budget))
+    def __len__(self) -> int:
+        return len(self._batches) * self._processes
+
+    def __getitem__(self, item: int) -> Share:
+        batch = sorted(self._batches[item // self._processes], key=lambda i: self._units[i][0].ids)
+        cuts = [len(batch) * part // self._processes for part in range(self._processes + 1)]
+        shares = [
+            list(make_packs(((i, self._units[i]) for i in batch[start:end]), self._token_budget))
+            for start, end in pairwise(cuts)
+        ]
+        mine = shares[item % self._processes]
+        fill = max(len(share) for share in shares) - len(mine)
+        filler = next(pack for share in shares for pack in share)
+        count = sum(self._weigh(pack) for share in shares for pack in share)
+        return Share((*mine, *[filler] * fill), len(mine), count)
 
 
 class PackedTrainer(Trainer):  # type: ignore[misc]
-    """Subclasses say what a pack costs (`pack_loss`) and how many things the batch mean is over."""
-
-    batches: PackedBatches
+    """Subclasses say what a pack costs (`pack_loss`)."""
 
     def __init__(
         self,
         model: Any,
         batches: PackedBatches,
-        settings: TrainSettings,
-        folder: Path,
-        seed: int,
+        arguments: TrainingArguments,
         progress: Progress,
     ) -> None:
-        device = next(model.parameters()).device
-        arguments = TrainingArguments(
-            output_dir=str(folder),
-            per_device_train_batch_size=1,
-            num_train_epochs=1,
-            train_sampling_strategy="sequential",
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.scheduler,
-            warmup_steps=round(settings.warmup_ratio * len(batches)),
-            max_grad_norm=settings.max_grad_norm,
-            weight_decay=0.0,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=device.type == "cuda",
-            use_cpu=device.type == "cpu",
-            seed=seed,
-        )
         super().__init__(
             model=model,
             args=arguments,
@@ -105,31 +118,36 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         """The sum of the losses in a pack and the sums of its metrics."""
         raise NotImplementedError
 
-    def batch_count(self, packs: Sequence[Pack]) -> int:
-        """What the batch's loss and metrics are a mean over."""
-        raise NotImplementedError
-
-    def training_step(
-        self, model: Any, inputs: list[Pack], num_items_in_batch: object = None
-    ) -> torch.Tensor:
-        """Forward and backward over the batch's packs, one at a time."""
+    def training_step(self, model: Any, inputs: Share, num_items_in_batch: object = None) -> torch.Tensor:
+        """Forward and backward over this process' packs, one at a time."""
+        start = time.perf_counter()
         model.train()
-        count = self.batch_count(inputs)
         total = torch.zeros((), device=self.args.device)
         sums: dict[str, float] = {}
-        for pack in inputs:
-            loss, metrics = self.pack_loss(model, pack)
-            self.accelerator.backward(loss / count)
-            total += loss.detach() / count
+        tokens = 0
+        for number, pack in enumerate(inputs.packs):
+            weight = float(number < inputs.real) / inputs.mean_over
+            last = number == len(inputs.packs) - 1
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                loss, metrics = self.pack_loss(model, pack)
+                # gradients are averaged over the processes, the batch's mean is over all of them
+                self.accelerator.backward(loss * weight * self.args.world_size)
+            total += loss.detach() * weight
+            tokens += len(pack.input_ids)
             for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + value / count
-        if not torch.isfinite(total):
+                sums[name] = sums.get(name, 0.0) + value * weight
+        names = sorted(sums)
+        mine = torch.tensor([total.item(), *(sums[name] for name in names)], device=total.device)
+        gathered: torch.Tensor = self.accelerator.reduce(mine, reduction="sum")
+        if not torch.isfinite(gathered[0]):
             raise ModelError(
-                f"the loss is {total.item()} at step {self.state.global_step + 1}; lower "
-                "learning_rate or train in float32"
+                f"the loss is {gathered[0].item()} at step {self.state.global_step + 1}; lower "
+                "learning_rate or train in float32; the last checkpoint is kept"
             )
-        self._sums = sums
-        return total
+        self._sums = dict(zip(names, gathered[1:].tolist(), strict=True))
+        seconds = time.perf_counter() - start
+        self._sums["tokens_per_second"] = tokens * self.args.world_size / seconds
+        return gathered[0]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the batch's own metrics to what the Trainer logs."""
@@ -141,8 +159,81 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         self._progress = progress
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        if "loss" in logs:
+        if "loss" in logs and state.is_world_process_zero:
             self._progress(state.global_step, state.max_steps, logs)
+
+
+def training_arguments(
+    settings: TrainSettings, steps: int, folder: Path, seed: int, device: torch.device
+) -> TrainingArguments:
+    """What the Trainer needs to know; checkpoints go to `folder`."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,
+        num_train_epochs=1,
+        train_sampling_strategy="sequential",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=round(settings.warmup_ratio * steps),
+        max_grad_norm=settings.max_grad_norm,
+        weight_decay=0.0,
+        logging_steps=1,
+        save_strategy="steps" if settings.save_steps else "no",
+        save_steps=settings.save_steps or 500,
+        save_total_limit=2,
+        report_to=settings.report_to,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        use_cpu=device.type == "cpu",
+        seed=seed,
+    )
+
+
+def train(trainer: PackedTrainer, fingerprint: str) -> list[dict[str, float]]:
+    """Train to the end, from the newest whole checkpoint of the same work if there is one.
+
+    `fingerprint` says what the work is: checkpoints of other work are removed. Returns the metrics of
+    every optimizer step.
+    """
+    folder = Path(trainer.args.output_dir)
+    mark = folder / "fingerprint"
+    if trainer.accelerator.is_main_process and (
+        not mark.is_file() or mark.read_text(encoding="utf-8") != fingerprint
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
+        write_atomic(mark, fingerprint)
+    trainer.accelerator.wait_for_everyone()
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    except OSError as error:
+        raise ModelError(
+            f"{folder}: cannot write a checkpoint ({error.strerror or error}); free some space and start "
+            "again: the last whole checkpoint is kept"
+        ) from None
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def process_count() -> int:
+    """How many processes train together (torchrun and accelerate say so in the environment)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def work_folder(out: Path) -> Path:
+    """Where checkpoints stand while `out` is in the making."""
+    return out.with_name(out.name + ".work")
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the Trainer writes trainer_state.json last."""
+    whole = []
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        try:
+            whole.append((int(json.loads(state.read_text())["global_step"]), str(state.parent)))
+        except (ValueError, KeyError):
+            continue
+    return max(whole)[1] if whole else None
 
 
 def add_adapter(model: Any, lora: LoraSettings) -> Any:
@@ -162,6 +253,8 @@ def add_adapter(model: Any, lora: LoraSettings) -> Any:
                 lora_alpha=lora.alpha,
                 lora_dropout=lora.dropout,
                 target_modules=targets,
+                use_rslora=lora.variant == "rslora",
+                use_dora=lora.variant == "dora",
             ),
         )
     except ValueError as error:

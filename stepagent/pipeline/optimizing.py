@@ -6,13 +6,13 @@ from pathlib import Path
 
 from stepagent.config import OptimizeSettings
 from stepagent.optimize.dpo import optimize
-from stepagent.pipeline.progress import bar, table
+from stepagent.pipeline.progress import bar, console, table
 
 
 def optimize_stage(
     model: str, data: Path, out: Path, settings: OptimizeSettings, seed: int, label: str
-) -> dict[str, float]:
-    """Step-wise DPO with a progress bar and a closing table. Returns the counts and last metrics."""
+) -> dict[str, object]:
+    """Step-wise DPO with a progress bar and a closing table. Returns the figures and what the guards said."""
     with bar(f"step-DPO, {label}", None) as progress:
 
         def show(step: int, steps: int, logs: dict[str, float]) -> None:
@@ -20,5 +20,7 @@ def optimize_stage(
             progress.advance(step, f"margin {logs['margin']:.2f} accuracy {logs['accuracy']:.2f}")
 
         report = optimize(model, data, out, settings, seed, show)
-    table(f"Step-wise DPO, {label}", report)
-    return report
+    table(f"Step-wise DPO, {label}", report.figures)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+    return {**report.figures, "warnings": list(report.warnings)}
