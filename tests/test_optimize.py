@@ -16,7 +16,7 @@ from stepagent.jsonl import write_rows
 from stepagent.optimize.dpo import load_pairs, optimize, reference_logprobs
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import save_merged
-from stepagent.optimize.packing import Target, make_packs, target_logprobs
+from stepagent.optimize.packing import Target, make_packs, packed_logprobs
 from stepagent.optimize.sft import SftRow, encode, sft
 from stepagent.optimize.trainer import PackedBatches, add_adapter
 
@@ -83,15 +83,15 @@ def test_label_smoothing_and_ipo_by_hand() -> None:
 def test_a_fresh_adapter_changes_nothing_and_off_it_is_the_reference(random_model: Path) -> None:
     model = load_model(random_model, torch.float32, CPU)
     units = [(Target((2, 7, 8, 9), 2), Target((2, 7, 10), 2))]
-    before = reference_logprobs(model, units, 100)
+    before = reference_logprobs(model, units, 100, packed_logprobs)
     wrapped = add_adapter(model, LoraSettings(rank=4))
     (pack,) = make_packs(enumerate(units), 100)
-    assert torch.allclose(target_logprobs(wrapped, pack), before[0], atol=1e-6)
+    assert torch.allclose(packed_logprobs(wrapped, pack), before[0], atol=1e-6)
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.5)
-    assert not torch.allclose(target_logprobs(wrapped, pack), before[0], atol=1e-2)
-    assert torch.allclose(reference_logprobs(wrapped, units, 100), before, atol=1e-6)
+    assert not torch.allclose(packed_logprobs(wrapped, pack), before[0], atol=1e-2)
+    assert torch.allclose(reference_logprobs(wrapped, units, 100, packed_logprobs), before, atol=1e-6)
 
 
 def test_step_dpo_moves_the_margin_and_only_through_the_adapter(random_model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stepagent.checkpoints import load_model
-from stepagent.optimize.packing import Target, Unit, make_packs, target_logprobs
+from stepagent.optimize.packing import Target, Unit, make_packs, packed_logprobs
 
 CPU = torch.device("cpu")
 
@@ -62,7 +62,7 @@ def test_packed_log_probs_and_gradients_equal_plain_ones(random_model: Path, bud
     units = random_units(budget, 12)
     weights = torch.randn(len(units) * 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     packs = list(make_packs(enumerate(units), budget))
-    packed = torch.cat([target_logprobs(model, pack) for pack in packs])
+    packed = torch.cat([packed_logprobs(model, pack) for pack in packs])
     (packed * weights).sum().backward()
     gradients = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()

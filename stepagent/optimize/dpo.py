@@ -24,7 +24,14 @@ from stepagent.jsonl import read_rows
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import save_merged
-from stepagent.optimize.packing import Pack, Target, Unit, make_packs, target_logprobs
+from stepagent.optimize.packing import (
+    Pack,
+    Score,
+    Target,
+    Unit,
+    make_packs,
+    pick_score,
+)
 from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,
@@ -60,7 +67,7 @@ class _DpoTrainer(PackedTrainer):
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
         settings = self._settings
-        policy = target_logprobs(model, pack).view(-1, 2)
+        policy = self.score(model, pack).view(-1, 2)
         reference = self._reference[list(pack.units)].to(policy)
         lengths = pack.lengths().view(-1, 2).to(policy)
         scale = lengths if settings.length_normalized else torch.ones_like(lengths)
@@ -112,7 +119,8 @@ def optimize(
     smoothing = (1 - torch.tensor(margins)).clamp(0, 0.5)
     if settings.lora:
         loaded = add_adapter(loaded, settings.lora)
-    reference = reference_logprobs(loaded, units, settings.token_budget)
+    score, unsuited = pick_score(loaded, units, settings.token_budget)
+    reference = reference_logprobs(loaded, units, settings.token_budget, score)
     batches = PackedBatches(
         units, groups, settings, seed, weigh=lambda pack: len(pack.units), processes=process_count()
     )
@@ -123,13 +131,14 @@ def optimize(
             raise ModelError(f"stopped, as guards.stop asks: {warning}")
         warnings.append(warning)
 
-    warnings: list[str] = []
+    warnings = [f"pairs are scored one by one, without packing: {unsuited}"] if unsuited else []
     for warning in guards.check_lengths(units):
         warn(warning)
     trainer = _DpoTrainer(
         loaded,
         batches,
         training_arguments(settings, batches.steps, work_folder(out), seed, device),
+        score,
         progress,
         settings=settings,
         reference=reference,
@@ -149,7 +158,7 @@ def optimize(
     return Optimized(figures, tuple(warnings))
 
 
-def reference_logprobs(model: Any, units: Sequence[Unit], token_budget: int) -> torch.Tensor:
+def reference_logprobs(model: Any, units: Sequence[Unit], token_budget: int, score: Score) -> torch.Tensor:
     """log pi_ref of every unit's (chosen, rejected), [units, 2]: the model with its adapter off, or as
     it is before full fine-tuning."""
     adapter_off = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
@@ -158,7 +167,7 @@ def reference_logprobs(model: Any, units: Sequence[Unit], token_budget: int) -> 
     model.eval()
     with torch.no_grad(), adapter_off:
         for pack in make_packs(((i, units[i]) for i in order), token_budget):
-            result[list(pack.units)] = target_logprobs(model, pack).view(-1, 2).float().cpu()
+            result[list(pack.units)] = score(model, pack).view(-1, 2).float().cpu()
     return result
 
 

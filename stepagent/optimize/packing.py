@@ -7,7 +7,7 @@ equal those of one-sequence-at-a-time forward passes. Logits are computed only w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +42,12 @@ class Pack:
     token: torch.Tensor
     member_edge: torch.Tensor
     member_target: torch.Tensor
-    targets: int
+    targets: tuple[Target, ...]
     units: tuple[int, ...]
 
     def lengths(self) -> torch.Tensor:
         """Scored tokens per target, [targets]."""
-        return torch.bincount(self.member_target, minlength=self.targets)
+        return torch.tensor([len(target.ids) - target.start for target in self.targets])
 
 
 class _Forest:
@@ -127,13 +127,17 @@ def _pack(forest: _Forest, members: Sequence[tuple[int, Unit]]) -> Pack:
         token=torch.tensor([token for _, token in edges]),
         member_edge=torch.tensor(member_edge),
         member_target=torch.tensor(member_target),
-        targets=len(targets),
+        targets=tuple(targets),
         units=tuple(index for index, _ in members),
     )
 
 
-def target_logprobs(model: Any, pack: Pack) -> torch.Tensor:
-    """Summed log-probability of every target's scored tokens, [targets], in float32 or better."""
+Score = Callable[[Any, Pack], torch.Tensor]
+"""(model, pack) -> summed log-probability of every target's scored tokens, [targets], float32 or better."""
+
+
+def packed_logprobs(model: Any, pack: Pack) -> torch.Tensor:
+    """Score a pack in one forward pass; see Score."""
     device = next(model.parameters()).device
     sources, where = torch.unique(pack.source.to(device), return_inverse=True)
     logits = model(
@@ -145,6 +149,49 @@ def target_logprobs(model: Any, pack: Pack) -> torch.Tensor:
     ).logits[0]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logprobs = logits.log_softmax(-1)[where, pack.token.to(device)]
-    sums = torch.zeros(pack.targets, dtype=logprobs.dtype, device=device)
+    sums = torch.zeros(len(pack.targets), dtype=logprobs.dtype, device=device)
     edge = pack.member_edge.to(device)
     return sums.index_add(0, pack.member_target.to(device), logprobs[edge])
+
+
+def plain_logprobs(model: Any, pack: Pack) -> torch.Tensor:
+    """Score a pack's targets one by one, each in a forward pass of its own: what packing must equal, and
+    the way for models that cannot be packed. See Score."""
+    device = next(model.parameters()).device
+    sums = []
+    for target in pack.targets:
+        ids = torch.tensor([target.ids], device=device)
+        kept = len(target.ids) - target.start + 1
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0, :-1]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        following = ids[0, target.start :, None]
+        sums.append(logits.log_softmax(-1).gather(1, following).sum())
+    return torch.stack(sums)
+
+
+@torch.no_grad()
+def pick_score(model: Any, units: Sequence[Unit], token_budget: int) -> tuple[Score, str]:
+    """Packed scoring if it gives this model's plain log-probabilities on a few of its own units, else plain
+    scoring and the sentence that says why.
+
+    Sliding windows that the units outgrow, recurrent layers, or positions that are not read from
+    position_ids make a model unsuited; measured, no list of model types can go stale.
+    """
+    layers = set(getattr(model.config, "layer_types", None) or ())
+    window = getattr(model.config, "sliding_window", None) if "sliding_attention" in layers else None
+    longest = max(len(target.ids) for unit in units for target in unit)
+    if window and longest > window:
+        return plain_logprobs, f"sequences of {longest} tokens outgrow the model's sliding window of {window}"
+    training = model.training
+    model.eval()
+    few = sorted(units, key=lambda unit: unit[0].ids)[:4]
+    pack = next(make_packs(enumerate(few), token_budget))
+    try:
+        gap = (packed_logprobs(model, pack) - plain_logprobs(model, pack)).abs() / pack.lengths().to(
+            next(model.parameters()).device
+        )
+        why = "" if gap.max() < 0.05 else f"packed log-probabilities are off by {gap.max():.2g} a token"
+    except (TypeError, ValueError, RuntimeError) as error:
+        why = f"the model takes no packed input ({str(error).partition(chr(10))[0][:80]})"
+    model.train(training)
+    return (plain_logprobs if why else packed_logprobs), why

@@ -14,7 +14,7 @@ from stepagent.config import TrainSettings
 from stepagent.errors import DataError
 from stepagent.jsonl import read_rows
 from stepagent.optimize.merge import save_merged
-from stepagent.optimize.packing import Pack, Target, Unit, target_logprobs
+from stepagent.optimize.packing import Pack, Target, Unit, pick_score
 from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,
@@ -42,7 +42,7 @@ class _SftTrainer(PackedTrainer):
     """Mean negative log-likelihood per response token of the global batch."""
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
-        return -target_logprobs(model, pack).sum(), {}
+        return -self.score(model, pack).sum(), {}
 
 
 def encode(tokenizer: Any, row: SftRow) -> Target:
@@ -103,7 +103,8 @@ def train_targets(
         processes=process_count(),
     )
     arguments = training_arguments(settings, batches.steps, work_folder(out), seed, device)
-    trainer = _SftTrainer(loaded, batches, arguments, progress)
+    score, _ = pick_score(loaded, units, settings.token_budget)
+    trainer = _SftTrainer(loaded, batches, arguments, score, progress)
     history = train(trainer, hash_data([settings.model_dump(), seed, [t.ids for t in targets]]))
     parity = save_merged(trainer.accelerator, loaded, tokenizer, out, [unit[0].ids for unit in units[:8]])
     return {

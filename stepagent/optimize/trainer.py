@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from stepagent.config import LoraSettings, TrainSettings
 from stepagent.errors import ModelError
 from stepagent.jsonl import write_atomic
-from stepagent.optimize.packing import Pack, Unit, make_packs
+from stepagent.optimize.packing import Pack, Score, Unit, make_packs
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """(optimizer step, of how many, newest metrics)"""
@@ -102,6 +102,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         model: Any,
         batches: PackedBatches,
         arguments: TrainingArguments,
+        score: Score,
         progress: Progress,
     ) -> None:
         super().__init__(
@@ -112,6 +113,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             callbacks=[_Report(progress)],
         )
         self.remove_callback(PrinterCallback)
+        self.score = score
         self._sums: dict[str, float] = {}
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:

@@ -1,0 +1,107 @@
+"""Packed scoring equals plain scoring for every model family we claim; others are recognised."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from test_packing import random_units
+
+from stepagent.optimize.loss import dpo_loss
+from stepagent.optimize.packing import (
+    Score,
+    Unit,
+    make_packs,
+    packed_logprobs,
+    pick_score,
+    plain_logprobs,
+)
+
+SIZES = {
+    "vocab_size": 31,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+}
+FAMILIES = {
+    "qwen2": (hf.Qwen2Config, hf.Qwen2ForCausalLM),
+    "qwen3": (hf.Qwen3Config, hf.Qwen3ForCausalLM),
+    "llama": (hf.LlamaConfig, hf.LlamaForCausalLM),
+    "gemma": (hf.GemmaConfig, hf.GemmaForCausalLM),
+}
+
+
+def make(family: str) -> Any:
+    torch.manual_seed(0)
+    config, model = FAMILIES[family]
+    made = model(config(**SIZES))
+    for parameter in made.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return made.eval()
+
+
+def loss_and_gradient(model: Any, score: Score, units: list[Unit], budget: int) -> tuple[Any, Any, Any]:
+    """Log-probs of every target, the mean DPO loss against a fixed reference, and the gradient."""
+    model.zero_grad()
+    logprobs = torch.cat([score(model, pack) for pack in make_packs(enumerate(units), budget)])
+    chosen, rejected = logprobs.view(-1, 2).unbind(1)
+    losses, _ = dpo_loss(chosen, rejected, chosen.detach() + 0.3, rejected.detach() - 0.2, 0.5)
+    losses.mean().backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return logprobs.detach(), losses.mean().detach(), gradient.clone()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget", [64, 2048])
+def test_float32(family: str, budget: int) -> None:
+    model = make(family)
+    units = random_units(3, 16)
+    packed = loss_and_gradient(model, packed_logprobs, units, budget)
+    plain = loss_and_gradient(model, plain_logprobs, units, budget)
+    lengths = torch.tensor([len(t.ids) - t.start for unit in units for t in unit])
+    assert ((packed[0] - plain[0]).abs() / lengths).max() < 2e-5
+    assert (packed[1] - plain[1]).abs() < 2e-5
+    assert (packed[2] - plain[2]).norm() < 1e-4 * plain[2].norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget", [64, 2048])
+def test_float64(family: str, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms and rotary embeddings round to float32 whatever the model's dtype; here they may not."""
+    monkeypatch.setattr(torch, "float32", torch.float64)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    model = make(family).double()
+    units = random_units(4, 16)
+    packed = loss_and_gradient(model, packed_logprobs, units, budget)
+    plain = loss_and_gradient(model, plain_logprobs, units, budget)
+    assert torch.allclose(packed[0], plain[0], rtol=0, atol=1e-9)
+    assert torch.allclose(packed[1], plain[1], rtol=0, atol=1e-9)
+    assert torch.allclose(packed[2], plain[2], rtol=0, atol=1e-9)
+    assert not math.isnan(packed[1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_suited_models_are_packed(family: str) -> None:
+    assert pick_score(make(family), random_units(5, 6), 512) == (packed_logprobs, "")
+
+
+def test_unsuited_models_are_recognised_and_scored_one_by_one() -> None:
+    torch.manual_seed(0)
+    gemma2 = hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZES, sliding_window=16))
+    score, why = pick_score(gemma2, random_units(6, 6), 512)
+    assert score is plain_logprobs
+    assert "sliding window of 16" in why
+    bloom = hf.BloomForCausalLM(hf.BloomConfig(vocab_size=31, hidden_size=32, n_layer=2, n_head=4))
+    score, why = pick_score(bloom, random_units(7, 6), 512)
+    assert score is plain_logprobs
+    assert why
