@@ -16,15 +16,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from stepagent import generators, search
-from stepagent.config import Config, build
+from stepagent.backends.transformers import TransformersBackend
+from stepagent.config import Config
 from stepagent.demo.data import write_data
+from stepagent.generators.sample import SampleGenerator
 from stepagent.interfaces import Backend
-from stepagent.pipeline.components import make_backend, make_judge
+from stepagent.judges.pairwise import PairwiseJudge
 from stepagent.pipeline.demo import demo_config
 from stepagent.pipeline.initialize import initialize
-from stepagent.pipeline.searching import load_problems
+from stepagent.pipeline.rows import load_problems
 from stepagent.search.runner import search_all
+from stepagent.search.step import StepSearch
 from stepagent.tree import StepTree
 from stepagent.types import Completions, Problem, Prompt, Sampling
 
@@ -41,13 +43,11 @@ class OneAtATime:
             return await self._backend.complete(prompt, sampling)
 
 
-def timed(
-    config: Config, backend: Backend, model: str, problems: list[Problem]
-) -> tuple[float, int, list[str]]:
+def timed(config: Config, backend: Backend, problems: list[Problem]) -> tuple[float, int, list[str]]:
     """Seconds, steps kept and the solutions of one search over all problems."""
-    generator = build("generator", config.generator, generators.BUILTIN, {"backend": backend})
-    judge = make_judge(config.judge, backend, model)
-    strategy = build("search", config.search, search.BUILTIN, {"generator": generator, "judge": judge})
+    generator = SampleGenerator(backend, **config.generator.arguments())
+    judge = PairwiseJudge(backend, **config.judge.arguments())
+    strategy = StepSearch(generator, judge, **config.search.arguments())
     trees: list[StepTree] = []
     start = time.perf_counter()
     asyncio.run(search_all(strategy, problems, config.seed, len(problems), trees.append))
@@ -74,19 +74,27 @@ def main() -> None:
         if not arguments.model:
             initialize(config, config.init, folder / "M_1")
         if arguments.problems > len(load_problems(config.problems)):
-            write_data(folder / "more", arguments.seed, 1, 2, arguments.problems, 1, 1)
+            write_data(
+                folder / "more",
+                arguments.seed,
+                ift=1,
+                eft=2,
+                problems=arguments.problems,
+                held_out=1,
+                pairs=1,
+            )
             config = config.model_copy(update={"problems": folder / "more" / "problems.jsonl"})
         problems = load_problems(config.problems)[: arguments.problems]
         problems = [problem.without_answer() for problem in problems]
-        backend = make_backend(config.backend, model)
-        timed(config, backend, model, problems[:4])
+        backend = TransformersBackend(model, **config.backend.arguments())
+        timed(config, backend, problems[:4])
         rates: dict[str, list[float]] = {"together": [], "one at a time": []}
         found: dict[str, list[str]] = {}
         for repeat in range(arguments.repeats):
             order = list(rates)[:: 1 if repeat % 2 else -1]
             for name in order:
                 used = backend if name == "together" else OneAtATime(backend)
-                seconds, steps, found[name] = timed(config, used, model, problems)
+                seconds, steps, found[name] = timed(config, used, problems)
                 rates[name].append(steps / seconds)
                 print(
                     f"{name:14} {steps} steps in {seconds:.2f} s: {steps / seconds:.1f} steps/s", flush=True

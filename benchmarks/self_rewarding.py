@@ -32,7 +32,8 @@ from stepagent.pipeline.demo import demo_config
 from stepagent.pipeline.evaluating import evaluate_stage
 from stepagent.pipeline.initialize import initialize
 from stepagent.pipeline.iterate import iterate
-from stepagent.pipeline.searching import load_problems, search_stage
+from stepagent.pipeline.rows import load_problems
+from stepagent.pipeline.searching import search_stage
 from stepagent.runs import RunFolder
 from stepagent.types import StepPreference
 
@@ -101,8 +102,9 @@ def _sft_arm(config: Config, start: Path, folder: Path) -> list[dict[str, Any]]:
         search_stage(components, drawn, trees, pairs, config, index)
         rows = read_rows(pairs, StepPreference)
         targets = [
-            Target((*(row.prompt_ids or ()), *(row.chosen_ids or ())), len(row.prompt_ids or ()))
+            Target((*row.prompt_ids, *row.chosen_ids), len(row.prompt_ids))
             for row in rows
+            if row.prompt_ids and row.chosen_ids  # the in-process backend always gives ids
         ]
         chosen = sum(len(row.chosen_ids or ()) for row in rows)
         both = chosen + sum(len(row.rejected_ids or ()) for row in rows)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 _BOXED = re.compile(r"\\boxed\{")
-_STATED = re.compile(r"(?:answer|^A)\s*(?:is)?\s*[:=]?\s*(-?\d[\d,]*(?:\.\d+)?)", re.I | re.M)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_VALUE = r"-?\d[\d,]*(?:\.\d+)?"
+_STATED = re.compile(rf"[Aa]nswer\s*(?:is)?\s*[:=]?\s*({_VALUE})")
+_NUMBER = re.compile(_VALUE)
+_GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?:\D|\Z))")
 
 
 def final_answer(solution: str) -> str | None:
@@ -34,7 +36,9 @@ def is_correct(solution: str, reference: str) -> bool:
     answer = final_answer(solution)
     if answer is None:
         return False
-    plain = [text.replace(",", "").replace(" ", "").rstrip(".") for text in (answer, reference)]
+    plain = [text.replace(" ", "").rstrip(".") for text in (answer, reference)]
+    if all(re.fullmatch(_VALUE, text) for text in plain):
+        plain = [_GROUPED.sub("", text) for text in plain]
     if plain[0] == plain[1]:
         return True
     try:

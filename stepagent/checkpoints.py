@@ -64,6 +64,24 @@ def load_model(model: str | Path, dtype: torch.dtype, device: torch.device) -> A
     return loaded.to(device)
 
 
+def context_window(config: Any) -> int:
+    """How many tokens the model may see; a sliding window counts, since our masks do not slide."""
+    limits = [getattr(config, "max_position_embeddings", None) or 1 << 20]
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        limits.append(config.sliding_window)
+    return int(min(limits))
+
+
+def attention_mask(model: Any, allowed: torch.Tensor) -> torch.Tensor:
+    """A [.., queries, keys] mask of what may be attended to, in the form the model's attention takes:
+    SDPA applies a boolean mask, eager attention would add it to its scores."""
+    if getattr(model.config, "_attn_implementation", None) == "sdpa":
+        return allowed
+    dtype = next(model.parameters()).dtype
+    blocked = torch.finfo(dtype).min
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, blocked)
+
+
 def tokenizer_sha256(tokenizer: Any) -> str:
     """A hash of the vocabulary: equal hashes mean that equal ids are equal tokens."""
     vocabulary = sorted(tokenizer.get_vocab().items())

@@ -5,16 +5,13 @@ A config is trusted like code: `kind: my_module:MyJudge` imports that class.
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stepagent.errors import ConfigError
 from stepagent.jsonl import explain
@@ -198,10 +195,11 @@ def validate(model: type[M], data: Mapping[str, Any], where: str) -> M:
             raise ConfigError(f"{where}: {explain(error)}") from None
         *parents, key = (str(part) for part in first["loc"])
         fields = _fields(model, parents)
-        raise ConfigError(f"{where}: {_unknown(key, parents, fields)}") from None
+        raise ConfigError(f"{where}: {unknown_key(key, parents, fields)}") from None
 
 
-def _unknown(key: str, parents: Sequence[str], known: Sequence[str]) -> str:
+def unknown_key(key: str, parents: Sequence[str], known: Sequence[str]) -> str:
+    """The sentence about a key nobody knows, with the nearest one that somebody does."""
     near = get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
     name = ".".join([*parents, key])
@@ -216,45 +214,3 @@ def _fields(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
             option for option in options if isinstance(option, type) and issubclass(option, BaseModel)
         )
     return list(model.model_fields)
-
-
-def build(role: str, component: Component, builtins: Mapping[str, str], given: Mapping[str, object]) -> Any:
-    """Make a component: `builtins` maps short kinds to `module:Class`; own classes use the same path.
-
-    `given` are objects the program supplies (a backend, a model folder): they are passed where the
-    constructor has a parameter of that name and the config does not set it.
-    Raises ConfigError for an unknown kind, a class that cannot be imported or a wrong argument.
-    """
-    target = builtins.get(component.kind, component.kind)
-    if ":" not in target:
-        near = get_close_matches(component.kind, builtins, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(builtins))}"
-        raise ConfigError(
-            f"{role}.kind: unknown kind '{component.kind}'; {hint}, or name a class as module:Class"
-        )
-    module_name, _, class_name = target.partition(":")
-    if component.kind not in builtins and "" not in sys.path:
-        sys.path.insert(0, "")  # own classes live in the working directory
-    try:
-        factory = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        remedy = (
-            "install stepagent[train]"
-            if component.kind in builtins
-            else "check the name and that the module can be imported from here"
-        )
-        raise ConfigError(f"{role}.kind: cannot import '{target}' ({error}); {remedy}") from None
-    parameters = inspect.signature(factory).parameters
-    arguments = component.arguments()
-    for key in arguments:
-        if key not in parameters:
-            raise ConfigError(_unknown(key, [role], list(parameters)))
-    supplied = {name: given[name] for name in parameters.keys() & given.keys() - arguments.keys()}
-    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in parameters.items()
-        if name not in supplied
-    }
-    checked = validate(create_model(class_name, **fields), arguments, role)
-    return factory(**{name: getattr(checked, name) for name in fields}, **supplied)

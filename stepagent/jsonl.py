@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,38 +28,38 @@ def iter_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each row's line number (from 1) and object. Blank lines are skipped. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    with path.open(encoding="utf-8", errors="strict") as lines:
-        number = 0
-        try:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise DataError.at(
-                        path, number, f"not valid JSON ({error.msg} at column {error.colno})"
-                    ) from None
-                if not isinstance(row, dict):
-                    raise DataError.at(path, number, "expected a JSON object such as {...} on each line")
-                yield number, row
-        except UnicodeDecodeError:
-            raise DataError.at(path, number + 1, "not valid UTF-8; convert the file") from None
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode())
+            except UnicodeDecodeError:
+                raise DataError.at(path, number, "not valid UTF-8; convert the file") from None
+            except (ValueError, RecursionError) as error:
+                what = str(error).partition("\n")[0]
+                raise DataError.at(path, number, f"not valid JSON ({what})") from None
+            if not isinstance(row, dict):
+                raise DataError.at(path, number, "expected a JSON object such as {...} on each line")
+            yield number, row
 
 
-def read_rows(path: Path, kind: type[T], mend: Callable[[str], str] = lambda what: what) -> list[T]:
-    """All rows of a file as `kind`. Raises DataError with file and line for the first bad one.
-
-    `mend` may turn the complaint into one that says how to repair such a row.
-    """
+def read_numbered(path: Path, kind: type[T], hint: str = "") -> list[tuple[int, T]]:
+    """All rows of a file as `kind`, each with its line number. Raises DataError for the first bad one,
+    with file, line, what is wrong, and `hint`."""
     adapter = TypeAdapter(kind)
     rows = []
     for number, row in iter_json(path):
         try:
-            rows.append(adapter.validate_python(row))
+            rows.append((number, adapter.validate_python(row)))
         except ValidationError as error:
-            raise DataError.at(path, number, mend(explain(error))) from None
+            raise DataError.at(path, number, explain(error) + hint) from None
     return rows
+
+
+def read_rows(path: Path, kind: type[T]) -> list[T]:
+    """All rows of a file as `kind`. Raises DataError as `read_numbered` does."""
+    return [row for _, row in read_numbered(path, kind)]
 
 
 def dump_row(row: object) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stepagent.config import Config, load_config
+from stepagent.config import load_config
 from stepagent.errors import ConfigError, StepagentError
 
 app = typer.Typer(
@@ -20,23 +20,22 @@ app = typer.Typer(
     add_completion=False,
 )
 
-ConfigPath = Annotated[Path, typer.Argument(help="YAML config (see configs in the README).")]
+ConfigPath = Annotated[Path, typer.Argument(help="YAML config; the README shows one.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a setting: --set search.width=4 (repeatable)."),
 ]
 Model = Annotated[str | None, typer.Option(help="Model folder or hub id [default: the config's model].")]
-Out = Annotated[Path, typer.Option(help="Where to write.")]
-
-
-def _load(config: Path, overrides: list[str] | None) -> Config:
-    return load_config(config, overrides or ())
 
 
 @app.command("init")
-def init_command(config: ConfigPath, out: Out, overrides: Overrides = None) -> None:
+def init_command(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Option(help="Folder for M_1; must not exist yet.")],
+    overrides: Overrides = None,
+) -> None:
     """Train M_1 from the base model on IFT and EFT data (SFT)."""
-    settings = _load(config, overrides)
+    settings = load_config(config, overrides or ())
     from stepagent.pipeline.initialize import initialize
 
     if settings.init is None:
@@ -52,46 +51,41 @@ def search(
     problems: Annotated[Path | None, typer.Option(help="JSONL of problems [default: the config's].")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Search step trees and export step preferences. Continues what OUT already holds."""
-    settings = _load(config, overrides)
-    from stepagent.pipeline.components import make_components
-    from stepagent.pipeline.searching import load_problems, search_stage
+    """Search step trees and export step preferences; continues what OUT already holds."""
+    settings = load_config(config, overrides or ())
+    from stepagent.pipeline.alone import search_alone
 
-    loaded = load_problems(problems or settings.problems)
-    components = make_components(settings, model or settings.model)
-    search_stage(components, loaded, out / "trees.jsonl", out / "preferences.jsonl", settings, 1)
+    search_alone(settings, model or settings.model, problems or settings.problems, out)
 
 
 @app.command()
 def judge(
     config: ConfigPath,
     data: Annotated[Path, typer.Option(help="JSONL rows {question, prefix, candidates, id?}.")],
-    out: Annotated[Path, typer.Option(help="JSONL of verdicts; continued if it exists.")],
+    out: Annotated[Path, typer.Option(help="Folder for verdicts.jsonl.")],
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
-    """Judge candidate steps from a file."""
-    settings = _load(config, overrides)
-    from stepagent.pipeline.components import make_components
-    from stepagent.pipeline.judging import judge_stage
+    """Judge candidate steps from a file; continues what OUT already holds."""
+    settings = load_config(config, overrides or ())
+    from stepagent.pipeline.alone import judge_alone
 
-    judge_stage(make_components(settings, model or settings.model).judge, settings, data, out)
+    judge_alone(settings, model or settings.model, data, out)
 
 
 @app.command()
 def optimize(
     config: ConfigPath,
     data: Annotated[Path, typer.Option(help="preferences.jsonl of a search.")],
-    out: Annotated[Path, typer.Option(help="Folder for the merged model.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged model; must not exist yet.")],
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
     """Train a model on step preferences (step-wise DPO) and merge the adapter."""
-    settings = _load(config, overrides)
+    settings = load_config(config, overrides or ())
     from stepagent.pipeline.optimizing import optimize_stage
 
-    base = model or settings.model
-    optimize_stage(base, data, out, settings.optimize, settings.seed, str(out))
+    optimize_stage(model or settings.model, data, out, settings.optimize, settings.seed, str(out))
 
 
 @app.command()
@@ -102,14 +96,10 @@ def evaluate(
     overrides: Overrides = None,
 ) -> None:
     """Measure greedy accuracy, judged search and the judge itself on held-out data."""
-    settings = _load(config, overrides)
-    from stepagent.pipeline.components import make_components
-    from stepagent.pipeline.evaluating import evaluate_stage
+    settings = load_config(config, overrides or ())
+    from stepagent.pipeline.alone import evaluate_alone
 
-    if settings.evaluate is None:
-        raise ConfigError(f"{config}: no 'evaluate' section; it names held-out problems and pairs")
-    name = model or settings.model
-    evaluate_stage(make_components(settings, name), settings, settings.evaluate, name, out)
+    evaluate_alone(settings, model or settings.model, out)
 
 
 @app.command()
@@ -119,7 +109,7 @@ def iterate(
     overrides: Overrides = None,
 ) -> None:
     """Run all rounds M_i -> M_{i+1}; started again, a killed run continues."""
-    settings = _load(config, overrides)
+    settings = load_config(config, overrides or ())
     from stepagent.pipeline.iterate import iterate
 
     iterate(settings, runs / settings.name)
@@ -154,12 +144,19 @@ def run() -> None:
     """The installed command: errors a user can mend are one sentence and exit code 2."""
     try:
         app()
-    except* StepagentError as group:
+    except* (StepagentError, OSError) as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        if isinstance(error, OSError) and error.filename:
+            error = OSError(f"{error.filename}: {error.strerror}")
+        Console(stderr=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(2)
-    except* KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; start the same command again to continue")
-        sys.exit(130)
+    except* SystemExit as group:
+        first = group.exceptions[0]
+        code = first.code if isinstance(first, SystemExit) else 1
+        if code == 130:
+            Console(stderr=True).print("interrupted: what is finished is kept; the same command continues")
+        sys.exit(code)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from stepagent.tree import Level, StepTree
-from stepagent.types import Step, StepPreference
+from stepagent.tree import Level, StepTree, joined_ids
+from stepagent.types import StepPreference
 
 PAIR = "pair"
 
@@ -18,7 +18,8 @@ def level_outcome(level: Level) -> str:
     if not level.judged:
         return "only flawed candidates"
     if level.verdict is None:
-        return "all candidates alike"
+        alike = len(level.nodes) == len(level.judged)
+        return "all candidates alike" if alike else "one sound candidate"
     if level.verdict.status != "ok":
         return {
             "no_signal": "no signal",
@@ -40,13 +41,15 @@ def tree_preferences(tree: StepTree) -> Iterable[StepPreference]:
         best = tree.step(level.judged[verdict.best])
         worst = tree.step(level.judged[verdict.worst])
         prefix = tree.prefix(level.parent)
+        ids = joined_ids(prefix)
+        known = tree.context_ids is not None and ids is not None
         yield StepPreference(
             prompt=tree.context_text + "".join(step.text for step in prefix),
             chosen=best.text,
             rejected=worst.text,
             question=tree.problem.question,
             prefix=tuple(step.text for step in prefix),
-            prompt_ids=_context_ids(tree.context_ids, prefix),
+            prompt_ids=(tree.context_ids or ()) + (ids or ()) if known else None,
             chosen_ids=best.token_ids,
             rejected_ids=worst.token_ids,
             chosen_ends=best.ends,
@@ -59,13 +62,6 @@ def tree_preferences(tree: StepTree) -> Iterable[StepPreference]:
             judge=tree.judge,
             tokenizer_sha256=tree.tokenizer_sha256,
         )
-
-
-def _context_ids(context: tuple[int, ...] | None, prefix: tuple[Step, ...]) -> tuple[int, ...] | None:
-    ids = context
-    for step in prefix:
-        ids = None if ids is None or step.token_ids is None else ids + step.token_ids
-    return ids
 
 
 def collect(trees: Iterable[StepTree]) -> tuple[list[StepPreference], Counter[str]]:

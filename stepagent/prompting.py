@@ -75,7 +75,10 @@ def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in prompts_folder().glob("*.md")))
         raise ConfigError(f"no prompt '{name}': give a file's path or one of {known}")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not valid UTF-8; convert the file") from None
     head = _FRONT.match(text)
     body = text[head.end() :] if head else text
     try:
@@ -91,6 +94,20 @@ def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
     return PromptTemplate(path, body.rstrip("\n"), placeholders, str(front.get("system", "")), labels)
 
 
+JUDGE_PLACEHOLDERS = ("question", "prefix", "first", "second")
+
+
+def load_judge_prompt(name: str) -> tuple[PromptTemplate, Labels]:
+    """A pairwise judge's prompt and its verdict labels. Raises ConfigError if it names none."""
+    template = load_prompt(name, JUDGE_PLACEHOLDERS)
+    if template.labels is None:
+        raise ConfigError(
+            f"{template.path}: a judge prompt names its verdict labels between --- lines, "
+            'such as labels: {first: "[[A]]", second: "[[B]]"}'
+        )
+    return template, template.labels
+
+
 def _labels(path: Path, raw: object) -> Labels:
     if not isinstance(raw, dict) or not {"first", "second"} <= raw.keys() <= {
         "first",
@@ -100,6 +117,8 @@ def _labels(path: Path, raw: object) -> Labels:
         raise ConfigError(f"{path}: 'labels' needs 'first' and 'second', and may have 'tie'")
     labels = Labels(**{key: str(value) for key, value in raw.items()})
     texts = labels.all()
+    if not (labels.first.strip() and labels.second.strip()):
+        raise ConfigError(f"{path}: a verdict label is empty")
     if any(a in b for i, a in enumerate(texts) for j, b in enumerate(texts) if i != j):
         raise ConfigError(f"{path}: one verdict label contains another; make them distinct")
     return labels

@@ -33,11 +33,12 @@ def hash_file(path: Path) -> str:
 
 
 def hash_path(path: Path) -> str:
-    """sha256 of a file, or of a folder's relative names and contents; "absent" if there is neither."""
+    """sha256 of a file, or of a folder's relative names and contents; the name itself (a hub id, say) if
+    there is neither."""
     if path.is_file():
         return hash_file(path)
     if not path.is_dir():
-        return "absent"
+        return f"name:{path}"
     digest = sha256()
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\n".encode())
@@ -55,6 +56,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._manifest = path / "manifest.json"
+        self._mark = time.monotonic()
 
     def model(self, index: int) -> Path:
         """The folder of M_index."""
@@ -76,13 +78,13 @@ class RunFolder:
         inputs: Mapping[str, Path],
         outputs: Mapping[str, Path],
         settings: object,
-        work: Callable[[], None],
+        work: Callable[[], object],
     ) -> bool:
         """Run `work` unless the manifest says that this stage already made these outputs from these
         inputs with these settings. Returns whether it ran.
 
-        What a killed run left of the same stage is kept for `work` to continue from; outputs of other
-        settings or inputs are removed first.
+        What a killed run left of the same stage is kept for `work` to continue from. Outputs of other
+        settings or inputs are moved aside first, to NAME.stale.
         """
         want = {
             "settings": hash_data(settings),
@@ -94,32 +96,30 @@ class RunFolder:
             return False
         if not same:
             for path in outputs.values():
-                remove(path)
+                _move_aside(path)
             self._write(name, want)
-        start = time.monotonic()
         work()
         entry = {
             **want,
             "outputs": {key: hash_path(path) for key, path in outputs.items()},
-            "seconds": round(time.monotonic() - start, 3),
+            "seconds": round(time.monotonic() - self._mark, 3),
         }
+        self._mark = time.monotonic()
         self._write(name, entry)
         return True
 
-    def add_seconds(self, seconds: float) -> float:
-        """Add to the run's wall time, over all the times it was started; returns the sum."""
-        total = float(self.manifest().get("wall_seconds", 0.0)) + seconds
-        self._write("wall_seconds", total)
-        return total
+    def wall_seconds(self) -> float:
+        """What the finished stages took, over all the times the run was started."""
+        return sum(float(entry.get("seconds", 0)) for entry in self.manifest().values())
 
-    def _write(self, stage: str, entry: object) -> None:
+    def _write(self, stage: str, entry: Mapping[str, object]) -> None:
         manifest = {**self.manifest(), stage: entry}
         write_atomic(self._manifest, json.dumps(manifest, indent=2) + "\n")
 
 
-def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _move_aside(path: Path) -> None:
+    if path.exists():
+        stale = path.with_name(path.name + ".stale")
+        if stale.is_dir():
+            shutil.rmtree(stale)
+        path.replace(stale)

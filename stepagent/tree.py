@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,16 @@ from stepagent.types import Candidate, Problem, Step, Usage, Verdict
 TreeStatus = Literal["ended", "no_signal", "max_iterations", "failed"]
 """ended: the path's last step ends the solution. no_signal: the roll-backs are used up.
 max_iterations: the loop's turns are used up. failed: a request failed for good; `error` says which."""
+
+
+def joined_ids(steps: Iterable[Step]) -> tuple[int, ...] | None:
+    """The steps' token ids one after the other; None if one of them is not known by its ids."""
+    joined: tuple[int, ...] = ()
+    for step in steps:
+        if step.token_ids is None:
+            return None
+        joined += step.token_ids
+    return joined
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,9 +69,9 @@ def test_search_show_and_judge_on_files(config: Path, tmp_path: Path) -> None:
 
     data = tmp_path / "c.jsonl"
     data.write_text(json.dumps({"question": "q", "candidates": ["bad", "good", "worse"]}) + "\n")
-    judged = stepagent("judge", config, "--data", data, "--out", tmp_path / "v.jsonl")
+    judged = stepagent("judge", config, "--data", data, "--out", tmp_path / "v")
     assert judged.returncode == 0, judged.stderr
-    verdict = json.loads((tmp_path / "v.jsonl").read_text())["verdict"]
+    verdict = json.loads((tmp_path / "v" / "verdicts.jsonl").read_text())["verdict"]
     assert (verdict["status"], verdict["best"]) == ("ok", 1)
 
 
@@ -132,6 +132,12 @@ def test_the_loop_may_hold_answers_that_no_request_carries(config: Path, tmp_pat
             "one.jsonl:1: a judge compares at least two",
         ),
         (["show", "."], "no trees.jsonl here"),
+        (["search", "c.yaml", "--out", "c.yaml"], "c.yaml"),
+        (["search", "c.yaml", "--out", "out", "--set", "search.width=0"], "search: 'width'"),
+        (
+            ["optimize", "c.yaml", "--data", "empty.jsonl", "--out", "bare", "--model", "MODEL"],
+            "bare: is there",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_exit_2_and_nothing_written(
@@ -150,6 +156,38 @@ def test_bad_input_is_one_sentence_exit_2_and_nothing_written(
     assert len(errors) == 1
     assert sentence in errors[0]
     assert not (tmp_path / "out").exists()
+    assert (tmp_path / "c.yaml").read_text().startswith("\nmodel")
+
+
+def test_another_model_or_prompt_does_not_continue_old_results(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stepagent("search", config, "--out", out, "--set", "generator.temperature=0.4")
+    first = (out / "trees.jsonl").read_text()
+    done = stepagent("search", config, "--out", out, "--set", "generator.temperature=0.6")
+    assert done.returncode == 0, done.stderr
+    assert (out / "trees.jsonl.stale").read_text() == first
+    mine = tmp_path / "mine.md"
+    mine.write_text("{question}")
+    for text in ("{question}", "Now: {question}"):
+        mine.write_text(text)
+        again = stepagent("search", config, "--out", out, "--set", f"generator.prompt={mine}")
+        assert "already done" not in again.stdout
+
+
+def test_failed_trees_are_tried_again_and_all_failed_is_an_error(config: Path, tmp_path: Path) -> None:
+    mute = ["--set", "backend={kind: scripted, rules: []}"]
+    failed = stepagent("search", config, "--out", tmp_path / "out", *mute)
+    assert failed.returncode == 2
+    assert "all 6 problems failed, the first with: no scripted reply" in failed.stderr
+    partly = CONFIG.replace('when: "", say: ["good', 'when: "[(][0-3][)]", say: ["good')
+    config.write_text(partly.format(folder=tmp_path, model="none"))
+    done = stepagent("search", config, "--out", tmp_path / "part")
+    assert done.returncode == 0, done.stderr
+    statuses = [
+        json.loads(line)["status"] for line in (tmp_path / "part" / "trees.jsonl").read_text().splitlines()
+    ]
+    assert statuses.count("failed") == 2
+    assert len(statuses) == 6
 
 
 def test_help_and_import_load_no_torch() -> None:

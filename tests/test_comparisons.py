@@ -48,6 +48,7 @@ async def test_one_unparsed_seat_voids_the_pair_and_all_unparsed_is_its_own_stat
     assert half.status == "unparsed"
     assert half.scores == (0, 0)
     assert (await verdict_of(2, lambda a, b: "error")).status == "error"
+    assert (await verdict_of(2, lambda a, b: "error" if a else "unparsed")).status == "unparsed"
 
 
 async def test_tie_breaks_follow_the_seed_alone() -> None:
@@ -89,3 +90,21 @@ def test_margin_grows_with_evidence_and_stays_below_one() -> None:
         return margin
 
     assert 0.5 < sweep(2) < sweep(4) < sweep(6) < 1
+
+
+async def test_best_and_worst_are_settled_or_there_is_no_signal() -> None:
+    """Every ok verdict gives its best a margin above one half, however many votes were lost."""
+    import random
+
+    rng = random.Random(5)
+    seen = set()
+    for seed in range(300):
+        noise = {
+            (a, b): rng.choice(["first", "second", "tie", "unparsed"]) for a in range(4) for b in range(4)
+        }
+        verdict = await verdict_of(4, lambda a, b, noise=noise: noise[a, b], seed)
+        seen.add(verdict.status)
+        if verdict.status == "ok":
+            assert verdict.margin > 0.5
+            assert verdict.scores[verdict.best] > verdict.scores[verdict.worst]
+    assert {"ok", "no_signal"} <= seen

@@ -8,8 +8,15 @@ import pytest
 
 from stepagent import ConfigError
 from stepagent.backends.scripted import ScriptedBackend
-from stepagent.config import Component, build, load_config
-from stepagent.pipeline.components import make_components, make_judge
+from stepagent.building import bind
+from stepagent.config import Component, Config, load_config
+from stepagent.judges import BUILTIN as JUDGES
+from stepagent.pipeline.components import check_components, make_components
+
+
+def make_judge(component: Component) -> object:
+    return bind("judge", component, JUDGES, {"backend": ScriptedBackend()})()
+
 
 GOOD = "model: m\nproblems: p.jsonl\n"
 
@@ -91,19 +98,19 @@ class Shortest:
 def test_a_judge_of_ones_own_costs_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_judges.py").write_text(OWN_JUDGE)
     monkeypatch.chdir(tmp_path)
-    judge = make_judge(Component(kind="my_judges:Shortest", params={"bonus": 2}), ScriptedBackend(), "m")
+    judge = make_judge(Component(kind="my_judges:Shortest", params={"bonus": 2}))
     assert judge.bonus == 2.0
     with pytest.raises(ConfigError, match=r"unknown key 'judge\.bonsu'; did you mean 'bonus'\?"):
-        make_judge(Component(kind="my_judges:Shortest", bonsu=2), ScriptedBackend(), "m")
+        make_judge(Component(kind="my_judges:Shortest", bonsu=2))
     with pytest.raises(ConfigError, match=r"judge: 'bonus' input should be a valid number"):
-        make_judge(Component(kind="my_judges:Shortest", bonus="much"), ScriptedBackend(), "m")
+        make_judge(Component(kind="my_judges:Shortest", bonus="much"))
 
 
 def test_unknown_kinds_name_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"judge\.kind: unknown kind 'pairwize'; did you mean 'pairwise'\?"):
-        make_judge(Component(kind="pairwize"), ScriptedBackend(), "m")
+        make_judge(Component(kind="pairwize"))
     with pytest.raises(ConfigError, match=r"judge\.kind: cannot import 'nowhere:Judge'"):
-        build("judge", Component(kind="nowhere:Judge"), {}, {})
+        bind("judge", Component(kind="nowhere:Judge"), {}, {})
 
 
 def test_a_judge_may_have_a_backend_of_its_own(tmp_path: Path) -> None:
@@ -117,3 +124,49 @@ def test_a_judge_may_have_a_backend_of_its_own(tmp_path: Path) -> None:
     assert parts.judge._backend is not parts.backend
     shared = make_components(load(tmp_path, GOOD, "backend={kind: scripted}"), "m")
     assert shared.judge._backend is shared.backend
+
+
+ODD_JUDGES = """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from somewhere import Backend
+
+class Own: ...
+
+class Hinted:
+    def __init__(self, backend: Backend, depth: int = 1) -> None:
+        self.depth = depth
+
+class Open:
+    def __init__(self, backend, helper: Own | None = None, **options) -> None:
+        self.options = options
+"""
+
+
+def test_ordinary_classes_of_ones_own_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd_judges.py").write_text(ODD_JUDGES)
+    monkeypatch.chdir(tmp_path)
+    assert make_judge(Component(kind="odd_judges:Hinted", depth=3)).depth == 3
+    assert make_judge(Component(kind="odd_judges:Open", anything=[1])).options == {"anything": [1]}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["search.width=0"], r"search: 'width' input should be greater than 0"),
+        (["generator.temperature=-1"], r"generator: 'temperature'"),
+        (["generator.boundary=word"], r"generator: 'boundary'"),
+        (
+            ["judge.backend.kind=transfomers"],
+            r"judge\.backend\.kind: unknown kind.*did you mean 'transformers'",
+        ),
+        (["generator={backend: 3}"], r"generator\.backend: expected settings"),
+        (["judge.prompt=solve"], r"the placeholder \{prefix\} is missing"),
+    ],
+)
+def test_components_are_checked_before_any_work(tmp_path: Path, overrides: list[str], message: str) -> None:
+    config = load(tmp_path, GOOD, *overrides)
+    assert isinstance(config, Config)
+    with pytest.raises(ConfigError, match=message):
+        check_components(config)

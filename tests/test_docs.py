@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stepagent.backends.scripted import ScriptedBackend
+from stepagent.building import bind
 from stepagent.config import Component
-from stepagent.pipeline.components import make_judge
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,9 +21,8 @@ def test_the_judge_in_contributing_works(tmp_path: Path, monkeypatch: pytest.Mon
     assert code
     (tmp_path / "documented_judge.py").write_text(code[1])
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    judge = make_judge(
-        Component(kind="documented_judge:Shortest", params={"bonus": 1}), ScriptedBackend(), "m"
-    )
+    named = Component(kind="documented_judge:Shortest", params={"bonus": 1})
+    judge = bind("judge", named, {}, {"backend": ScriptedBackend()})()
     assert judge.bonus == 1.0
 
 

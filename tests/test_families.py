@@ -91,6 +91,16 @@ def test_float64(family: str, budget: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_eager_attention_takes_the_same_packs(family: str) -> None:
+    model = make(family)
+    (pack,) = make_packs(enumerate(random_units(8, 8)), 2048)
+    with torch.no_grad():
+        sdpa = packed_logprobs(model, pack)
+        model.set_attn_implementation("eager")
+        assert torch.allclose(packed_logprobs(model, pack), sdpa, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_suited_models_are_packed(family: str) -> None:
     assert pick_score(make(family), random_units(5, 6), 512) == (packed_logprobs, "")
 

@@ -9,7 +9,7 @@ import pytest
 from stepagent import ConfigError, DataError, Problem
 from stepagent.answers import final_answer, is_correct
 from stepagent.jsonl import drop_torn_line, iter_json, read_rows, write_atomic, write_rows
-from stepagent.pipeline.searching import load_problems
+from stepagent.pipeline.rows import load_problems
 from stepagent.prompting import load_prompt
 from stepagent.runs import RunFolder
 
@@ -25,13 +25,16 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     [
         ('{"question": "q"}\n{"question":\n', r"p\.jsonl:2: not valid JSON"),
         ('{"question": "q"}\n[1]\n', r"p\.jsonl:2: expected a JSON object"),
-        ('\n{"id": "a"}\n', r"p\.jsonl:2: 'question'.*a problem needs a non-empty 'question'"),
+        ('\n{"id": "a"}\n', r"p\.jsonl:2: 'question' field required; a problem is a row such as"),
         ('{"question": "  "}\n', r"p\.jsonl:1: the 'question' is empty"),
         (
             '{"question": "q", "id": 1}\n{"question": "r", "id": "1"}\n',
-            r"p\.jsonl:2: the id '1' is also in row 1",
+            r"p\.jsonl:2: the id '1' is also in line 1",
         ),
         ("", "no problems in the file"),
+        ('{"question": ' + "[" * 5000 + "\n", r"p\.jsonl:1: not valid JSON"),
+        ('{"question": "q", "answer": 1' + "0" * 5000 + "}\n", r"p\.jsonl:1: not valid JSON"),
+        ('{"question": 7}\n', r"p\.jsonl:1: 'question' input should be a valid string"),
     ],
 )
 def test_bad_problem_files_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -43,8 +46,8 @@ def test_bad_problem_files_name_file_and_line(tmp_path: Path, text: str, message
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    path.write_bytes(b'{"question": "q"}\n{"question": "\xff"}\n')
-    with pytest.raises(DataError, match="not valid UTF-8"):
+    path.write_bytes(b'{"question": "q"}\n\n' * 20 + b'{"question": "\xff"}\n')
+    with pytest.raises(DataError, match=r"p\.jsonl:41: not valid UTF-8"):
         list(iter_json(path))
 
 
@@ -78,6 +81,7 @@ def test_placeholders_are_filled_once_and_braces_mean_nothing(tmp_path: Path) ->
         ("Solve {qestion}", r"placeholder \{question\} is missing"),
         ("---\nlabels: {first: A}\n---\n{question}", "'labels' needs 'first' and 'second'"),
         ("---\nlabels: {first: A, second: AB}\n---\n{question}", "one verdict label contains another"),
+        ('---\nlabels: {first: "", second: B}\n---\n{question}', "a verdict label is empty"),
         ("---\nlable: x\n---\n{question}", "only 'system' and 'labels'"),
     ],
 )
@@ -105,6 +109,9 @@ def test_an_unknown_prompt_lists_the_known() -> None:
         ("nothing here", "4", False),
         ("", "4", False),
         ("\\boxed{(1, 2)}", "(1,2)", True),
+        ("\\boxed{1,2}", "12", False),
+        ("\\boxed{(1,2)}", "(12)", False),
+        ("\\boxed{12,345}", "12345", True),
     ],
 )
 def test_final_answers(solution: str, reference: str, right: bool) -> None:
@@ -144,3 +151,17 @@ def test_a_stage_runs_once_again_when_something_changed_and_goes_on_when_it_was_
     result.write_text("touched")
     assert stage({"a": 2})
     assert not stage({"a": 2})
+    assert stage({"a": 3})
+    assert (tmp_path / "out.stale").read_text() == "whole", "what other settings made is moved aside"
+
+
+def test_other_hub_models_are_other_inputs(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    calls: list[str] = []
+
+    def stage(model: str) -> bool:
+        return run.stage("s", {"model": Path(model)}, {}, {}, lambda: calls.append(model))
+
+    assert stage("org/one")
+    assert not stage("org/one")
+    assert stage("org/two")

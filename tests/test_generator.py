@@ -8,7 +8,7 @@ from fakes import step
 from stepagent import Problem
 from stepagent.backends.scripted import END_ID, Rule, ScriptedBackend
 from stepagent.generators.boundaries import content, terminator
-from stepagent.generators.sample import SampleGenerator, merge
+from stepagent.generators.sample import SampleGenerator, goes_round, merge
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ async def test_a_step_owns_the_terminator_it_sampled(
     (candidate,) = proposal.candidates
     assert candidate.count == 3
     assert candidate.step.text == first
-    assert candidate.step.content == first.removesuffix(stop)
+    assert candidate.step.content == first.removesuffix(stop).removeprefix("Step 1: ")
     assert candidate.step.token_ids == tuple(first.encode())
     assert not candidate.step.ends
 
@@ -56,7 +56,13 @@ def test_equal_steps_are_merged_and_counted_but_not_across_an_end() -> None:
 
 def test_flaws_are_marked() -> None:
     merged = merge(
-        [step("\n"), step("again\n"), step("go go go go go go go go\n"), step("1+1+1=3\n")], [step("again\n")]
+        [
+            step("\n"),
+            step("again\n"),
+            step("so x is 2 " * 6 + "\n"),
+            step("1+1+1=3\n"),
+        ],
+        [step("again\n")],
     )
     assert [c.flaws for c in merged] == [("empty",), ("repeating",), ("repeating",), ()]
 
@@ -70,5 +76,18 @@ async def test_a_step_that_reaches_the_token_limit_is_a_runaway() -> None:
 
 def test_boundaries_by_depth() -> None:
     assert terminator("marker", 3) == "\nStep 4:"
-    assert content("marker", 1, "Step 1: x = 1\nStep 2:") == "Step 1: x = 1"
+    assert content("marker", 1, "Step 1: x = 1\nStep 2:") == "x = 1"
+    assert content("marker", 2, " x = 1\nStep 3:") == "x = 1"
     assert content("line", 1, "  \n") == ""
+
+
+@pytest.mark.parametrize(
+    "fine", ["x = 0.3333333333333333333333", "so 10000000000000000000000", "-" * 40, "no no no no no"]
+)
+def test_repeated_digits_or_rules_are_no_loop(fine: str) -> None:
+    assert not goes_round(fine)
+
+
+def test_looking_for_loops_takes_no_time() -> None:
+    assert goes_round("x" + "ab" * 20000)
+    assert not goes_round("ab" * 20000 + "x")

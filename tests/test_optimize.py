@@ -9,14 +9,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from stepagent import DataError, Message, ParityError, StepPreference
+from stepagent import DataError, Message, ModelError, ParityError, StepPreference
 from stepagent.checkpoints import load_model, load_tokenizer, tokenizer_sha256
 from stepagent.config import LoraSettings, OptimizeSettings, TrainSettings
 from stepagent.jsonl import write_rows
-from stepagent.optimize.dpo import load_pairs, optimize, reference_logprobs
+from stepagent.optimize.dpo import optimize, reference_logprobs
 from stepagent.optimize.loss import dpo_loss
-from stepagent.optimize.merge import save_merged
+from stepagent.optimize.merge import save_merged, surviving_share
 from stepagent.optimize.packing import Target, make_packs, packed_logprobs
+from stepagent.optimize.pairs import load_pairs
 from stepagent.optimize.sft import SftRow, encode, sft
 from stepagent.optimize.trainer import PackedBatches, add_adapter
 
@@ -112,6 +113,26 @@ def test_step_dpo_moves_the_margin_and_only_through_the_adapter(random_model: Pa
     assert all("proj" in name and name.endswith("weight") for name in changed)
     assert load_tokenizer(tmp_path / "out").chat_template == tokenizer.chat_template
     assert not list(tmp_path.glob("*.part"))
+    assert (tmp_path / "out" / "adapter" / "adapter_config.json").is_file()
+    assert 0.5 < report["surviving_bfloat16"] <= 1.1
+    with pytest.raises(ModelError, match="out: is there already"):
+        optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+
+
+def test_an_adapter_trained_in_bfloat16_is_merged_in_float32(random_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
+    settings = OptimizeSettings(learning_rate=5e-3, beta=0.5, epochs=4, batch_size=4, dtype="bfloat16")
+    report = optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet).figures
+    assert report["parity"] < 1e-3
+    assert {p.dtype for p in load_model(tmp_path / "out", torch.float32, CPU).parameters()} == {torch.float32}
+
+
+def test_how_much_of_an_update_survives_rounding() -> None:
+    """bfloat16 steps near 1 are 2^-7 wide: an update of 2^-7 survives whole, one of 2^-10 not at all."""
+    old = {"w": torch.ones(4)}
+    assert surviving_share(old, {"w": old["w"] + 2**-7}, torch.bfloat16) == 1
+    assert surviving_share(old, {"w": old["w"] + 2**-10}, torch.bfloat16) == 0
 
 
 def test_the_loss_is_a_mean_over_pairs_whatever_the_packing(random_model: Path, tmp_path: Path) -> None:
@@ -138,7 +159,7 @@ def test_end_of_turn_is_trained_only_after_a_step_that_ended(random_model: Path,
         preference(tokenizer, "5", "6", ends=True, prompt_ids=None, chosen_ids=None, rejected_ids=None)
     )
     write_rows(tmp_path / "p.jsonl", rows)
-    units, _, _, _ = load_pairs(tmp_path / "p.jsonl", tokenizer, 128)
+    units = load_pairs(tmp_path / "p.jsonl", tokenizer, 128, 31).units
     end = tokenizer.eos_token_id
     assert [[t.ids[-1] == end for t in unit] for unit in units] == [
         [False, False],
@@ -154,11 +175,19 @@ def test_unusable_pairs_are_set_aside_with_a_count(random_model: Path, tmp_path:
         preference(tokenizer, "1\n", "1\n"),
         preference(tokenizer, "", "2\n"),
         preference(tokenizer, "1" * 200, "2\n"),
+        preference(tokenizer, "1\n", "2\n", prompt_ids=()),
+        preference(tokenizer, "1\n", "2\n", chosen_ids=(7, 99)),
     ]
     write_rows(tmp_path / "p.jsonl", rows)
-    units, _, _, aside = load_pairs(tmp_path / "p.jsonl", tokenizer, 128)
-    assert len(units) == 1
-    assert aside == {"chosen equals rejected": 1, "empty step": 1, "longer than the model's window": 1}
+    pairs = load_pairs(tmp_path / "p.jsonl", tokenizer, 128, 31)
+    assert len(pairs.units) == 1
+    assert pairs.aside == {
+        "chosen equals rejected": 1,
+        "empty step": 1,
+        "longer than the model's window": 1,
+        "empty prompt": 1,
+        "ids outside the vocabulary": 1,
+    }
 
 
 def test_bad_preference_files_are_refused(random_model: Path, tmp_path: Path) -> None:
@@ -166,13 +195,13 @@ def test_bad_preference_files_are_refused(random_model: Path, tmp_path: Path) ->
     path = tmp_path / "p.jsonl"
     path.write_text("")
     with pytest.raises(DataError, match="no preference pairs"):
-        load_pairs(path, tokenizer, 128)
+        load_pairs(path, tokenizer, 128, 31)
     write_rows(path, [preference(tokenizer, "1\n", "2\n", tokenizer_sha256="other")])
     with pytest.raises(DataError, match=r"p\.jsonl:1: token ids of another tokenizer"):
-        load_pairs(path, tokenizer, 128)
+        load_pairs(path, tokenizer, 128, 31)
     path.write_text('{"prompt": "x"}\n')
     with pytest.raises(DataError, match=r"p\.jsonl:1: 'chosen'"):
-        load_pairs(path, tokenizer, 128)
+        load_pairs(path, tokenizer, 128, 31)
 
 
 def test_batches_mix_trees_keep_siblings_together_and_lose_nothing() -> None:
@@ -200,9 +229,8 @@ def test_sft_learns_its_rows(
     base_model: Path, tmp_path: Path, lora: LoraSettings | None, rate: float
 ) -> None:
     rows = [SftRow((Message("user", f"{a}+{b}"),), f"={a + b}") for a in range(4) for b in range(4)]
-    write_rows(tmp_path / "sft.jsonl", rows)
     settings = TrainSettings(learning_rate=rate, epochs=12, batch_size=8, lora=lora)
-    report = sft(base_model, tmp_path / "sft.jsonl", tmp_path / "out", settings, 0, quiet)
+    report = sft(base_model, rows, tmp_path / "out", settings, 0, quiet)
     assert report["loss_last"] < 0.5 * report["loss_first"]
     assert report["parity"] < 1e-3
 
@@ -216,6 +244,7 @@ def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path,
 
     model = load_model(random_model, torch.float32, CPU)
     model.__class__ = Forgetful
+    tokenizer, out = load_tokenizer(random_model), tmp_path / "out"
     with pytest.raises(ParityError, match="the merged model is not the trained one"):
-        save_merged(Accelerator(cpu=True), model, load_tokenizer(random_model), tmp_path / "out", [(2, 7, 8)])
+        save_merged(Accelerator(cpu=True), model, tokenizer, random_model, out, [(2, 7, 8)])
     assert not (tmp_path / "out").exists()

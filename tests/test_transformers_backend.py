@@ -111,6 +111,39 @@ async def test_a_cancelled_request_leaves_the_backend_usable(random_model: Path)
     assert (await backend.complete(ask("2"), Sampling(max_tokens=3))).choices
 
 
+async def test_special_tokens_in_a_prefix_stay_out_of_the_context_text(backend: TransformersBackend) -> None:
+    ids = (2, 7, 8)
+    reply = await backend.complete(Prompt((Message("user", "1"),), "01", ids), Sampling(max_tokens=2))
+    assert reply.prompt_text == "<|user|>1<|assistant|>01"
+    assert reply.prompt_ids[-3:] == ids
+
+
+async def test_whoever_waits_hears_of_a_failure(random_model: Path) -> None:
+    backend = TransformersBackend(str(random_model), device="cpu")
+
+    def broken(*_: object, **__: object) -> None:
+        raise TypeError("no such argument")
+
+    backend._decoder._model.forward = broken
+    with pytest.raises(TypeError, match="no such argument"):
+        await asyncio.wait_for(backend.complete(ask("1"), Sampling()), 10)
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory\nmore")
+
+    backend._decoder._model.forward = full
+    with pytest.raises(BackendError, match="generation failed: out of memory; if memory ran out, lower"):
+        await asyncio.wait_for(backend.complete(ask("1"), Sampling()), 10)
+
+
+async def test_eager_attention_gives_the_same(random_model: Path, backend: TransformersBackend) -> None:
+    eager = TransformersBackend(str(random_model), device="cpu")
+    eager._decoder._model.set_attn_implementation("eager")
+    asked = [(ask("1" * n), Sampling(max_tokens=12)) for n in (2, 9, 30)]
+    one, other = await together(eager, *asked), await together(backend, *asked)
+    assert [r.choices[0].token_ids for r in one] == [r.choices[0].token_ids for r in other]
+
+
 def test_draw_follows_the_nucleus() -> None:
     """Chances 0.5, 0.3, 0.2: with top_p 0.7 the last is outside and 0.5 : 0.3 share the line."""
     logits = torch.tensor([0.5, 0.3, 0.2]).log().repeat(5, 1)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from stepagent.checkpoints import attention_mask
 from stepagent.types import FinishReason, Sampling
 
 
@@ -69,7 +70,7 @@ class Decoder:
         self._tokenizer = tokenizer
         self._end_ids = frozenset(end_ids)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        self._closers: dict[tuple[str, ...], frozenset[int] | None] = {}
+        self._closers: dict[frozenset[str], frozenset[int] | None] = {}
         self.rows: list[Row] = []
         self._cache = Cache(layer_class_to_replicate=_RoomyLayer)
         self._seen = torch.zeros(0, 0, dtype=torch.bool)  # [rows, length]: real, not padding
@@ -91,7 +92,7 @@ class Decoder:
         cache = Cache(layer_class_to_replicate=_RoomyLayer)
         output = self._model(
             input_ids=ids,
-            attention_mask=mask[:, None],
+            attention_mask=attention_mask(self._model, mask[:, None]),
             position_ids=(seen.cumsum(1) - 1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
@@ -154,17 +155,17 @@ class Decoder:
 
     def _may_close(self, stop: tuple[str, ...], token: int) -> bool:
         """Whether a match may end in this token: decoding a row at each token would dominate the CPU."""
-        if stop not in self._closers:
-            last = {text[-1] for text in stop}
+        last = frozenset(text[-1] for text in stop)
+        if last not in self._closers:
             plain = all(char.isascii() for char in last)
             size = len(self._tokenizer)
             pieces = self._tokenizer.batch_decode([[i] for i in range(size)]) if plain else []
-            self._closers[stop] = (
+            self._closers[last] = (
                 frozenset(i for i, piece in enumerate(pieces) if last & set(piece))
                 if plain
                 else None  # a character may be spread over several byte tokens: always look
             )
-        closers = self._closers[stop]
+        closers = self._closers[last]
         return closers is None or token in closers
 
     def _keep(self, index: list[int]) -> None:
@@ -181,7 +182,7 @@ class Decoder:
         self._seen = torch.nn.functional.pad(self._seen, (0, 1), value=True)
         output = self._model(
             input_ids=tokens[:, None],
-            attention_mask=self._seen[:, None, None, :],
+            attention_mask=attention_mask(self._model, self._seen[:, None, None, :]),
             position_ids=position,
             past_key_values=self._cache,
             use_cache=True,

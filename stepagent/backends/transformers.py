@@ -17,12 +17,14 @@ import numpy as np
 
 from stepagent.backends.decoding import Decoder, Row
 from stepagent.checkpoints import (
+    context_window,
     load_model,
     load_tokenizer,
     pick_device,
     pick_dtype,
     tokenizer_sha256,
 )
+from stepagent.config import Positive
 from stepagent.errors import BackendError
 from stepagent.seeds import derive_seed
 from stepagent.types import Completion, Completions, Prompt, Sampling, Usage
@@ -51,8 +53,8 @@ class TransformersBackend:
         model: str,
         device: str = "auto",
         dtype: str = "auto",
-        max_rows: int = 256,
-        max_context: int | None = None,
+        max_rows: Positive = 256,
+        max_context: Positive | None = None,
     ) -> None:
         where = pick_device(device)
         self._tokenizer: Any = load_tokenizer(model)
@@ -64,7 +66,7 @@ class TransformersBackend:
         self._decoder = Decoder(loaded, self._tokenizer, ends)
         self._sha256 = tokenizer_sha256(self._tokenizer)
         self._max_rows = max_rows
-        self._max_context = max_context or _context_limit(loaded.config)
+        self._max_context = max_context or context_window(loaded.config)
         self._waiting: deque[_Job] = deque()
         self._running: dict[Row, _Job] = {}
         self._driver: asyncio.Task[None] | None = None
@@ -72,7 +74,8 @@ class TransformersBackend:
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend. Raises BackendError if the context leaves no room for a token."""
-        ids = self._render(prompt)
+        rendered, prefix_ids = self._render(prompt)
+        ids = rendered + prefix_ids
         room = self._max_context - len(ids)
         if room <= 0:
             raise BackendError(
@@ -97,7 +100,7 @@ class TransformersBackend:
         sampled = sum(len(row.token_ids) for row in rows)
         return Completions(
             tuple(self._completion(ids, row) for row in rows),
-            self._tokenizer.decode(ids),
+            self._tokenizer.decode(rendered) + prompt.prefix_text,
             ids,
             Usage(1, len(ids), sampled),
             self._sha256,
@@ -115,13 +118,14 @@ class TransformersBackend:
                     if not job.open and not job.future.done():
                         job.future.set_result(None)
                 await asyncio.sleep(0)  # those who were served may ask for more before the next turn
-        except RuntimeError as error:  # what torch raises, out of memory included
-            why = str(error).partition("\n")[0]
+        except Exception as error:  # noqa: BLE001 (whoever waits must hear of it, whatever it is)
+            failure = error
+            if isinstance(error, RuntimeError):  # what torch raises, out of memory included
+                why = str(error).partition("\n")[0]
+                failure = BackendError(f"generation failed: {why}; if memory ran out, lower backend.max_rows")
             for job in {*self._waiting, *self._running.values()}:
                 if not job.future.done():
-                    job.future.set_exception(
-                        BackendError(f"generation failed: {why}; if memory ran out, lower backend.max_rows")
-                    )
+                    job.future.set_exception(failure)
             self._waiting.clear()
             self._running.clear()
             self._decoder.rows = []
@@ -147,14 +151,15 @@ class TransformersBackend:
                 return finished
         return []
 
-    def _render(self, prompt: Prompt) -> tuple[int, ...]:
+    def _render(self, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of the chat turns and those of the half-written assistant turn."""
         turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
         text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         prefix = prompt.prefix_ids
         if prefix is None:
             prefix = self._tokenizer(prompt.prefix_text, add_special_tokens=False)["input_ids"]
-        return (*ids, *prefix)
+        return tuple(ids), tuple(prefix)
 
     def _completion(self, context: tuple[int, ...], row: Row) -> Completion:
         assert row.finish_reason
@@ -166,11 +171,3 @@ class TransformersBackend:
 
 def _uniforms(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.random.default_rng(seed).random(count)
-
-
-def _context_limit(config: Any) -> int:
-    """What the config allows; a sliding window counts as the limit, since our mask does not slide."""
-    limits = [getattr(config, "max_position_embeddings", None) or 1 << 20]
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        limits.append(config.sliding_window)
-    return min(limits)

@@ -15,7 +15,9 @@ from stepagent.demo.world import (
 from stepagent.jsonl import write_rows
 
 
-def write_data(folder: Path, seed: int, ift: int, eft: int, problems: int, held_out: int, pairs: int) -> None:
+def write_data(
+    folder: Path, seed: int, *, ift: int, eft: int, problems: int, held_out: int, pairs: int
+) -> None:
     """Write ift.jsonl, eft.jsonl (each pair in both seats), problems.jsonl, held_out.jsonl and
     pairs.jsonl with so many rows. No question is in two of them. Slips are in IFT as people make them;
     EFT judgements are a careful marker's."""

@@ -187,16 +187,31 @@ def wrong_line(rng: random.Random, question: str, prefix: list[str]) -> str:
     while True:
         written, draw = operation, rng.random()
         if operation and draw < 0.15:
-            written = replace(operation, left=operation.left + rng.choice((-10, 10)))
-            value = written.value
+            written = _miscopied(rng, operation)
+            value = written.slipped if rng.random() < 0.3 else written.value
         elif operation and draw < 0.65:
             value = operation.slipped
         elif draw < 0.9:
             value = expected + rng.choice((-11, -10, -9, -2, -1, 1, 2, 9, 10, 11))
         else:
             value = rng.randint(LOW, HIGH)
-        if value != expected and in_range(value) and (not written or in_range(written.left)):
+        if value != expected and in_range(value):
             return f"{written or ''}={value}"
+
+
+def _miscopied(rng: random.Random, operation: Operation) -> Operation:
+    """The operation with one of its numbers or its sign copied wrongly."""
+    while True:
+        off = rng.choice((-11, -10, -2, -1, 1, 2, 10, 11))
+        wrong = rng.choice(
+            (
+                replace(operation, left=operation.left + off),
+                replace(operation, right=operation.right + off),
+                replace(operation, sign="-" if operation.sign == "+" else "+"),
+            )
+        )
+        if in_range(wrong.left) and in_range(wrong.right):
+            return wrong
 
 
 @dataclass(frozen=True, slots=True)

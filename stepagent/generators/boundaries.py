@@ -7,6 +7,7 @@ blank_line  a step is a paragraph, "\\n\\n" (arXiv 2408.03314 and most process r
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 BoundaryKind = Literal["marker", "line", "blank_line"]
@@ -18,5 +19,8 @@ def terminator(kind: BoundaryKind, depth: int) -> str:
 
 
 def content(kind: BoundaryKind, depth: int, text: str) -> str:
-    """A step's text without its terminator and without the blanks around it."""
-    return text.partition(terminator(kind, depth))[0].strip() if text.strip() else ""
+    """A step's text without its terminator, its "Step n:" and the blanks around it."""
+    if not text.strip():
+        return ""
+    said = text.partition(terminator(kind, depth))[0].strip()
+    return re.sub(rf"\AStep {depth}:\s*", "", said) if kind == "marker" else said

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from stepagent.config import Positive
 from stepagent.generators.boundaries import BoundaryKind, content, terminator
 from stepagent.interfaces import Backend
 from stepagent.prompting import load_prompt
+from stepagent.tree import joined_ids
 from stepagent.types import (
     Candidate,
     Completion,
@@ -19,9 +22,6 @@ from stepagent.types import (
     Sampling,
     Step,
 )
-
-_LOOP = re.compile(r"(.{2,}?)\1{4,}\Z", re.DOTALL)
-"""Text that closes with five or more copies of the same piece: the model is going round in circles."""
 
 
 class SampleGenerator:
@@ -36,9 +36,9 @@ class SampleGenerator:
         backend: Backend,
         prompt: str = "solve",
         boundary: BoundaryKind = "marker",
-        temperature: float = 0.5,
-        top_p: float = 0.95,
-        max_tokens: int = 512,
+        temperature: Annotated[float, Field(ge=0)] = 0.5,
+        top_p: Annotated[float, Field(gt=0, le=1)] = 0.95,
+        max_tokens: Positive = 512,
     ) -> None:
         self._backend = backend
         self._template = load_prompt(prompt, ("question",))
@@ -88,10 +88,7 @@ class SampleGenerator:
 
 def continue_from(messages: tuple[Message, ...], prefix: Sequence[Step]) -> Prompt:
     """The prompt whose half-written assistant turn is `prefix`, token by token where ids are known."""
-    ids: tuple[int, ...] | None = ()
-    for step in prefix:
-        ids = None if ids is None or step.token_ids is None else ids + step.token_ids
-    return Prompt(messages, "".join(step.text for step in prefix), ids)
+    return Prompt(messages, "".join(step.text for step in prefix), joined_ids(prefix))
 
 
 def merge(steps: Sequence[Step], prefix: Sequence[Step]) -> tuple[Candidate, ...]:
@@ -109,6 +106,16 @@ def merge(steps: Sequence[Step], prefix: Sequence[Step]) -> tuple[Candidate, ...
     )
 
 
+def goes_round(text: str) -> bool:
+    """Whether a text closes with five copies of the same piece of words, 20 characters or more in all.
+    (Digits alone may repeat, as in 0.3333.)"""
+    for length in range(2, 81):
+        piece = text[-length:]
+        if 5 * length >= 20 and text.endswith(piece * 5) and any(c.isalpha() for c in piece):
+            return True
+    return False
+
+
 def flaws(step: Step, said_before: bool) -> tuple[Literal["empty", "runaway", "repeating"], ...]:
     """What is wrong with a step's form; such a step is kept in the tree but never judged or followed."""
     found: list[Literal["empty", "runaway", "repeating"]] = []
@@ -116,6 +123,6 @@ def flaws(step: Step, said_before: bool) -> tuple[Literal["empty", "runaway", "r
         found.append("empty")
     if step.finish_reason == "length":
         found.append("runaway")
-    if step.content and (said_before or _LOOP.search(step.content)):
+    if step.content and (said_before or goes_round(step.content)):
         found.append("repeating")
     return tuple(found)

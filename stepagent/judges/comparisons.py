@@ -37,37 +37,41 @@ def winner(vote: Vote) -> int | None:
 def tally(count: int, votes: Sequence[Vote], usage: Usage, seed: int) -> Verdict:
     """Scores = consistent wins; best and worst by score, ties among several broken by seed.
 
-    Status: "error" or "unparsed" if no pair was answered in both seats for that reason, "no_signal" if
-    all scores are equal, else "ok".
+    Status: if no pair was answered in both seats, "error" where every request failed and "unparsed"
+    otherwise; "no_signal" if all scores are equal, or if over all seats the worst did no worse than the
+    best; else "ok".
     """
     by_seats = {(vote.first, vote.second): vote for vote in votes}
     scores = [0.0] * count
-    answered = 0
+    answered: list[Vote] = []
     for one, other in combinations(range(count), 2):
         pair = [by_seats.get((one, other)), by_seats.get((other, one))]
         if any(vote is None or vote.outcome in ("unparsed", "error") for vote in pair):
             continue
-        answered += 1
-        winners = {winner(vote) for vote in pair if vote}
+        votes_of_pair = [vote for vote in pair if vote]
+        answered += votes_of_pair
+        winners = {winner(vote) for vote in votes_of_pair}
         if len(winners) == 1 and (won := winners.pop()) is not None:
             scores[won] += 1
     done = (tuple(scores), None, None, None, tuple(votes), usage)
     if not answered:
-        failed = any(vote.outcome == "error" for vote in votes)
+        failed = all(vote.outcome == "error" for vote in votes)
         return Verdict("error" if failed else "unparsed", *done)
     if max(scores) == min(scores):
         return Verdict("no_signal", *done)
     rng = random.Random(seed)
     best = rng.choice([i for i in range(count) if scores[i] == max(scores)])
     worst = rng.choice([i for i in range(count) if scores[i] == min(scores)])
-    strengths = bradley_terry(count, votes)
+    strengths = bradley_terry(count, answered)
     margin = 1 / (1 + math.exp(strengths[worst] - strengths[best]))
+    if margin <= 0.5:
+        return Verdict("no_signal", *done)
     return Verdict("ok", tuple(scores), best, worst, margin, tuple(votes), usage)
 
 
 def bradley_terry(count: int, votes: Sequence[Vote], prior: float = 0.5) -> list[float]:
     """Log-strengths that explain the votes (Bradley and Terry 1952), so that the estimated probability
-    that i beats j is sigmoid(s_i - s_j). A tie is half a win each.
+    that i beats j is sigmoid(s_i - s_j). A tie is half a win each; votes that failed do not belong here.
 
     `prior` adds that many wins and losses against a candidate of strength 0: it keeps a clean sweep
     finite and one vote modest. Fitted with Hunter's MM updates (2004).
@@ -75,8 +79,6 @@ def bradley_terry(count: int, votes: Sequence[Vote], prior: float = 0.5) -> list
     wins = [prior] * count
     meetings = [[0.0] * count for _ in range(count)]
     for vote in votes:
-        if vote.outcome in ("unparsed", "error"):
-            continue
         meetings[vote.first][vote.second] += 1
         meetings[vote.second][vote.first] += 1
         won = winner(vote)

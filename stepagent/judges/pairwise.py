@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from stepagent.errors import BackendError, ConfigError
+from pydantic import Field
+
+from stepagent.config import Positive
+from stepagent.errors import BackendError
 from stepagent.interfaces import Backend
 from stepagent.judges.comparisons import all_pairs_both_seats
-from stepagent.prompting import Labels, load_prompt
+from stepagent.prompting import Labels, load_judge_prompt
 from stepagent.seeds import derive_seed
 from stepagent.types import (
     Problem,
@@ -19,8 +23,6 @@ from stepagent.types import (
     Vote,
     VoteOutcome,
 )
-
-PLACEHOLDERS = ("question", "prefix", "first", "second")
 
 
 class PairwiseJudge:
@@ -34,17 +36,11 @@ class PairwiseJudge:
         self,
         backend: Backend,
         prompt: str = "judge_pairwise",
-        temperature: float = 0.0,
-        max_tokens: int = 1024,
+        temperature: Annotated[float, Field(ge=0)] = 0.0,
+        max_tokens: Positive = 1024,
     ) -> None:
         self._backend = backend
-        self._template = load_prompt(prompt, PLACEHOLDERS)
-        if self._template.labels is None:
-            raise ConfigError(
-                f"{self._template.path}: a judge prompt names its verdict labels between --- lines, "
-                'such as labels: {first: "[[A]]", second: "[[B]]"}'
-            )
-        self._labels = self._template.labels
+        self._template, self._labels = load_judge_prompt(prompt)
         self._temperature = temperature
         self._max_tokens = max_tokens
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,26 +11,25 @@ from typing import Any
 import torch
 
 from stepagent.checkpoints import (
+    context_window,
     load_model,
     load_tokenizer,
     pick_device,
     pick_dtype,
-    tokenizer_sha256,
 )
 from stepagent.config import OptimizeSettings
-from stepagent.errors import DataError, ModelError
-from stepagent.jsonl import read_rows
+from stepagent.errors import ModelError
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.loss import dpo_loss
-from stepagent.optimize.merge import save_merged
+from stepagent.optimize.merge import refuse_existing, save_merged
 from stepagent.optimize.packing import (
     Pack,
     Score,
-    Target,
     Unit,
     make_packs,
     pick_score,
 )
+from stepagent.optimize.pairs import load_pairs
 from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,
@@ -42,8 +40,7 @@ from stepagent.optimize.trainer import (
     training_arguments,
     work_folder,
 )
-from stepagent.runs import hash_data, hash_file
-from stepagent.types import StepPreference
+from stepagent.runs import hash_data, hash_file, hash_path
 
 
 class _DpoTrainer(PackedTrainer):
@@ -110,19 +107,21 @@ def optimize(
 
     Raises DataError for an empty or unusable file, ModelError or ParityError for the model.
     """
+    refuse_existing(out)
     device = pick_device()
     tokenizer = load_tokenizer(model)
     torch.manual_seed(seed)
     loaded = load_model(model, pick_dtype(settings.dtype, device), device)
-    limit = settings.max_context or int(getattr(loaded.config, "max_position_embeddings", 1 << 20))
-    units, groups, margins, aside = load_pairs(data, tokenizer, limit)
-    smoothing = (1 - torch.tensor(margins)).clamp(0, 0.5)
+    window = settings.max_context or context_window(loaded.config)
+    pairs = load_pairs(data, tokenizer, window, loaded.get_input_embeddings().num_embeddings)
+    units = pairs.units
+    smoothing = (1 - torch.tensor(pairs.margins)).clamp(0, 0.5)
     if settings.lora:
         loaded = add_adapter(loaded, settings.lora)
     score, unsuited = pick_score(loaded, units, settings.token_budget)
     reference = reference_logprobs(loaded, units, settings.token_budget, score)
     batches = PackedBatches(
-        units, groups, settings, seed, weigh=lambda pack: len(pack.units), processes=process_count()
+        units, pairs.problems, settings, seed, weigh=lambda pack: len(pack.units), processes=process_count()
     )
     guards = Guards(settings.guards, batches.steps)
 
@@ -146,15 +145,18 @@ def optimize(
         guards=guards,
         warn=warn,
     )
-    history = train(trainer, hash_data([settings.model_dump(), seed, hash_file(data), str(model)]))
-    parity = save_merged(trainer.accelerator, loaded, tokenizer, out, [unit[0].ids for unit in units[:8]])
+    history = train(
+        trainer, hash_data([settings.model_dump(), seed, hash_file(data), hash_path(Path(model))])
+    )
+    probes = [unit[0].ids for unit in units[:8]]
+    proof = save_merged(trainer.accelerator, loaded, tokenizer, model, out, probes)
     last = history[-max(1, len(history) // 4) :]
     means = {
         name: sum(entry[name] for entry in last) / len(last)
         for name in ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
     }
-    counts = {"pairs": len(units), "steps": batches.steps, "parity": parity}
-    figures = {**counts, **means, **{f"aside: {why}": count for why, count in aside.items()}}
+    counts = {"pairs": len(units), "steps": batches.steps, **proof}
+    figures = {**counts, **means, **{f"aside: {why}": count for why, count in pairs.aside.items()}}
     return Optimized(figures, tuple(warnings))
 
 
@@ -169,52 +171,3 @@ def reference_logprobs(model: Any, units: Sequence[Unit], token_budget: int, sco
         for pack in make_packs(((i, units[i]) for i in order), token_budget):
             result[list(pack.units)] = score(model, pack).view(-1, 2).float().cpu()
     return result
-
-
-def load_pairs(
-    data: Path, tokenizer: Any, max_context: int
-) -> tuple[list[Unit], list[str], list[float], Counter[str]]:
-    """The pairs of a preferences file as (chosen, rejected) targets, their problems and margins, and the
-    counts of pairs set aside. Raises DataError for ids of another tokenizer or if no pair is usable."""
-    rows = read_rows(data, StepPreference)
-    if not rows:
-        raise DataError(f"{data}: no preference pairs; search more problems or sample hotter")
-    sha256 = tokenizer_sha256(tokenizer)
-    units: list[Unit] = []
-    groups: list[str] = []
-    margins: list[float] = []
-    aside: Counter[str] = Counter()
-    for line, row in enumerate(rows, start=1):
-        if row.tokenizer_sha256 not in (None, sha256):
-            raise DataError.at(data, line, "token ids of another tokenizer; search again with this model")
-        unit = _unit(row, tokenizer)
-        if unit[0].ids == unit[1].ids:
-            aside["chosen equals rejected"] += 1
-        elif any(target.start == len(target.ids) for target in unit):
-            aside["empty step"] += 1
-        elif max(len(target.ids) for target in unit) > max_context:
-            aside["longer than the model's window"] += 1
-        else:
-            units.append(unit)
-            groups.append(row.problem_id)
-            margins.append(row.margin)
-    if not units:
-        raise DataError(f"{data}: no usable pair ({dict(aside)})")
-    return units, groups, margins, aside
-
-
-def _unit(row: StepPreference, tokenizer: Any) -> Unit:
-    """Ids as they were sampled; text only where a backend gave no ids."""
-
-    def encode(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    prompt = row.prompt_ids if row.prompt_ids is not None else encode(row.prompt)
-    targets = []
-    for text, ids, ends in (
-        (row.chosen, row.chosen_ids, row.chosen_ends),
-        (row.rejected, row.rejected_ids, row.rejected_ends),
-    ):
-        step = ids if ids is not None else encode(text) + (tokenizer.eos_token_id,) * ends
-        targets.append(Target((*prompt, *step), len(prompt)))
-    return tuple(targets)

@@ -4,46 +4,102 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stepagent.checkpoints import load_model
-from stepagent.errors import ParityError
-from stepagent.optimize.parity import check_equal
+from stepagent.errors import ModelError, ParityError
+from stepagent.optimize.parity import check_outputs, probe_outputs
 from stepagent.optimize.trainer import work_folder
 
 
-def save_merged(
-    accelerator: Any, model: Any, tokenizer: Any, out: Path, probes: Sequence[Sequence[int]]
-) -> float:
-    """Write `model`, its adapter merged if it has one, to `out` in the precision it was trained in, and
-    remove the checkpoints that led to it. Of several processes the main one does it.
+def refuse_existing(out: Path) -> None:
+    """Raise ModelError if `out` is there already: nothing of the user's is ever replaced."""
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise ModelError(f"{out}: is there already; choose another --out or move it away")
 
-    The folder is read back and compared with the unmerged model on `probes`; it gets its final name
-    only if they agree. Returns the largest difference in log-probability. Raises ParityError.
+
+def save_merged(
+    accelerator: Any,
+    model: Any,
+    tokenizer: Any,
+    base: str | Path,
+    out: Path,
+    probes: Sequence[Sequence[int]],
+) -> dict[str, float]:
+    """Write the trained `model` to `out` and remove the checkpoints that led to it. Of several processes
+    the main one does it.
+
+    An adapter is merged in float32 into `base` read anew, whatever precision it was trained in, and kept
+    in `out`/adapter; a fully trained model is written as it is. The folder is read back and compared with
+    the unmerged model on `probes`; only then it gets its final name. Raises ParityError.
+
+    Returns `parity`, the largest difference in log-probability, and for an adapter
+    `surviving_bfloat16`, the share of the update that is left if the merged weights are rounded to
+    bfloat16 (at a small learning rate most can be lost; serve in float32, or train longer).
     """
-    difference = 0.0
+    figures: dict[str, float] = {}
     if accelerator.is_main_process:
-        difference = _save_merged(model, tokenizer, out, probes)
+        part = out.with_name(out.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        if hasattr(model, "merge_and_unload"):
+            figures = _write_merged(model, base, part, probes)
+        else:
+            model.save_pretrained(part)
+            figures = {"parity": _proven(part, model, probe_outputs(model, probes), probes)}
+        tokenizer.save_pretrained(part)
+        if out.is_dir():
+            out.rmdir()
+        part.rename(out)
         shutil.rmtree(work_folder(out), ignore_errors=True)
     accelerator.wait_for_everyone()
-    return difference
+    return figures
 
 
-def _save_merged(model: Any, tokenizer: Any, out: Path, probes: Sequence[Sequence[int]]) -> float:
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    merged = deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
+def _write_merged(
+    model: Any, base: str | Path, part: Path, probes: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    from peft import PeftModel
+
+    model.save_pretrained(part / "adapter")
+    device = next(model.parameters()).device
+    plain = load_model(base, torch.float32, device)
+    before = {name: weight.to("cpu", copy=True) for name, weight in plain.named_parameters()}
+    exact = PeftModel.from_pretrained(plain, str(part / "adapter"))
+    outputs = probe_outputs(exact, probes)
+    merged = exact.merge_and_unload()
     merged.save_pretrained(part)
-    tokenizer.save_pretrained(part)
+    return {
+        "parity": _proven(part, merged, outputs, probes),
+        "surviving_bfloat16": surviving_share(before, dict(merged.named_parameters()), torch.bfloat16),
+    }
+
+
+def _proven(
+    part: Path, model: Any, outputs: Sequence[torch.Tensor], probes: Sequence[Sequence[int]]
+) -> float:
     parameter = next(model.parameters())
     try:
-        difference = check_equal(model, load_model(part, parameter.dtype, parameter.device), probes)
+        return check_outputs(outputs, load_model(part, parameter.dtype, parameter.device), probes)
     except ParityError as error:
         raise ParityError(
             f"{part}: the merged model is not the trained one: {error}; kept for a look"
         ) from None
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
-    return difference
+
+
+@torch.no_grad()
+def surviving_share(
+    before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], dtype: torch.dtype
+) -> float:
+    """How much of an update is left once the weights are rounded to `dtype`: the rounded update's
+    projection on the exact one, over the exact one's squared length. 1 is all; 0 is none; nan, no update."""
+    projected = total = 0.0
+    for name, old in before.items():
+        new = after[name].to(old)
+        update = (new - old).double()
+        rounded = (new.to(dtype).double() - old.to(dtype).double()).double()
+        projected += (update * rounded).sum().item()
+        total += update.square().sum().item()
+    return projected / total if total else float("nan")

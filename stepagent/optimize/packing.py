@@ -13,13 +13,20 @@ from typing import Any
 
 import torch
 
+from stepagent.checkpoints import attention_mask
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A token sequence of which the ids from `start` on carry loss (1 <= start < len(ids))."""
+    """A token sequence of which the ids from `start` on carry loss. The first token has no context and can
+    carry none: start >= 1."""
 
     ids: tuple[int, ...]
     start: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.start <= len(self.ids):
+            raise ValueError(f"a target of {len(self.ids)} tokens cannot start at {self.start}")
 
 
 Unit = tuple[Target, ...]
@@ -142,7 +149,7 @@ def packed_logprobs(model: Any, pack: Pack) -> torch.Tensor:
     sources, where = torch.unique(pack.source.to(device), return_inverse=True)
     logits = model(
         input_ids=pack.input_ids[None].to(device),
-        attention_mask=pack.mask[None, None].to(device),
+        attention_mask=attention_mask(model, pack.mask[None, None].to(device)),
         position_ids=pack.position_ids[None].to(device),
         use_cache=False,
         logits_to_keep=sources,

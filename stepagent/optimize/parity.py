@@ -11,24 +11,28 @@ from stepagent.errors import ParityError
 
 
 @torch.no_grad()
-def next_token_logprobs(model: Any, ids: Sequence[int]) -> torch.Tensor:
-    """Log-probabilities of every next token along `ids`, [len(ids), vocabulary], float32 on the CPU."""
+def probe_outputs(model: Any, probes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """Per probe, the log-probabilities of every next token along it: [len(probe), vocabulary], float32,
+    on the CPU."""
+    model.eval()
     device = next(model.parameters()).device
-    logits = model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False).logits[0]
-    return torch.as_tensor(logits).float().log_softmax(-1).cpu()
+    outputs = []
+    for probe in probes:
+        logits = model(input_ids=torch.tensor([list(probe)], device=device), use_cache=False).logits[0]
+        outputs.append(torch.as_tensor(logits).float().log_softmax(-1).cpu())
+    return outputs
 
 
-def check_equal(one: Any, other: Any, probes: Sequence[Sequence[int]], tolerance: float = 1e-3) -> float:
-    """Compare two models on probe token sequences: the log-probability of every probe token, and the
-    greedy choice wherever it is not a tie within the tolerance.
+def check_outputs(
+    outputs: Sequence[torch.Tensor], other: Any, probes: Sequence[Sequence[int]], tolerance: float = 1e-3
+) -> float:
+    """Compare one model's `probe_outputs` with another model: the log-probability of every probe token,
+    and the greedy choice wherever it is not a tie within the tolerance.
 
     Returns the largest difference in log-probability (nats). Raises ParityError beyond the tolerance.
     """
-    one.eval()
-    other.eval()
     largest = 0.0
-    for probe in probes:
-        a, b = next_token_logprobs(one, probe), next_token_logprobs(other, probe)
+    for probe, a, b in zip(probes, outputs, probe_outputs(other, probes), strict=True):
         following = torch.tensor(list(probe[1:]))[:, None]
         difference = (a[:-1].gather(1, following) - b[:-1].gather(1, following)).abs().max()
         largest = max(largest, difference.item())

@@ -9,11 +9,16 @@ from typing import Any
 
 import torch
 
-from stepagent.checkpoints import load_model, load_tokenizer, pick_device, pick_dtype
+from stepagent.checkpoints import (
+    context_window,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    pick_dtype,
+)
 from stepagent.config import TrainSettings
 from stepagent.errors import DataError
-from stepagent.jsonl import read_rows
-from stepagent.optimize.merge import save_merged
+from stepagent.optimize.merge import refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Target, Unit, pick_score
 from stepagent.optimize.trainer import (
     PackedBatches,
@@ -25,17 +30,16 @@ from stepagent.optimize.trainer import (
     training_arguments,
     work_folder,
 )
-from stepagent.runs import hash_data
+from stepagent.runs import hash_data, hash_path
 from stepagent.types import Message
 
 
 @dataclass(frozen=True, slots=True)
 class SftRow:
-    """One training example. `kind` ("ift" or "eft") only serves the counts."""
+    """One training example: chat turns, and the reply to learn."""
 
     messages: tuple[Message, ...]
     response: str
-    kind: str = "ift"
 
 
 class _SftTrainer(PackedTrainer):
@@ -56,20 +60,17 @@ def encode(tokenizer: Any, row: SftRow) -> Target:
 
 def sft(
     model: str | Path,
-    data: Path,
+    rows: Sequence[SftRow],
     out: Path,
     settings: TrainSettings,
     seed: int,
     progress: Progress,
 ) -> dict[str, float]:
-    """Train `model` on the rows of `data` and write the merged result to `out`.
+    """Train `model` on `rows` and write the merged result to `out`, which must not exist yet.
 
     Rows longer than the window (or `max_context` tokens) are set aside and counted. Returns counts and
-    the first and last loss. Raises DataError for an unusable file and ModelError for an unusable model.
+    the first and last loss. Raises DataError for unusable rows and ModelError for an unusable model.
     """
-    rows = read_rows(data, SftRow)
-    if not rows:
-        raise DataError(f"{data}: no training rows; check the IFT and EFT files")
     tokenizer = load_tokenizer(model)
     targets = [encode(tokenizer, row) for row in rows]
     return train_targets(model, targets, out, settings, seed, progress)
@@ -84,11 +85,14 @@ def train_targets(
     progress: Progress,
 ) -> dict[str, float]:
     """Maximum likelihood of the targets' scored tokens; see `sft`."""
+    refuse_existing(out)
+    if not targets:
+        raise DataError("no training rows; check the IFT and EFT files")
     device = pick_device()
     tokenizer = load_tokenizer(model)
     torch.manual_seed(seed)
     loaded = load_model(model, pick_dtype(settings.dtype, device), device)
-    limit = settings.max_context or int(getattr(loaded.config, "max_position_embeddings", 1 << 20))
+    limit = settings.max_context or context_window(loaded.config)
     units: list[Unit] = [(target,) for target in targets if len(target.ids) <= limit]
     if not units:
         raise DataError(f"every training row is longer than {limit} tokens; shorten the solutions")
@@ -105,13 +109,16 @@ def train_targets(
     arguments = training_arguments(settings, batches.steps, work_folder(out), seed, device)
     score, _ = pick_score(loaded, units, settings.token_budget)
     trainer = _SftTrainer(loaded, batches, arguments, score, progress)
-    history = train(trainer, hash_data([settings.model_dump(), seed, [t.ids for t in targets]]))
-    parity = save_merged(trainer.accelerator, loaded, tokenizer, out, [unit[0].ids for unit in units[:8]])
+    history = train(
+        trainer, hash_data([settings.model_dump(), seed, hash_path(Path(model)), [t.ids for t in targets]])
+    )
+    probes = [unit[0].ids for unit in units[:8]]
+    proof = save_merged(trainer.accelerator, loaded, tokenizer, model, out, probes)
     return {
         "rows": len(units),
         "aside: longer than the model's window": len(targets) - len(units),
         "steps": batches.steps,
         "loss_first": history[0]["loss"],
         "loss_last": history[-1]["loss"],
-        "parity": parity,
+        **proof,
     }

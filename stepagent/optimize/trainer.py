@@ -105,6 +105,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         score: Score,
         progress: Progress,
     ) -> None:
+        arguments._n_gpu = 1  # several GPUs mean several processes here; DataParallel would drop work
         super().__init__(
             model=model,
             args=arguments,

@@ -11,28 +11,28 @@ from stepagent.config import Config, load_config
 from stepagent.demo.data import write_data
 from stepagent.jsonl import write_atomic
 from stepagent.pipeline.iterate import iterate
+from stepagent.runs import RunFolder
 
 _WORLD = Path(stepagent.demo.__file__).parent
+_SIZES = {"ift": 1500, "eft": 8000, "held_out": 1000, "pairs": 500}
 
 
 def demo_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """Write the demo's data and config into `folder` (if they are not there) and load the config."""
+    """Write the demo's config and, unless they are there for the same seed and sizes, its data files into
+    `folder`; returns the config."""
     text = (_WORLD / "demo.yaml").read_text(encoding="utf-8")
     text = text.replace("{base}", str(_WORLD / "base")).replace("{data}", str(folder / "data"))
     path = folder / "demo.yaml"
     write_atomic(path, text)
     config = load_config(path, overrides)
-    if not (folder / "data" / "held_out.jsonl").is_file():
-        needed = sum(config.problems_per_round or ())
-        write_data(
-            folder / "data",
-            seed=config.seed,
-            ift=1500,
-            eft=6000,
-            problems=needed,
-            held_out=1000,
-            pairs=500,
-        )
+    sizes = {**_SIZES, "problems": sum(config.problems_per_round or (400,))}
+    RunFolder(folder).stage(
+        "data",
+        {},
+        {"data": folder / "data"},
+        [config.seed, sizes],
+        lambda: write_data(folder / "data", config.seed, **sizes),
+    )
     return config
 
 

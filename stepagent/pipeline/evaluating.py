@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -12,17 +11,16 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from stepagent.answers import is_correct
+from stepagent.building import import_object
 from stepagent.config import Config, EvaluateSettings
-from stepagent.errors import ConfigError, DataError
+from stepagent.errors import BackendError
 from stepagent.interfaces import Judge
-from stepagent.jsonl import read_rows, write_atomic
+from stepagent.jsonl import write_atomic
 from stepagent.judges.comparisons import winner
 from stepagent.pipeline.components import Components
-from stepagent.pipeline.initialize import EftRow, template_of
-from stepagent.pipeline.judging import plain_step
 from stepagent.pipeline.progress import bar, table
-from stepagent.pipeline.searching import load_problems, search_problems
-from stepagent.prompting import PromptTemplate
+from stepagent.pipeline.rows import EftRow, load_held_out, load_pairs, plain_step, solve_prompt
+from stepagent.pipeline.searching import search_problems
 from stepagent.seeds import derive_seed
 from stepagent.tree import StepTree
 from stepagent.types import Problem, Prompt, Sampling, Verdict
@@ -36,7 +34,8 @@ class Evaluation:
     """One model's figures; shares are in [0, 1], None where the data to measure it was not given.
 
     `judge_accuracy`: right in both seats, on labelled pairs. `judge_consistency`: both seats agree.
-    `own_*`: the same on pairs the model itself proposed during the held-out search.
+    `own_*`: the same on pairs the model itself proposed during the held-out search. `failed_requests`:
+    problems whose greedy request failed for good; they count as unsolved.
     """
 
     name: str
@@ -49,6 +48,7 @@ class Evaluation:
     own_pairs: int = 0
     steps_per_solution: float | None = None
     tokens_per_step: float | None = None
+    failed_requests: int = 0
     solved: tuple[bool, ...] = ()
 
 
@@ -56,8 +56,10 @@ def evaluate(
     components: Components, config: Config, settings: EvaluateSettings, name: str, folder: Path
 ) -> Evaluation:
     """Measure one model; the held-out search's trees go to `folder`."""
-    problems, pairs = load_held_out(settings)
-    solved = asyncio.run(_greedy(components, config, settings, problems, name))
+    problems = load_held_out(settings.problems)
+    pairs = load_pairs(settings.pairs) if settings.pairs else []
+    check = load_check(settings)
+    greedy = asyncio.run(_greedy(components, config, settings, problems, name))
     searched = problems[: settings.search_problems]
     trees = (
         search_problems(components, searched, folder / "trees.jsonl", config, 0, f"judged search, {name}")
@@ -65,7 +67,8 @@ def evaluate(
         else []
     )
     judged = asyncio.run(_judge_pairs(components.judge, config, pairs, name)) if pairs else []
-    own = list(_own_pairs(trees, import_check(settings.check_step))) if settings.check_step else []
+    own = list(_own_pairs(trees, check)) if check else []
+    solved = [outcome is True for outcome in greedy]
     paths = [tree.solution() for tree in trees if tree.status == "ended"]
     steps = [step for path in paths for step in path]
     return Evaluation(
@@ -79,27 +82,23 @@ def evaluate(
             ]
         ),
         judge_accuracy=_share([right for right, _ in judged]),
-        judge_consistency=_share([same for _, same in judged]),
+        judge_consistency=_share([same for _, same in judged if same is not None]),
         own_judge_accuracy=_share([right for right, _ in own]),
-        own_judge_consistency=_share([same for _, same in own]),
+        own_judge_consistency=_share([same for _, same in own if same is not None]),
         own_pairs=len(own),
         steps_per_solution=len(steps) / len(paths) if paths else None,
         tokens_per_step=sum(len(step.token_ids or ()) for step in steps) / len(steps) if steps else None,
+        failed_requests=greedy.count(None),
         solved=tuple(solved),
     )
 
 
-def load_held_out(settings: EvaluateSettings) -> tuple[list[Problem], list[EftRow]]:
-    """The held-out problems, each with its answer, and the labelled pairs. Raises DataError."""
-    problems = load_problems(settings.problems)
-    for line, problem in enumerate(problems, start=1):
-        if problem.answer is None:
-            raise DataError.at(settings.problems, line, "no 'answer' to evaluate against")
-    pairs = read_rows(settings.pairs, EftRow) if settings.pairs else []
-    for line, pair in enumerate(pairs, start=1):
-        if pair.winner is None and settings.pairs:
-            raise DataError.at(settings.pairs, line, "no 'winner'; a labelled pair says first, second or tie")
-    return problems, pairs
+def load_check(settings: EvaluateSettings) -> CheckStep | None:
+    """The function that `evaluate.check_step` names as module:function. Raises ConfigError."""
+    if settings.check_step is None:
+        return None
+    check: CheckStep = import_object("evaluate.check_step", settings.check_step)
+    return check
 
 
 def evaluate_stage(
@@ -124,33 +123,38 @@ async def _greedy(
     settings: EvaluateSettings,
     problems: Sequence[Problem],
     name: str,
-) -> list[bool]:
-    """Whether the most likely solution of each problem reaches its answer."""
-    template = template_of(config.generator, "solve", ("question",))
+) -> list[bool | None]:
+    """Whether the most likely solution of each problem reaches its answer; None if its request failed."""
+    template = solve_prompt(config.generator)
     limit = asyncio.Semaphore(config.concurrency)
     with bar(f"greedy solutions, {name}", len(problems)) as progress:
 
-        async def solve(problem: Problem, template: PromptTemplate) -> bool:
+        async def solve(problem: Problem) -> bool | None:
+            prompt = Prompt(template.messages({"question": problem.question}))
+            sampling = Sampling(max_tokens=settings.max_tokens)
             async with limit:
-                prompt = Prompt(template.messages({"question": problem.question}))
-                reply = await components.backend.complete(prompt, Sampling(max_tokens=settings.max_tokens))
-            progress.advance()
+                try:
+                    reply = await components.backend.complete(prompt, sampling)
+                except BackendError:
+                    return None
+                finally:
+                    progress.advance()
             choice = reply.choices[0]
             return choice.finish_reason == "end" and is_correct(choice.text, problem.answer or "")
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(solve(problem, template)) for problem in problems]
+            tasks = [group.create_task(solve(problem)) for problem in problems]
     return [task.result() for task in tasks]
 
 
 async def _judge_pairs(
     judge: Judge, config: Config, pairs: Sequence[EftRow], name: str
-) -> list[tuple[bool, bool]]:
+) -> list[tuple[bool, bool | None]]:
     """For every labelled pair: right in both seats, and the same in both seats."""
     limit = asyncio.Semaphore(config.concurrency)
     with bar(f"labelled pairs, {name}", len(pairs)) as progress:
 
-        async def ask(index: int, pair: EftRow) -> tuple[bool, bool]:
+        async def ask(index: int, pair: EftRow) -> tuple[bool, bool | None]:
             prefix = [plain_step(text) for text in pair.prefix]
             candidates = [plain_step(pair.first), plain_step(pair.second)]
             async with limit:
@@ -169,20 +173,22 @@ async def _judge_pairs(
     return [task.result() for task in tasks]
 
 
-def score_pair(verdict: Verdict, one: int, other: int, expected: int | None) -> tuple[bool, bool]:
+def score_pair(verdict: Verdict, one: int, other: int, expected: int | None) -> tuple[bool, bool | None]:
     """(right in both seats, same in both seats) for candidates `one` and `other`; `expected` None is a
     tie. A vote that failed or could not be parsed is neither. Judges without votes are scored by the
-    order of their scores."""
+    order of their scores; they have no seats to agree (None)."""
     votes = [vote for vote in verdict.votes if {vote.first, vote.second} == {one, other}]
     if not votes:
-        gap = verdict.scores[one] - verdict.scores[other] if verdict.scores else 0.0
+        if not verdict.scores:
+            return False, None
+        gap = verdict.scores[one] - verdict.scores[other]
         ahead = None if gap == 0 else one if gap > 0 else other
-        return ahead == expected, True
+        return ahead == expected, None
     said = [winner(vote) if vote.outcome not in ("unparsed", "error") else -1 for vote in votes]
     return all(who == expected for who in said), -1 not in said and len(set(said)) == 1
 
 
-def _own_pairs(trees: Sequence[StepTree], check: CheckStep) -> Iterator[tuple[bool, bool]]:
+def _own_pairs(trees: Sequence[StepTree], check: CheckStep) -> Iterator[tuple[bool, bool | None]]:
     """Every judged sibling pair of which exactly one step is right."""
     for tree in trees:
         for level in tree.levels:
@@ -193,13 +199,3 @@ def _own_pairs(trees: Sequence[StepTree], check: CheckStep) -> Iterator[tuple[bo
             for one, other in combinations(range(len(right)), 2):
                 if right[one] != right[other]:
                     yield score_pair(level.verdict, one, other, one if right[one] else other)
-
-
-def import_check(name: str) -> CheckStep:
-    """The function that `evaluate.check_step` names as module:function."""
-    module, _, function = name.partition(":")
-    try:
-        check: CheckStep = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"evaluate.check_step: cannot import '{name}' ({error})") from None
-    return check

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,18 @@ import yaml
 from stepagent.config import Config
 from stepagent.errors import ConfigError
 from stepagent.jsonl import write_atomic, write_rows
-from stepagent.pipeline.components import make_components
-from stepagent.pipeline.evaluating import evaluate_stage, load_held_out
+from stepagent.pipeline.components import check_components, identity, make_components
+from stepagent.pipeline.evaluating import evaluate_stage, load_check
 from stepagent.pipeline.initialize import initialize, sft_rows
 from stepagent.pipeline.optimizing import optimize_stage
 from stepagent.pipeline.progress import output
-from stepagent.pipeline.searching import load_problems, search_stage
+from stepagent.pipeline.rows import load_held_out, load_pairs, load_problems
+from stepagent.pipeline.searching import search_stage
 from stepagent.report.summary import print_summary
 from stepagent.runs import RunFolder
+
+SEARCH_KEYS = ("backend", "generator", "judge", "search", "seed")
+"""The settings that decide what a search grows."""
 
 
 def iterate(config: Config, folder: Path) -> dict[str, Any]:
@@ -29,7 +32,6 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     Finished stages are recognised by content hashes and skipped; a stage that was cut off goes on from
     what it had written.
     """
-    start = time.monotonic()
     shares = check_inputs(config)
     run = RunFolder(folder)
     settings = config.model_dump(mode="json")
@@ -43,7 +45,7 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
             "init",
             {"model": Path(model), "ift": init.ift, "eft": init.eft},
             {"model": first},
-            [settings[key] for key in ("init", "seed", "generator", "judge")],
+            identity(config, "init", "seed"),
             lambda: initialize(config, init, first),
         )
         model = str(first)
@@ -53,10 +55,7 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
         pairs = _round(run, config, model, index, shares[index - 1])
         model = str(run.model(index + 1))
     models += _evaluate(run, config, model, f"M{config.rounds + 1}", pairs)
-    summary = {
-        "wall_seconds": round(run.add_seconds(time.monotonic() - start), 1),
-        "models": models,
-    }
+    summary = {"wall_seconds": round(run.wall_seconds(), 1), "models": models}
     write_atomic(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     print_summary(summary, folder, output)
     return summary
@@ -67,10 +66,19 @@ def check_inputs(config: Config) -> list[slice]:
 
     Returns which of the shuffled problems each round searches. Raises ConfigError or DataError.
     """
+    if config.backend.kind == "transformers" and "model" in config.backend.arguments():
+        raise ConfigError(
+            "backend.model: a run serves M_1, M_2, ... in turn, so the in-process backend takes no fixed "
+            "model; write 'model:' at the top of the config"
+        )
+    check_components(config)
     if config.init:
         sft_rows(config, config.init)
     if config.evaluate:
-        load_held_out(config.evaluate)
+        load_held_out(config.evaluate.problems)
+        load_check(config.evaluate)
+        if config.evaluate.pairs:
+            load_pairs(config.evaluate.pairs)
     return _shares(config)
 
 
@@ -125,7 +133,7 @@ def _round(run: RunFolder, config: Config, model: str, index: int, share: slice)
         f"round {index}: search",
         {"model": Path(model), "problems": problems},
         {"trees": trees, "preferences": preferences},
-        [settings[key] for key in ("backend", "generator", "judge", "search", "seed")],
+        identity(config, *SEARCH_KEYS),
         search,
     )
     run.stage(
@@ -148,7 +156,6 @@ def _evaluate(
         return []
     folder = run.path / "evaluation" / name
     metrics = folder / "metrics.json"
-    settings = config.model_dump(mode="json")
 
     def measure() -> None:
         evaluate_stage(make_components(config, model), config, wanted, name, folder)
@@ -158,7 +165,7 @@ def _evaluate(
         f"evaluate {name}",
         {**inputs, "pairs": wanted.pairs} if wanted.pairs else inputs,
         {"metrics": metrics, "trees": folder / "trees.jsonl"},
-        [settings[key] for key in ("backend", "generator", "judge", "search", "evaluate", "seed")],
+        identity(config, *SEARCH_KEYS, "evaluate"),
         measure,
     )
     entry: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))

@@ -6,11 +6,10 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from stepagent.config import Config
-from stepagent.errors import DataError
+from stepagent.errors import BackendError
 from stepagent.jsonl import drop_torn_line, dump_row, read_rows, write_rows
 from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import bar, table
@@ -18,40 +17,6 @@ from stepagent.preferences import PAIR, collect
 from stepagent.search.runner import search_all
 from stepagent.tree import StepTree
 from stepagent.types import Problem, Usage
-
-
-def load_problems(path: Path) -> list[Problem]:
-    """Problems from JSONL rows {question, id?, answer?, metadata?}; a missing id is the line's number.
-
-    Raises DataError with file and line for a row without a question or a repeated id.
-    """
-
-    def mend(what: str) -> str:
-        return f"{what}; a problem needs a non-empty 'question'" if "question" in what else what
-
-    rows = read_rows(path, _ProblemRow, mend)
-    seen: dict[str, int] = {}
-    problems = []
-    for line, row in enumerate(rows, start=1):
-        if not row.question.strip():
-            raise DataError.at(path, line, "the 'question' is empty; a problem needs one")
-        name = str(row.id) if row.id is not None else str(line)
-        if name in seen:
-            raise DataError.at(path, line, f"the id '{name}' is also in row {seen[name]}; make ids unique")
-        seen[name] = line
-        answer = str(row.answer) if row.answer is not None else None
-        problems.append(Problem(name, row.question, answer, row.metadata or {}))
-    if not problems:
-        raise DataError(f"{path}: no problems in the file")
-    return problems
-
-
-@dataclass(frozen=True, slots=True)
-class _ProblemRow:
-    question: str
-    id: str | int | None = None
-    answer: str | int | float | None = None
-    metadata: dict[str, object] | None = None
 
 
 def search_problems(
@@ -64,11 +29,15 @@ def search_problems(
 ) -> list[StepTree]:
     """Search what `trees` does not hold yet, appending a line as each tree finishes; returns all trees.
 
-    What a killed run had finished is kept; a torn last line is searched again.
+    What a killed run had finished is kept; a torn last line and failed trees are searched again. Raises
+    BackendError if every tree failed: then the cause is not the problems.
     """
     trees.parent.mkdir(parents=True, exist_ok=True)
     drop_torn_line(trees)
-    done = {tree.problem.id: tree for tree in read_rows(trees, StepTree)} if trees.exists() else {}
+    kept = read_rows(trees, StepTree) if trees.exists() else []
+    done = {tree.problem.id: tree for tree in kept if tree.status != "failed"}
+    if len(done) < len(kept):
+        write_rows(trees, done.values())
     left = [problem.without_answer() for problem in problems if problem.id not in done]
     steps = 0
     with bar(label, len(problems)) as progress, trees.open("a", encoding="utf-8") as file:
@@ -86,7 +55,10 @@ def search_problems(
             progress.advance(note=f"{steps} steps")
 
         asyncio.run(search_all(components.strategy, left, config.seed, config.concurrency, finished))
-    return [done[problem.id] for problem in problems]
+    grown = [done[problem.id] for problem in problems]
+    if all(tree.status == "failed" for tree in grown):
+        raise BackendError(f"all {len(grown)} problems failed, the first with: {grown[0].error}")
+    return grown
 
 
 def search_stage(

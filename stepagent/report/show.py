@@ -83,7 +83,7 @@ def _votes(level: Level, replies: bool) -> list[Text]:
 def find_tree(run: Path, problem: str | None) -> StepTree:
     """The tree of a problem in a run's folder (newest round first), a round's folder or a file; without
     an id, the first tree that made a pair. Raises DataError naming what is there instead."""
-    files = [run] if run.is_file() else sorted(run.glob("**/trees.jsonl"), reverse=True)
+    files = [run] if run.is_file() else sorted(run.glob("**/trees.jsonl"), key=_newest_round_first)
     if not files:
         raise DataError(f"{run}: no trees.jsonl here; give a run's folder")
     names: list[str] = []
@@ -94,5 +94,12 @@ def find_tree(run: Path, problem: str | None) -> StepTree:
             ):
                 return tree
             names.append(tree.problem.id)
+    if problem is None:
+        raise DataError(f"{run}: no tree made a pair; name one of {', '.join(names[:5])} with --problem")
     known = ", ".join(names[:5])
     raise DataError(f"{run}: no tree of problem '{problem}'; there are {known}, ...")
+
+
+def _newest_round_first(path: Path) -> tuple[int, str]:
+    number = path.parent.name.removeprefix("round_")
+    return (-int(number) if number.isdigit() else 0, str(path))

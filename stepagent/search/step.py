@@ -10,7 +10,11 @@ the letter, the paper would roll it back; a sure model would then never finish.)
 from __future__ import annotations
 
 import time
+from typing import Annotated
 
+from pydantic import Field
+
+from stepagent.config import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Generator, Judge
 from stepagent.seeds import derive_seed
@@ -25,9 +29,9 @@ class StepSearch:
         self,
         generator: Generator,
         judge: Judge,
-        width: int = 6,
-        max_iterations: int = 20,
-        max_rollbacks: int = 2,
+        width: Positive = 6,
+        max_iterations: Positive = 20,
+        max_rollbacks: Annotated[int, Field(ge=0)] = 2,
     ) -> None:
         self._generator = generator
         self._judge = judge
