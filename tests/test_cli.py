@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from stepagent import main
 
 CONFIG = """
 model: {model}
@@ -22,15 +25,32 @@ search: {{width: 4}}
 """
 
 
-def stepagent(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stepagent", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "160", "TERM": "dumb"},
-        check=False,
-    )
+@dataclass
+class Done:
+    returncode: object
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def stepagent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The installed command, in this process (a new one would load torch each time)."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["stepagent", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main.run()
+            code: object = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return Done(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -42,7 +62,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_search_show_and_judge_on_files(config: Path, tmp_path: Path) -> None:
+def test_search_show_and_judge_on_files(stepagent: Command, config: Path, tmp_path: Path) -> None:
     done = stepagent("search", config, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "preference pairs" in done.stdout
@@ -75,7 +95,9 @@ def test_search_show_and_judge_on_files(config: Path, tmp_path: Path) -> None:
     assert (verdict["status"], verdict["best"]) == ("ok", 1)
 
 
-def test_the_loop_may_hold_answers_that_no_request_carries(config: Path, tmp_path: Path) -> None:
+def test_the_loop_may_hold_answers_that_no_request_carries(
+    stepagent: Command, config: Path, tmp_path: Path
+) -> None:
     """Same search with other answers: byte for byte the same preferences."""
     stepagent("search", config, "--out", tmp_path / "one")
     problems = tmp_path / "problems.jsonl"
@@ -141,15 +163,22 @@ def test_the_loop_may_hold_answers_that_no_request_carries(config: Path, tmp_pat
     ],
 )
 def test_bad_input_is_one_sentence_exit_2_and_nothing_written(
-    config: Path, tmp_path: Path, random_model: Path, arguments: list[str], sentence: str
+    stepagent: Command,
+    config: Path,
+    tmp_path: Path,
+    random_model: Path,
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"question": "q"}\n{"question": \n')
     (tmp_path / "noq.jsonl").write_text('{"id": "x"}\n')
     (tmp_path / "one.jsonl").write_text('{"question": "q", "candidates": ["a"]}\n')
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").write_text("{}")
-    done = stepagent(*(str(random_model) if a == "MODEL" else a for a in arguments), cwd=tmp_path)
+    done = stepagent(*(str(random_model) if a == "MODEL" else a for a in arguments))
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -159,7 +188,9 @@ def test_bad_input_is_one_sentence_exit_2_and_nothing_written(
     assert (tmp_path / "c.yaml").read_text().startswith("\nmodel")
 
 
-def test_another_model_or_prompt_does_not_continue_old_results(config: Path, tmp_path: Path) -> None:
+def test_another_model_or_prompt_does_not_continue_old_results(
+    stepagent: Command, config: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     stepagent("search", config, "--out", out, "--set", "generator.temperature=0.4")
     first = (out / "trees.jsonl").read_text()
@@ -174,7 +205,9 @@ def test_another_model_or_prompt_does_not_continue_old_results(config: Path, tmp
         assert "already done" not in again.stdout
 
 
-def test_failed_trees_are_tried_again_and_all_failed_is_an_error(config: Path, tmp_path: Path) -> None:
+def test_failed_trees_are_tried_again_and_all_failed_is_an_error(
+    stepagent: Command, config: Path, tmp_path: Path
+) -> None:
     mute = ["--set", "backend={kind: scripted, rules: []}"]
     failed = stepagent("search", config, "--out", tmp_path / "out", *mute)
     assert failed.returncode == 2
@@ -188,6 +221,18 @@ def test_failed_trees_are_tried_again_and_all_failed_is_an_error(config: Path, t
     ]
     assert statuses.count("failed") == 2
     assert len(statuses) == 6
+
+
+def test_an_interrupt_says_how_to_go_on(
+    stepagent: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stepagent.pipeline.alone.search_stage", interrupted)
+    done = stepagent("search", config, "--out", tmp_path / "out")
+    assert done.returncode == 130
+    assert "the same command continues" in done.stderr
 
 
 def test_help_and_import_load_no_torch() -> None:

@@ -43,7 +43,7 @@ from stepagent.optimize.trainer import (
 from stepagent.runs import hash_data, hash_file, hash_path
 
 
-class _DpoTrainer(PackedTrainer):
+class DpoTrainer(PackedTrainer):
     """Mean DPO loss over the pairs of the global batch."""
 
     def __init__(
@@ -133,7 +133,7 @@ def optimize(
     warnings = [f"pairs are scored one by one, without packing: {unsuited}"] if unsuited else []
     for warning in guards.check_lengths(units):
         warn(warning)
-    trainer = _DpoTrainer(
+    trainer = DpoTrainer(
         loaded,
         batches,
         training_arguments(settings, batches.steps, work_folder(out), seed, device),

@@ -1,0 +1,275 @@
+"""Step-DPO on whole trees against TRL's DPOTrainer on pairs: pairs per second and peak memory.
+
+    pip install trl==1.16.0 datasets      # for this benchmark only
+    python benchmarks/optimize_vs_trl.py --steps 8 --step-tokens 40 --prompt-tokens 100 --json vs_trl.json
+
+Same model (a Qwen2 from a config, random weights, float32), same LoRA, same pairs, same optimizer steps of 8
+pairs, reference log-probabilities computed once beforehand by the model with its adapter off. Each run is a
+process of its own; runs are interleaved; figures are medians. TRL is swept over its batch size, padded.
+"plain" is our own trainer scoring every sequence in a forward pass of its own: what packing must beat.
+Time is the reference pass plus training; memory is the peak above what the process held before them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+BATCH = 8
+LORA = {"rank": 8, "alpha": 16}
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def make_trees(options: argparse.Namespace) -> list[list[tuple[list[int], list[int], list[int]]]]:
+    """Per tree its pairs (context ids, best step, worst step): the context grows by the best step."""
+    rng = random.Random(options.seed)
+
+    def tokens(count: int) -> list[int]:
+        return [rng.randrange(2, options.vocabulary) for _ in range(count)]
+
+    trees = []
+    for _ in range(options.trees):
+        context, pairs = tokens(options.prompt_tokens), []
+        for _ in range(options.steps):
+            best, worst = tokens(options.step_tokens), tokens(options.step_tokens)
+            pairs.append((list(context), best, worst))
+            context += best
+        trees.append(pairs)
+    return trees
+
+
+def make_model(options: argparse.Namespace) -> Any:
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(options.seed)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=options.vocabulary,
+            hidden_size=options.hidden,
+            intermediate_size=3 * options.hidden,
+            num_hidden_layers=options.layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=8192,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+        )
+    )
+
+
+def run_ours(options: argparse.Namespace, packed: bool) -> float:
+    """Seconds for the reference pass and one epoch."""
+    import torch
+
+    from stepagent.config import LoraSettings, OptimizeSettings
+    from stepagent.optimize.dpo import DpoTrainer, reference_logprobs
+    from stepagent.optimize.guards import Guards
+    from stepagent.optimize.packing import Target, packed_logprobs, plain_logprobs
+    from stepagent.optimize.trainer import PackedBatches, add_adapter, training_arguments
+
+    units = [
+        (Target((*context, *best), len(context)), Target((*context, *worst), len(context)))
+        for tree in make_trees(options)
+        for context, best, worst in tree
+    ]
+    groups = [number for number in range(options.trees) for _ in range(options.steps)]
+    lora = LoraSettings(rank=LORA["rank"], alpha=LORA["alpha"], targets=tuple(LINEAR))
+    settings = OptimizeSettings(
+        learning_rate=1e-4, batch_size=BATCH, lora=lora, token_budget=options.token_budget, save_steps=None
+    )
+    model = add_adapter(make_model(options), lora)
+    score = packed_logprobs if packed else plain_logprobs
+    with tempfile.TemporaryDirectory() as folder:
+        yield_memory()
+        start = time.perf_counter()
+        reference = reference_logprobs(model, units, settings.token_budget, score)
+        batches = PackedBatches(units, groups, settings, options.seed, weigh=lambda pack: len(pack.units))
+        trainer = DpoTrainer(
+            model,
+            batches,
+            training_arguments(settings, batches.steps, Path(folder), options.seed, torch.device("cpu")),
+            score,
+            lambda *_: None,
+            settings=settings,
+            reference=reference,
+            smoothing=torch.zeros(len(units)),
+            guards=Guards(settings.guards, batches.steps),
+            warn=lambda _: None,
+        )
+        trainer.train()
+        return time.perf_counter() - start
+
+
+def run_trl(options: argparse.Namespace, batch: int) -> float:
+    """Seconds for the reference pass and one epoch of TRL's DPOTrainer."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from trl import DPOConfig, DPOTrainer
+
+    words = {f"t{index}": index for index in range(options.vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="t0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="t0", eos_token="t1")
+    rows = [
+        {
+            "prompt": " ".join(f"t{i}" for i in context),
+            "chosen": " " + " ".join(f"t{i}" for i in best),
+            "rejected": " " + " ".join(f"t{i}" for i in worst),
+        }
+        for tree in make_trees(options)
+        for context, best, worst in tree
+    ]
+    spent = 0.0
+
+    class Timed(DPOTrainer):  # type: ignore[misc]
+        def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
+            nonlocal spent
+            yield_memory()
+            start = time.perf_counter()
+            done = super()._precompute_ref_logps(*args, **kwargs)
+            spent += time.perf_counter() - start
+            return done
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Timed(
+            model=make_model(options),
+            args=DPOConfig(
+                output_dir=folder,
+                use_cpu=True,
+                bf16=False,
+                gradient_checkpointing=False,
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=BATCH // batch,
+                num_train_epochs=1,
+                learning_rate=1e-4,
+                max_length=None,
+                precompute_ref_log_probs=True,
+                precompute_ref_batch_size=batch,
+                report_to="none",
+                save_strategy="no",
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=wrapped,
+            peft_config=LoraConfig(
+                task_type="CAUSAL_LM", r=LORA["rank"], lora_alpha=LORA["alpha"], target_modules=LINEAR
+            ),
+        )
+        if spent == 0:
+            raise SystemExit("TRL computed no reference log-probabilities beforehand; its API changed")
+        start = time.perf_counter()
+        trainer.train()
+        return spent + time.perf_counter() - start
+
+
+_held = 0
+
+
+def yield_memory() -> None:
+    """Note what the process holds before the work begins."""
+    global _held
+    _held = _held or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def work(options: argparse.Namespace) -> None:
+    """One measurement in this process; prints its figures as the last line."""
+    kind, _, batch = options.worker.partition(":")
+    seconds = run_trl(options, int(batch)) if kind == "trl" else run_ours(options, packed=kind == "packed")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - _held
+    print(json.dumps({"seconds": seconds, "peak_mib": peak / 1024}))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Medians of interleaved runs for every contestant."""
+    kinds = ["packed", "plain", *(f"trl:{batch}" for batch in (1, 2, 4, 8))]
+    runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    arguments = [item for item in sys.argv[1:] if item != "--json" and item != str(options.json)]
+    for repeat in range(options.repeats):
+        for kind in kinds if repeat % 2 == 0 else reversed(kinds):
+            with tempfile.TemporaryDirectory() as cache:
+                done = subprocess.run(
+                    [sys.executable, __file__, *arguments, "--worker", kind],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    env={**os.environ, "HF_DATASETS_CACHE": cache, "HF_HUB_OFFLINE": "1"},
+                )
+            if done.returncode:
+                raise SystemExit(f"{kind} failed:\n{done.stderr[-2000:]}")
+            runs[kind].append(json.loads(done.stdout.strip().splitlines()[-1]))
+            print(
+                f"{kind:8} {runs[kind][-1]['seconds']:7.2f} s  peak {runs[kind][-1]['peak_mib']:6.0f} MiB",
+                flush=True,
+            )
+    return {
+        kind: {key: statistics.median(run[key] for run in done) for key in done[0]}
+        for kind, done in runs.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--step-tokens", type=int, default=40)
+    parser.add_argument("--prompt-tokens", type=int, default=100)
+    parser.add_argument("--trees", type=int, default=4)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--vocabulary", type=int, default=1000)
+    parser.add_argument("--token-budget", type=int, default=2048)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options)
+        return
+    medians = measure(options)
+    pairs = options.trees * options.steps
+    alone = sum(
+        2 * len(context) + len(best) + len(worst)
+        for tree in make_trees(options)
+        for context, best, worst in tree
+    )
+    shared = sum(
+        options.prompt_tokens + 2 * options.steps * options.step_tokens for _ in range(options.trees)
+    )
+    rates = {kind: pairs / figures["seconds"] for kind, figures in medians.items()}
+    trl = {kind: rate for kind, rate in rates.items() if kind.startswith("trl")}
+    limit = alone / shared
+    figures = {
+        "ratio_vs_trl": rates["packed"] / max(trl.values()),
+        "ratio_vs_trl_batch8": rates["packed"] / trl["trl:8"],
+        "ratio_vs_plain": rates["packed"] / rates["plain"],
+        "token_limit": limit,
+        "fraction_of_token_limit": rates["packed"] / rates["plain"] / limit,
+        "peak_memory_vs_trl": medians["packed"]["peak_mib"] / medians["trl:8"]["peak_mib"],
+        "pairs_per_second": rates,
+        "medians": medians,
+        "options": {key: value for key, value in vars(options).items() if key not in ("json", "worker")},
+    }
+    for key, value in figures.items():
+        if isinstance(value, float):
+            print(f"{key:26} {value:.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
