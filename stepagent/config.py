@@ -60,6 +60,7 @@ class LoraSettings(Settings):
 class TrainSettings(Settings):
     """What SFT and step-DPO share. `batch_size` is global: pairs (rows) per optimizer step, on all
     processes together. `token_budget` bounds one forward pass. `lora: null` trains all weights.
+    `serving_dtype` adds a copy of the merged model in that precision, in its folder serving/.
     `report_to` names a tracker of transformers.Trainer (tensorboard, wandb, trackio)."""
 
     learning_rate: Rate = 1e-5
@@ -73,6 +74,7 @@ class TrainSettings(Settings):
     lora: LoraSettings | None = LoraSettings()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
+    serving_dtype: Literal["bfloat16", "float16"] | None = None
     save_steps: Positive | None = 200
     report_to: str = "none"
 

@@ -99,7 +99,9 @@ def test_step_dpo_moves_the_margin_and_only_through_the_adapter(random_model: Pa
     tokenizer = load_tokenizer(random_model)
     rows = [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)]
     write_rows(tmp_path / "p.jsonl", rows)
-    settings = OptimizeSettings(learning_rate=5e-3, beta=0.5, epochs=10, batch_size=4)
+    settings = OptimizeSettings(
+        learning_rate=5e-3, beta=0.5, epochs=10, batch_size=4, serving_dtype="bfloat16"
+    )
     report = optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet).figures
     assert report["pairs"] == 8
     assert report["steps"] == 20
@@ -115,6 +117,13 @@ def test_step_dpo_moves_the_margin_and_only_through_the_adapter(random_model: Pa
     assert not list(tmp_path.glob("*.part"))
     assert (tmp_path / "out" / "adapter" / "adapter_config.json").is_file()
     assert 0.5 < report["surviving_bfloat16"] <= 1.1
+    serving = load_model(tmp_path / "out" / "serving", torch.bfloat16, CPU)
+    assert torch.equal(serving.lm_head.weight, new["lm_head.weight"].bfloat16())
+    assert load_tokenizer(tmp_path / "out" / "serving").chat_template == tokenizer.chat_template
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert str(random_model) in card
+    assert "preference pairs: 8 of round 1" in card
+    assert "beta: 0.5" in card
     with pytest.raises(ModelError, match="out: is there already"):
         optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
 
@@ -246,5 +255,7 @@ def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path,
     model.__class__ = Forgetful
     tokenizer, out = load_tokenizer(random_model), tmp_path / "out"
     with pytest.raises(ParityError, match="the merged model is not the trained one"):
-        save_merged(Accelerator(cpu=True), model, tokenizer, random_model, out, [(2, 7, 8)])
+        save_merged(
+            Accelerator(cpu=True), model, tokenizer, random_model, out, [(2, 7, 8)], TrainSettings(), {}
+        )
     assert not (tmp_path / "out").exists()

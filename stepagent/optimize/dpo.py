@@ -149,7 +149,12 @@ def optimize(
         trainer, hash_data([settings.model_dump(), seed, hash_file(data), hash_path(Path(model))])
     )
     probes = [unit[0].ids for unit in units[:8]]
-    proof = save_merged(trainer.accelerator, loaded, tokenizer, model, out, probes)
+    rounds = ", ".join(str(number) for number in sorted(pairs.rounds))
+    made_from = {
+        "method": "step-wise DPO (arXiv 2503.03746)",
+        "preference pairs": f"{len(units)} of round {rounds} (sha256 {hash_file(data)[:12]})",
+    }
+    proof = save_merged(trainer.accelerator, loaded, tokenizer, model, out, probes, settings, made_from)
     last = history[-max(1, len(history) // 4) :]
     means = {
         name: sum(entry[name] for entry in last) / len(last)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from stepagent.checkpoints import load_model
+from stepagent.config import TrainSettings
 from stepagent.errors import ModelError, ParityError
+from stepagent.jsonl import write_atomic
 from stepagent.optimize.parity import check_outputs, probe_outputs
 from stepagent.optimize.trainer import work_folder
 
@@ -28,13 +31,16 @@ def save_merged(
     base: str | Path,
     out: Path,
     probes: Sequence[Sequence[int]],
+    settings: TrainSettings,
+    made_from: Mapping[str, object],
 ) -> dict[str, float]:
     """Write the trained `model` to `out` and remove the checkpoints that led to it. Of several processes
     the main one does it.
 
     An adapter is merged in float32 into `base` read anew, whatever precision it was trained in, and kept
     in `out`/adapter; a fully trained model is written as it is. The folder is read back and compared with
-    the unmerged model on `probes`; only then it gets its final name. Raises ParityError.
+    the unmerged model on `probes`; only then it gets its final name. Raises ParityError. A model card says
+    what it was `made_from`; settings.serving_dtype adds a copy in that precision, in `out`/serving.
 
     Returns `parity`, the largest difference in log-probability, and for an adapter
     `surviving_bfloat16`, the share of the update that is left if the merged weights are rounded to
@@ -50,12 +56,35 @@ def save_merged(
             model.save_pretrained(part)
             figures = {"parity": _proven(part, model, probe_outputs(model, probes), probes)}
         tokenizer.save_pretrained(part)
+        write_atomic(part / "README.md", _card(base, {**made_from, **figures}, settings))
+        if settings.serving_dtype:
+            rounded = load_model(part, getattr(torch, settings.serving_dtype), torch.device("cpu"))
+            rounded.save_pretrained(part / "serving")
+            tokenizer.save_pretrained(part / "serving")
         if out.is_dir():
             out.rmdir()
         part.rename(out)
         shutil.rmtree(work_folder(out), ignore_errors=True)
     accelerator.wait_for_everyone()
     return figures
+
+
+def _card(base: str | Path, facts: Mapping[str, object], settings: TrainSettings) -> str:
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [stepagent, step-dpo]",
+        "---",
+        "",
+        f"Trained by stepagent from `{base}`.",
+        "",
+        *(f"- {name}: {value}" for name, value in facts.items()),
+        "",
+        "```yaml",
+        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip(),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _write_merged(

@@ -16,12 +16,13 @@ from stepagent.types import StepPreference
 
 @dataclass(slots=True)
 class Pairs:
-    """Per usable row: its (chosen, rejected) targets, its problem, the judge's margin. `aside` counts the
-    others under their reason."""
+    """Per usable row: its (chosen, rejected) targets, its problem, the judge's margin; `rounds` they are
+    of. `aside` counts the other rows under their reason."""
 
     units: list[Unit] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
+    rounds: set[int] = field(default_factory=set)
     aside: Counter[str] = field(default_factory=Counter)
 
 
@@ -53,6 +54,7 @@ def load_pairs(data: Path, tokenizer: Any, window: int, vocabulary: int) -> Pair
         pairs.units.append((chosen, rejected))
         pairs.problems.append(row.problem_id)
         pairs.margins.append(row.margin)
+        pairs.rounds.add(row.round)
     if not pairs.units:
         why = ", ".join(f"{count} {reason}" for reason, count in pairs.aside.items())
         raise DataError(f"{data}: no usable pair ({why})")

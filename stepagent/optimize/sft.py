@@ -113,7 +113,8 @@ def train_targets(
         trainer, hash_data([settings.model_dump(), seed, hash_path(Path(model)), [t.ids for t in targets]])
     )
     probes = [unit[0].ids for unit in units[:8]]
-    proof = save_merged(trainer.accelerator, loaded, tokenizer, model, out, probes)
+    made_from = {"method": "supervised fine-tuning", "rows": len(units)}
+    proof = save_merged(trainer.accelerator, loaded, tokenizer, model, out, probes, settings, made_from)
     return {
         "rows": len(units),
         "aside: longer than the model's window": len(targets) - len(units),

@@ -13,11 +13,11 @@ _COLUMNS = (
     ("greedy", "greedy_accuracy", "%"),
     ("judged search", "search_accuracy", "%"),
     ("judge right", "judge_accuracy", "%"),
-    ("judge consistent", "judge_consistency", "%"),
-    ("right on own pairs", "own_judge_accuracy", "%"),
-    ("trained on pairs", "preferences", ""),
-    ("steps/solution", "steps_per_solution", "."),
-    ("tokens/step", "tokens_per_step", "."),
+    ("both seats agree", "judge_consistency", "%"),
+    ("right on own", "own_judge_accuracy", "%"),
+    ("pairs trained", "preferences", ""),
+    ("steps a path", "steps_per_solution", "."),
+    ("tokens a step", "tokens_per_step", "."),
 )
 
 
@@ -29,11 +29,14 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
     table = Table(title=f"{folder}: {summary['wall_seconds']:.0f} s", title_justify="left")
     table.add_column("model")
     for title, _, _ in _COLUMNS:
-        table.add_column(title, justify="right")
+        table.add_column(title.replace(" ", "\n", 1), justify="right", min_width=6)
     for model in models:
         table.add_row(model["name"], *(_shown(model[key], kind) for _, key, kind in _COLUMNS))
     console.print(table)
-    console.print("[dim]judge: right, or consistent, in both seats, on labelled held-out pairs[/dim]")
+    console.print(
+        "judge right: in both seats, on labelled held-out pairs; on own: on pairs it proposed itself",
+        style="dim",
+    )
     if plot(models, folder / "summary.png"):
         console.print(f"plot: {folder / 'summary.png'}")
 
@@ -41,7 +44,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
 def _shown(value: float | None, kind: str) -> str:
     if value is None:
         return "–"
-    return {"%": f"{100 * value:.1f} %", ".": f"{value:.1f}", "": f"{value:.0f}"}[kind]
+    return {"%": f"{100 * value:.1f}%", ".": f"{value:.1f}", "": f"{value:.0f}"}[kind]
 
 
 def plot(models: Sequence[Mapping[str, Any]], path: Path) -> bool:
