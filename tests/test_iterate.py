@@ -17,7 +17,7 @@ from stepagent.pipeline.demo import demo_config, run_demo
 SMALL = [
     "rounds=2",
     "problems_per_round=[12, 12]",
-    "init.epochs=0.05",
+    "init.epochs=0.3",
     "evaluate.search_problems=6",
     "optimize.learning_rate=1e-3",
 ]

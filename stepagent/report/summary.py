@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -15,9 +16,9 @@ _COLUMNS = (
     ("judge right", "judge_accuracy", "%"),
     ("both seats agree", "judge_consistency", "%"),
     ("right on own", "own_judge_accuracy", "%"),
-    ("pairs trained", "preferences", ""),
-    ("steps a path", "steps_per_solution", "."),
-    ("tokens a step", "tokens_per_step", "."),
+    ("pairs", "preferences", ""),
+    ("steps per path", "steps_per_solution", "."),
+    ("tokens per step", "tokens_per_step", "."),
 )
 
 
@@ -26,10 +27,10 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
     models = summary["models"]
     if not models:
         return
-    table = Table(title=f"{folder}: {summary['wall_seconds']:.0f} s", title_justify="left")
+    table = Table(title=f"{folder}: {summary['wall_seconds']:.0f} s", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("model")
     for title, _, _ in _COLUMNS:
-        table.add_column(title.replace(" ", "\n", 1), justify="right", min_width=6)
+        table.add_column(title.replace(" ", "\n"), justify="right", no_wrap=True)
     for model in models:
         table.add_row(model["name"], *(_shown(model[key], kind) for _, key, kind in _COLUMNS))
     console.print(table)
