@@ -75,8 +75,7 @@ def context_window(config: Any) -> int:
 def attention_mask(model: Any, allowed: torch.Tensor) -> torch.Tensor:
     """A [.., queries, keys] mask of what may be attended to, in the form the model's attention takes:
     SDPA applies a boolean mask, eager attention would add it to its scores."""
-    config = getattr(model, "module", model).config  # DistributedDataParallel hides the model's own
-    if getattr(config, "_attn_implementation", None) == "sdpa":
+    if getattr(model.config, "_attn_implementation", None) == "sdpa":
         return allowed
     dtype = next(model.parameters()).dtype
     blocked = torch.finfo(dtype).min

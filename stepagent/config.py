@@ -69,7 +69,7 @@ class TrainSettings(Settings):
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     max_grad_norm: Rate = 1.0
-    token_budget: Positive = 2048
+    token_budget: Positive = 4096
     max_context: Positive | None = None
     lora: LoraSettings | None = LoraSettings()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

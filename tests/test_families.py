@@ -10,15 +10,10 @@ import torch
 import transformers as hf
 from test_packing import random_units
 
+from stepagent.optimize.attention import TRIE
 from stepagent.optimize.loss import dpo_loss
-from stepagent.optimize.packing import (
-    Score,
-    Unit,
-    make_packs,
-    packed_logprobs,
-    pick_score,
-    plain_logprobs,
-)
+from stepagent.optimize.packing import Unit, make_packs
+from stepagent.optimize.scoring import Score, packed_logprobs, pick_score, plain_logprobs
 
 SIZES = {
     "vocab_size": 31,
@@ -41,6 +36,9 @@ FAMILIES = {
 }
 
 
+ATTENTIONS = [TRIE, "sdpa", "eager"]
+
+
 def make(family: str) -> Any:
     torch.manual_seed(0)
     config, model = FAMILIES[family]
@@ -61,10 +59,12 @@ def loss_and_gradient(model: Any, score: Score, units: list[Unit], budget: int) 
     return logprobs.detach(), losses.mean().detach(), gradient.clone()
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("budget", [64, 2048])
-def test_float32(family: str, budget: int) -> None:
+def test_float32(family: str, budget: int, attention: str) -> None:
     model = make(family)
+    model.set_attn_implementation(attention)
     units = random_units(3, 16)
     packed = loss_and_gradient(model, packed_logprobs, units, budget)
     plain = loss_and_gradient(model, plain_logprobs, units, budget)
@@ -74,13 +74,15 @@ def test_float32(family: str, budget: int) -> None:
     assert (packed[2] - plain[2]).norm() < 1e-4 * plain[2].norm()
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("budget", [64, 2048])
-def test_float64(family: str, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float64(family: str, budget: int, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms and rotary embeddings round to float32 whatever the model's dtype; here they may not."""
     monkeypatch.setattr(torch, "float32", torch.float64)
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     model = make(family).double()
+    model.set_attn_implementation(attention)
     units = random_units(4, 16)
     packed = loss_and_gradient(model, packed_logprobs, units, budget)
     plain = loss_and_gradient(model, plain_logprobs, units, budget)
@@ -90,19 +92,34 @@ def test_float64(family: str, budget: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert not math.isnan(packed[1])
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_eager_attention_takes_the_same_packs(family: str) -> None:
+def test_flex_attention_sees_the_same_trie(family: str) -> None:
+    """On a CPU it has no gradients, and compiling it would take a compiler; the block mask is the same."""
     model = make(family)
     (pack,) = make_packs(enumerate(random_units(8, 8)), 2048)
-    with torch.no_grad():
-        sdpa = packed_logprobs(model, pack)
-        model.set_attn_implementation("eager")
-        assert torch.allclose(packed_logprobs(model, pack), sdpa, atol=1e-4)
+    torch.compiler.set_stance("force_eager")
+    try:
+        with torch.no_grad():
+            sdpa = packed_logprobs(model, pack)
+            model.set_attn_implementation("flex_attention")
+            assert torch.allclose(packed_logprobs(model, pack), sdpa, atol=1e-4)
+    finally:
+        torch.compiler.set_stance("default")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_suited_models_are_packed(family: str) -> None:
-    assert pick_score(make(family), random_units(5, 6), 512) == (packed_logprobs, "")
+    model = make(family)
+    assert pick_score(model, random_units(5, 6), 512) == (packed_logprobs, "")
+    assert model.config._attn_implementation == TRIE
+
+
+def test_a_model_with_attention_dropout_takes_the_dense_mask() -> None:
+    model = make("qwen2")
+    model.config.attention_dropout = 0.1
+    assert pick_score(model, random_units(5, 6), 512) == (packed_logprobs, "")
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_unsuited_models_are_recognised_and_scored_one_by_one() -> None:

@@ -16,8 +16,9 @@ from stepagent.jsonl import write_rows
 from stepagent.optimize.dpo import optimize, reference_logprobs
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import save_merged, surviving_share
-from stepagent.optimize.packing import Target, make_packs, packed_logprobs
+from stepagent.optimize.packing import Target, make_packs
 from stepagent.optimize.pairs import load_pairs
+from stepagent.optimize.scoring import packed_logprobs
 from stepagent.optimize.sft import SftRow, encode, sft
 from stepagent.optimize.trainer import PackedBatches, add_adapter
 

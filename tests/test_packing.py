@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from stepagent.checkpoints import load_model
-from stepagent.optimize.packing import Target, Unit, make_packs, packed_logprobs
+from stepagent.optimize.packing import Target, Unit, make_packs
+from stepagent.optimize.scoring import packed_logprobs
 
 CPU = torch.device("cpu")
 
@@ -39,6 +40,7 @@ def test_a_small_forest_as_literal_tensors() -> None:
     """Two pairs: prompt 5 6, steps 7 8 | 7 9; and prompt 5, steps 6 | 4 4."""
     units = [(Target((5, 6, 7, 8), 2), Target((5, 6, 7, 9), 2)), (Target((5, 6), 1), Target((5, 4, 4), 1))]
     (pack,) = make_packs(enumerate(units), token_budget=100)
+    assert pack.end.tolist() == [4, 3, 3, 4]
     assert pack.input_ids.tolist() == [5, 6, 7, 4]
     assert pack.position_ids.tolist() == [0, 1, 2, 1]
     assert pack.mask.long().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
@@ -86,3 +88,27 @@ def test_a_shared_prefix_is_held_once() -> None:
     units = [(Target((*prefix, 21, i), 20), Target((*prefix, 22, i), 20)) for i in range(5)]
     (pack,) = make_packs(enumerate(units), 1000)
     assert len(pack.input_ids) == 20 + 2
+
+
+def test_a_spent_budget_is_cut_where_the_least_prefix_is_repeated() -> None:
+    """Two tries of 16 tokens (8 in common, then four leaves of two), budget 28: the second trie is not
+    torn although its first unit would fit."""
+
+    def trie(first: int) -> list[Unit]:
+        prefix = tuple(range(first, first + 8))
+        return [
+            (Target((*prefix, leaf, leaf, 0), 8), Target((*prefix, leaf + 1, leaf, 0), 8))
+            for leaf in (first + 20, first + 22)
+        ]
+
+    packs = list(make_packs(enumerate([*trie(0), *trie(100)]), token_budget=28))
+    assert [pack.units for pack in packs] == [(0, 1), (2, 3)]
+    assert [len(pack.input_ids) for pack in packs] == [16, 16]
+
+
+def test_one_trie_beyond_the_budget_is_split_and_its_prefix_repeated() -> None:
+    prefix = tuple(range(20))
+    units = [(Target((*prefix, 30 + i, 1, 1), 20), Target((*prefix, 60 + i, 1, 1), 20)) for i in range(9)]
+    packs = list(make_packs(enumerate(units), 40))
+    assert [i for pack in packs for i in pack.units] == list(range(9))
+    assert all(len(pack.input_ids) <= 40 and pack.input_ids[:20].tolist() == list(prefix) for pack in packs)

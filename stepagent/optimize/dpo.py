@@ -22,14 +22,9 @@ from stepagent.errors import ModelError
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import refuse_existing, save_merged
-from stepagent.optimize.packing import (
-    Pack,
-    Score,
-    Unit,
-    make_packs,
-    pick_score,
-)
+from stepagent.optimize.packing import Pack, Unit, make_packs
 from stepagent.optimize.pairs import load_pairs
+from stepagent.optimize.scoring import Score, pick_score
 from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,

@@ -7,13 +7,11 @@ equal those of one-sequence-at-a-time forward passes. Logits are computed only w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
-
-from stepagent.checkpoints import attention_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +35,15 @@ Unit = tuple[Target, ...]
 class Pack:
     """A forest as tensors, T tokens and K scored (context, next token) edges.
 
-    input_ids, position_ids: [T]. mask: [T, T], True where row may attend to column. source: [K], the
-    position whose logits score the edge; token: [K], the id scored. Edge `member_edge[m]` belongs to
-    target `member_target[m]`; targets count through the units in order. units: the units' indices.
+    The nodes stand in preorder, longest branches first. input_ids, position_ids: [T]. end: [T], the
+    position after the node's last descendant. source: [K], the position whose logits
+    score the edge; token: [K], the id scored. Edge `member_edge[m]` belongs to target
+    `member_target[m]`; targets count through the units in order. units: the units' indices.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
-    mask: torch.Tensor
+    end: torch.Tensor
     source: torch.Tensor
     token: torch.Tensor
     member_edge: torch.Tensor
@@ -52,153 +51,149 @@ class Pack:
     targets: tuple[Target, ...]
     units: tuple[int, ...]
 
+    @property
+    def mask(self) -> torch.Tensor:
+        """[T, T], True where row is column or descends from it, and so may attend to it."""
+        at = torch.arange(len(self.end))
+        return (at[None] <= at[:, None]) & (at[:, None] < self.end[None])
+
     def lengths(self) -> torch.Tensor:
         """Scored tokens per target, [targets]."""
         return torch.tensor([len(target.ids) - target.start for target in self.targets])
 
 
+class _Member(NamedTuple):
+    """A unit in a forest: its targets' nodes, how many tokens it shares with units before it, and the
+    forest's size with it."""
+
+    number: int
+    unit: Unit
+    paths: list[list[int]]
+    shared: int
+    size: int
+
+
 class _Forest:
-    def __init__(self) -> None:
+    def __init__(self, units: Iterable[tuple[int, Unit]] = ()) -> None:
         self.child: dict[tuple[int, int], int] = {}
         self.token: list[int] = []
         self.parent: list[int] = []
+        self.members: list[_Member] = []
+        self._recent: list[tuple[Sequence[int], list[int]]] = []
+        for number, unit in units:
+            self.add(number, unit)
 
-    def missing(self, ids: Sequence[int]) -> int:
-        """How many nodes inserting `ids` would add."""
-        node = -1
-        for depth, token in enumerate(ids):
-            found = self.child.get((node, token))
-            if found is None:
-                return len(ids) - depth
-            node = found
-        return 0
+    def add(self, number: int, unit: Unit) -> None:
+        shared = max(len(self.known(target.ids[:-1])) for target in unit)
+        paths = [self._insert(target.ids[:-1]) for target in unit]
+        self._recent = [(target.ids[:-1], path) for target, path in zip(unit, paths, strict=True)]
+        self.members.append(_Member(number, unit, paths, shared, len(self.token)))
 
-    def insert(self, ids: Sequence[int]) -> list[int]:
-        """The node of every id."""
-        path = []
-        node = -1
-        for token in ids:
-            key = (node, token)
-            if key not in self.child:
-                self.child[key] = len(self.token)
-                self.token.append(token)
-                self.parent.append(node)
-            node = self.child[key]
+    def known(self, ids: Sequence[int]) -> list[int]:
+        """The nodes of the longest prefix that is there already."""
+        near = ((_common(ids, others), nodes) for others, nodes in self._recent)
+        depth, nodes = max(near, key=lambda found: found[0], default=(0, []))
+        path = nodes[:depth]
+        while len(path) < len(ids):
+            node = self.child.get((path[-1] if path else -1, ids[len(path)]))
+            if node is None:
+                break
             path.append(node)
         return path
+
+    def _insert(self, ids: Sequence[int]) -> list[int]:
+        path = self.known(ids)
+        for token in ids[len(path) :]:
+            node = len(self.token)
+            parent = path[-1] if path else -1
+            self.child[parent, token] = node
+            self.token.append(token)
+            self.parent.append(parent)
+            path.append(node)
+        return path
+
+    def preorder(self) -> tuple[list[int], list[int]]:
+        """Per node its place in preorder, longest branches first, and its subtree's size."""
+        size = [1] * len(self.parent)
+        children: dict[int, list[int]] = {}
+        for node in reversed(range(len(self.parent))):
+            parent = self.parent[node]
+            children.setdefault(parent, []).append(node)
+            if parent >= 0:
+                size[parent] += size[node]
+        place = [0] * len(self.parent)
+        for parent, born in sorted(children.items()):
+            free = place[parent] + 1 if parent >= 0 else 0
+            for node in sorted(born, key=lambda child: (-size[child], child)):
+                place[node] = free
+                free += size[node]
+        return place, size
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """The length of the longest common prefix: a few slice comparisons instead of a walk."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def make_packs(units: Iterable[tuple[int, Unit]], token_budget: int) -> Iterator[Pack]:
     """Pack (index, unit) pairs in the given order, at most `token_budget` tokens a pack.
 
-    Neighbours share what prefix they have in common; a trie that does not fit is split and its prefix
-    repeated. A unit that exceeds the budget alone gets a pack of its own.
+    Neighbours share what prefix they have in common. Where the budget is spent, the cut goes where the
+    least prefix has to be repeated, in the pack's second half: between two tries if there is such a place.
+    A unit that exceeds the budget alone gets a pack of its own.
     """
-    forest, members = _Forest(), list[tuple[int, Unit]]()
-    for index, unit in units:
-        added = sum(forest.missing(target.ids[:-1]) for target in unit)  # an upper bound
-        if members and len(forest.token) + added > token_budget:
-            yield _pack(forest, members)
-            forest, members = _Forest(), []
-        members.append((index, unit))
-        for target in unit:
-            forest.insert(target.ids[:-1])
-    if members:
-        yield _pack(forest, members)
+    forest = _Forest()
+    for number, unit in units:
+        while forest.members:
+            known = [len(forest.known(target.ids[:-1])) for target in unit]
+            added = sum(len(target.ids) - 1 - k for target, k in zip(unit, known, strict=True))
+            if len(forest.token) + added <= token_budget:
+                break
+            members = forest.members
+            repeated = [*(member.shared for member in members[1:]), max(known)]
+            late = [i for i, member in enumerate(members) if member.size * 2 >= token_budget]
+            cut = 1 + min(late or [len(members) - 1], key=lambda i: (repeated[i], -i))
+            yield _pack(forest if cut == len(members) else _Forest(m[:2] for m in members[:cut]))
+            forest = _Forest(m[:2] for m in members[cut:])
+        forest.add(number, unit)
+    if forest.members:
+        yield _pack(forest)
 
 
-def _pack(forest: _Forest, members: Sequence[tuple[int, Unit]]) -> Pack:
+def _pack(forest: _Forest) -> Pack:
+    members = forest.members
+    place, size = forest.preorder()
+    tokens, ends, depths = ([0] * len(place) for _ in range(3))
+    for node, at in enumerate(place):
+        parent = forest.parent[node]  # which was made before the node
+        tokens[at] = forest.token[node]
+        ends[at] = at + size[node]
+        depths[at] = depths[place[parent]] + 1 if parent >= 0 else 0
     edges: dict[tuple[int, int], int] = {}
     member_edge: list[int] = []
     member_target: list[int] = []
-    targets = [target for _, unit in members for target in unit]
-    for number, target in enumerate(targets):
-        path = forest.insert(target.ids[:-1])
+    targets = [target for member in members for target in member.unit]
+    paths = [path for member in members for path in member.paths]
+    for number, (target, path) in enumerate(zip(targets, paths, strict=True)):
         for position in range(target.start, len(target.ids)):
-            key = (path[position - 1], target.ids[position])
+            key = (place[path[position - 1]], target.ids[position])
             member_edge.append(edges.setdefault(key, len(edges)))
             member_target.append(number)
-    count = len(forest.token)
-    mask = torch.eye(count, dtype=torch.bool)
-    depth = [0] * count
-    rows = mask.numpy()
-    for node, parent in enumerate(forest.parent):
-        if parent >= 0:
-            rows[node] |= rows[parent]
-            depth[node] = depth[parent] + 1
     return Pack(
-        input_ids=torch.tensor(forest.token),
-        position_ids=torch.tensor(depth),
-        mask=mask,
+        input_ids=torch.tensor(tokens),
+        position_ids=torch.tensor(depths),
+        end=torch.tensor(ends),
         source=torch.tensor([source for source, _ in edges]),
         token=torch.tensor([token for _, token in edges]),
         member_edge=torch.tensor(member_edge),
         member_target=torch.tensor(member_target),
         targets=tuple(targets),
-        units=tuple(index for index, _ in members),
+        units=tuple(member.number for member in members),
     )
-
-
-Score = Callable[[Any, Pack], torch.Tensor]
-"""(model, pack) -> summed log-probability of every target's scored tokens, [targets], float32 or better."""
-
-
-def packed_logprobs(model: Any, pack: Pack) -> torch.Tensor:
-    """Score a pack in one forward pass; see Score."""
-    device = next(model.parameters()).device
-    sources, where = torch.unique(pack.source.to(device), return_inverse=True)
-    logits = model(
-        input_ids=pack.input_ids[None].to(device),
-        attention_mask=attention_mask(model, pack.mask[None, None].to(device)),
-        position_ids=pack.position_ids[None].to(device),
-        use_cache=False,
-        logits_to_keep=sources,
-    ).logits[0]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logprobs = logits.log_softmax(-1)[where, pack.token.to(device)]
-    sums = torch.zeros(len(pack.targets), dtype=logprobs.dtype, device=device)
-    edge = pack.member_edge.to(device)
-    return sums.index_add(0, pack.member_target.to(device), logprobs[edge])
-
-
-def plain_logprobs(model: Any, pack: Pack) -> torch.Tensor:
-    """Score a pack's targets one by one, each in a forward pass of its own: what packing must equal, and
-    the way for models that cannot be packed. See Score."""
-    device = next(model.parameters()).device
-    sums = []
-    for target in pack.targets:
-        ids = torch.tensor([target.ids], device=device)
-        kept = len(target.ids) - target.start + 1
-        logits = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0, :-1]
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        following = ids[0, target.start :, None]
-        sums.append(logits.log_softmax(-1).gather(1, following).sum())
-    return torch.stack(sums)
-
-
-@torch.no_grad()
-def pick_score(model: Any, units: Sequence[Unit], token_budget: int) -> tuple[Score, str]:
-    """Packed scoring if it gives this model's plain log-probabilities on a few of its own units, else plain
-    scoring and the sentence that says why.
-
-    Sliding windows that the units outgrow, recurrent layers, or positions that are not read from
-    position_ids make a model unsuited; measured, no list of model types can go stale.
-    """
-    layers = set(getattr(model.config, "layer_types", None) or ())
-    window = getattr(model.config, "sliding_window", None) if "sliding_attention" in layers else None
-    longest = max(len(target.ids) for unit in units for target in unit)
-    if window and longest > window:
-        return plain_logprobs, f"sequences of {longest} tokens outgrow the model's sliding window of {window}"
-    training = model.training
-    model.eval()
-    few = sorted(units, key=lambda unit: unit[0].ids)[:4]
-    pack = next(make_packs(enumerate(few), token_budget))
-    try:
-        gap = (packed_logprobs(model, pack) - plain_logprobs(model, pack)).abs() / pack.lengths().to(
-            next(model.parameters()).device
-        )
-        why = "" if gap.max() < 0.05 else f"packed log-probabilities are off by {gap.max():.2g} a token"
-    except (TypeError, ValueError, RuntimeError) as error:
-        why = f"the model takes no packed input ({str(error).partition(chr(10))[0][:80]})"
-    model.train(training)
-    return (plain_logprobs if why else packed_logprobs), why

@@ -19,7 +19,8 @@ from stepagent.checkpoints import (
 from stepagent.config import TrainSettings
 from stepagent.errors import DataError
 from stepagent.optimize.merge import refuse_existing, save_merged
-from stepagent.optimize.packing import Pack, Target, Unit, pick_score
+from stepagent.optimize.packing import Pack, Target, Unit
+from stepagent.optimize.scoring import pick_score
 from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,

@@ -21,7 +21,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from stepagent.config import LoraSettings, TrainSettings
 from stepagent.errors import ModelError
 from stepagent.jsonl import write_atomic
-from stepagent.optimize.packing import Pack, Score, Unit, make_packs
+from stepagent.optimize.packing import Pack, Unit, make_packs
+from stepagent.optimize.scoring import Score
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """(optimizer step, of how many, newest metrics)"""

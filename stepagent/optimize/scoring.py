@@ -1,0 +1,92 @@
+"""Log-probabilities of a pack's targets: all in one forward pass, or one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from stepagent.optimize.attention import TRIE, mask_arguments
+from stepagent.optimize.packing import Pack, Unit, make_packs
+
+Score = Callable[[Any, Pack], torch.Tensor]
+"""(model, pack) -> summed log-probability of every target's scored tokens, [targets], float32 or better."""
+
+
+def packed_logprobs(model: Any, pack: Pack) -> torch.Tensor:
+    """Score a pack in one forward pass; see Score."""
+    device = next(model.parameters()).device
+    sources, where = torch.unique(pack.source.to(device), return_inverse=True)
+    logits = model(
+        input_ids=pack.input_ids[None].to(device),
+        position_ids=pack.position_ids[None].to(device),
+        use_cache=False,
+        logits_to_keep=sources,
+        **mask_arguments(model, pack, device),
+    ).logits[0]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logprobs = logits.log_softmax(-1)[where, pack.token.to(device)]
+    sums = torch.zeros(len(pack.targets), dtype=logprobs.dtype, device=device)
+    edge = pack.member_edge.to(device)
+    return sums.index_add(0, pack.member_target.to(device), logprobs[edge])
+
+
+def plain_logprobs(model: Any, pack: Pack) -> torch.Tensor:
+    """Score a pack's targets one by one, each in a forward pass of its own: what packing must equal, and
+    the way for models that cannot be packed. See Score."""
+    device = next(model.parameters()).device
+    sums = []
+    for target in pack.targets:
+        ids = torch.tensor([target.ids], device=device)
+        kept = len(target.ids) - target.start + 1
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0, :-1]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        following = ids[0, target.start :, None]
+        sums.append(logits.log_softmax(-1).gather(1, following).sum())
+    return torch.stack(sums)
+
+
+@torch.no_grad()
+def pick_score(model: Any, units: Sequence[Unit], token_budget: int) -> tuple[Score, str]:
+    """Packed scoring if it gives this model's plain log-probabilities on a few of its own units, by the
+    fastest attention that does; else plain scoring, and the sentence that says why.
+
+    Sliding windows that the units outgrow, recurrent layers, or positions that are not read from
+    position_ids make a model unsuited; measured, no list of model types can go stale.
+    """
+    layers = set(getattr(model.config, "layer_types", None) or ())
+    window = getattr(model.config, "sliding_window", None) if "sliding_attention" in layers else None
+    longest = max(len(target.ids) for unit in units for target in unit)
+    if window and longest > window:
+        return plain_logprobs, f"sequences of {longest} tokens outgrow the model's sliding window of {window}"
+    few = sorted(units, key=lambda unit: unit[0].ids)[:4]
+    pack = next(make_packs(enumerate(few), token_budget))
+    parameter = next(model.parameters())
+    tolerance = 1e-3 if torch.finfo(parameter.dtype).eps < 1e-6 else 0.05
+    usual = model.config._attn_implementation
+    training = model.training
+    model.eval()
+    plain = plain_logprobs(model, pack)
+    why = ""
+    for attention in dict.fromkeys((_fastest(model, parameter.device) or usual, usual)):
+        model.set_attn_implementation(attention)
+        try:
+            gap = (packed_logprobs(model, pack) - plain).abs().cpu() / pack.lengths()
+            why = (
+                ""
+                if gap.max() < tolerance
+                else f"packed log-probabilities are off by {gap.max():.2g} a token"
+            )
+        except (TypeError, ValueError, RuntimeError) as error:
+            why = f"the model takes no packed input ({str(error).partition(chr(10))[0][:80]})"
+        if not why:
+            break
+    model.train(training)
+    return (plain_logprobs if why else packed_logprobs), why
+
+
+def _fastest(model: Any, device: torch.device) -> str | None:
+    if getattr(model.config, "attention_dropout", 0.0):
+        return None
+    return {"cpu": TRIE, "cuda": "flex_attention"}.get(device.type)
