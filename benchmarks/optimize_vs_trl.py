@@ -75,10 +75,10 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
     import torch
 
     from stepagent.config import LoraSettings, OptimizeSettings
-    from stepagent.optimize.dpo import DpoTrainer, reference_logprobs
+    from stepagent.optimize.dpo import DpoTrainer
     from stepagent.optimize.guards import Guards
     from stepagent.optimize.packing import Target
-    from stepagent.optimize.scoring import packed_logprobs, pick_score, plain_logprobs
+    from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
     from stepagent.optimize.trainer import PackedBatches, add_adapter, training_arguments
 
     units = [
@@ -88,33 +88,37 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
     ]
     groups = [number for number in range(options.trees) for _ in range(options.steps)]
     lora = LoraSettings(rank=LORA["rank"], alpha=LORA["alpha"], targets=tuple(LINEAR))
-    budget = options.token_budget if packed else 1
     settings = OptimizeSettings(
-        learning_rate=1e-4, batch_size=BATCH, lora=lora, token_budget=budget, save_steps=None
+        learning_rate=1e-4, batch_size=BATCH, lora=lora, token_budget=options.token_budget, save_steps=None
     )
-    model = add_adapter(make_model(options), lora)
-    score = packed_logprobs if packed else plain_logprobs
+    spent = 0.0
+
+    class Timed(DpoTrainer):
+        def score_reference(self) -> None:
+            nonlocal spent
+            assert self.score is packed_logprobs
+            if not packed:
+                self.score, self.train_dataset.token_budget = plain_logprobs, 1
+            yield_memory()
+            start = time.perf_counter()
+            super().score_reference()
+            spent += time.perf_counter() - start
+
+    batches = PackedBatches(units, groups, settings, options.seed, weigh=lambda pack: len(pack.units))
     with tempfile.TemporaryDirectory() as folder:
-        score_of_model, _ = pick_score(model, units, options.token_budget)
-        assert score_of_model is packed_logprobs
-        yield_memory()
-        start = time.perf_counter()
-        reference = reference_logprobs(model, units, settings.token_budget, score)
-        spent = time.perf_counter() - start
-        batches = PackedBatches(units, groups, settings, options.seed, weigh=lambda pack: len(pack.units))
-        trainer = DpoTrainer(
-            model,
+        trainer = Timed(
+            add_adapter(make_model(options), lora),
             batches,
             training_arguments(settings, batches.steps, Path(folder), options.seed, torch.device("cpu")),
-            score,
             lambda *_: None,
+            print,
             settings=settings,
-            reference=reference,
             smoothing=torch.zeros(len(units)),
             guards=Guards(settings.guards, batches.steps),
-            warn=lambda _: None,
+            guard=lambda _: None,
         )
-        return spent + training_seconds(trainer)
+        seconds = training_seconds(trainer)
+    return spent + seconds
 
 
 def run_trl(options: argparse.Namespace, batch: int) -> float:

@@ -110,7 +110,7 @@ def _sft_arm(config: Config, start: Path, folder: Path) -> list[dict[str, Any]]:
         both = chosen + sum(len(row.rejected_ids or ()) for row in rows)
         settings = config.optimize.model_copy(update={"epochs": config.optimize.epochs * both / chosen})
         before, model = model, run.model(index + 1)
-        train_targets(before, targets, model, settings, config.seed + index, lambda *_: None)
+        train_targets(before, targets, model, settings, config.seed + index, lambda *_: None, print)
     return models
 
 

@@ -13,7 +13,7 @@ from test_packing import random_units
 from stepagent.optimize.attention import TRIE
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.packing import Unit, make_packs
-from stepagent.optimize.scoring import Score, packed_logprobs, pick_score, plain_logprobs
+from stepagent.optimize.scoring import Score, packed_logprobs, pick_scoring, plain_logprobs
 
 SIZES = {
     "vocab_size": 31,
@@ -111,24 +111,24 @@ def test_flex_attention_sees_the_same_trie(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_suited_models_are_packed(family: str) -> None:
     model = make(family)
-    assert pick_score(model, random_units(5, 6), 512) == (packed_logprobs, "")
+    assert pick_scoring(model, random_units(5, 6), 512) == (packed_logprobs, 512, "")
     assert model.config._attn_implementation == TRIE
 
 
 def test_a_model_with_attention_dropout_takes_the_dense_mask() -> None:
     model = make("qwen2")
     model.config.attention_dropout = 0.1
-    assert pick_score(model, random_units(5, 6), 512) == (packed_logprobs, "")
+    assert pick_scoring(model, random_units(5, 6), 512) == (packed_logprobs, 512, "")
     assert model.config._attn_implementation == "sdpa"
 
 
 def test_unsuited_models_are_recognised_and_scored_one_by_one() -> None:
     torch.manual_seed(0)
     gemma2 = hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZES, sliding_window=16))
-    score, why = pick_score(gemma2, random_units(6, 6), 512)
-    assert score is plain_logprobs
+    score, budget, why = pick_scoring(gemma2, random_units(6, 6), 512)
+    assert (score, budget) == (plain_logprobs, 1)
     assert "sliding window of 16" in why
     bloom = hf.BloomForCausalLM(hf.BloomConfig(vocab_size=31, hidden_size=32, n_layer=2, n_head=4))
-    score, why = pick_score(bloom, random_units(7, 6), 512)
-    assert score is plain_logprobs
+    score, budget, why = pick_scoring(bloom, random_units(7, 6), 512)
+    assert (score, budget) == (plain_logprobs, 1)
     assert why

@@ -218,7 +218,7 @@ def test_batches_mix_trees_keep_siblings_together_and_lose_nothing() -> None:
     units = [(Target((tree, 1, pair), 1),) for tree in range(10) for pair in range(4)]
     settings = TrainSettings(batch_size=16, epochs=2, token_budget=100)
     groups = [unit[0].ids[0] for unit in units]
-    batches = PackedBatches(units, groups, settings, seed=0, weigh=lambda pack: len(pack.units))
+    batches = PackedBatches(units, groups, settings, 0, weigh=lambda pack: len(pack.units))
     order = [[i for pack in batches[batch].packs for i in pack.units] for batch in range(len(batches))]
     seen = [i for batch in order for i in batch]
     assert len(batches) == 5
@@ -240,17 +240,16 @@ def test_sft_learns_its_rows(
 ) -> None:
     rows = [SftRow((Message("user", f"{a}+{b}"),), f"={a + b}") for a in range(4) for b in range(4)]
     settings = TrainSettings(learning_rate=rate, epochs=12, batch_size=8, lora=lora)
-    report = sft(base_model, rows, tmp_path / "out", settings, 0, quiet)
+    report = sft(base_model, rows, tmp_path / "out", settings, 0, quiet, pytest.fail)
     assert report["loss_last"] < 0.5 * report["loss_first"]
     assert report["parity"] < 1e-3
 
 
 def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path, tmp_path: Path) -> None:
     class Forgetful(type(load_model(random_model, torch.float32, CPU))):
-        def save_pretrained(self, folder: Path) -> None:
-            super().save_pretrained(
-                folder, state_dict={k: torch.zeros_like(v) for k, v in self.state_dict().items()}
-            )
+        def save_pretrained(self, folder: Path, state_dict: dict[str, torch.Tensor], **other: object) -> None:
+            zeros = {name: torch.zeros_like(weight) for name, weight in state_dict.items()}
+            super().save_pretrained(folder, state_dict=zeros, **other)
 
     model = load_model(random_model, torch.float32, CPU)
     model.__class__ = Forgetful

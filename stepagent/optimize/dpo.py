@@ -24,7 +24,7 @@ from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Unit, make_packs
 from stepagent.optimize.pairs import load_pairs
-from stepagent.optimize.scoring import Score, pick_score
+from stepagent.optimize.scoring import Score
 from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,
@@ -45,17 +45,34 @@ class DpoTrainer(PackedTrainer):
         self,
         *args: Any,
         settings: OptimizeSettings,
-        reference: torch.Tensor,
         smoothing: torch.Tensor,
         guards: Guards,
-        warn: Callable[[str], None],
+        guard: Callable[[str], None],
     ) -> None:
         super().__init__(*args)
         self._settings = settings
-        self._reference = reference
+        self._reference = torch.empty(0)
         self._smoothing = smoothing
         self._guards = guards
-        self._warn = warn
+        self._guard = guard
+
+    def begin(self) -> None:
+        super().begin()
+        self.score_reference()
+
+    def score_reference(self) -> None:
+        """Once; on resuming it is read back, since a fully trained model is no longer its own reference."""
+        kept = Path(self.args.output_dir) / "reference.pt"
+        if kept.is_file():
+            self._reference = torch.load(kept, weights_only=True)
+            return
+        batches: PackedBatches = self.train_dataset
+        self._reference = reference_logprobs(
+            self.model, batches.units, batches.token_budget, self.score, self.accelerator
+        )
+        if self.accelerator.is_main_process:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(self._reference, kept)
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
         settings = self._settings
@@ -78,7 +95,7 @@ class DpoTrainer(PackedTrainer):
         super().log(logs, *args, **kwargs)
         if "loss" in logs:
             for warning in self._guards.check_step(self.state.global_step, self._sums):
-                self._warn(warning)
+                self._guard(warning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,32 +130,29 @@ def optimize(
     smoothing = (1 - torch.tensor(pairs.margins)).clamp(0, 0.5)
     if settings.lora:
         loaded = add_adapter(loaded, settings.lora)
-    score, unsuited = pick_score(loaded, units, settings.token_budget)
-    reference = reference_logprobs(loaded, units, settings.token_budget, score)
     batches = PackedBatches(
         units, pairs.problems, settings, seed, weigh=lambda pack: len(pack.units), processes=process_count()
     )
     guards = Guards(settings.guards, batches.steps)
+    warnings: list[str] = []
 
-    def warn(warning: str) -> None:
+    def guard(warning: str) -> None:
         if settings.guards.stop:
             raise ModelError(f"stopped, as guards.stop asks: {warning}")
         warnings.append(warning)
 
-    warnings = [f"pairs are scored one by one, without packing: {unsuited}"] if unsuited else []
     for warning in guards.check_lengths(units):
-        warn(warning)
+        guard(warning)
     trainer = DpoTrainer(
         loaded,
         batches,
         training_arguments(settings, batches.steps, work_folder(out), seed, device),
-        score,
         progress,
+        warnings.append,
         settings=settings,
-        reference=reference,
         smoothing=smoothing if settings.margin_smoothing else torch.zeros_like(smoothing),
         guards=guards,
-        warn=warn,
+        guard=guard,
     )
     history = train(
         trainer, hash_data([settings.model_dump(), seed, hash_file(data), hash_path(Path(model))])
@@ -160,14 +174,22 @@ def optimize(
     return Optimized(figures, tuple(warnings))
 
 
-def reference_logprobs(model: Any, units: Sequence[Unit], token_budget: int, score: Score) -> torch.Tensor:
+def reference_logprobs(
+    model: Any, units: Sequence[Unit], token_budget: int, score: Score, accelerator: Any = None
+) -> torch.Tensor:
     """log pi_ref of every unit's (chosen, rejected), [units, 2]: the model with its adapter off, or as
-    it is before full fine-tuning."""
+    it is before full fine-tuning. Several processes share the work, in equally many forward passes."""
     adapter_off = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
-    result = torch.zeros(len(units), 2)
+    mine, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     order = sorted(range(len(units)), key=lambda i: units[i][0].ids)
+    packs = list(make_packs(((i, units[i]) for i in order), token_budget))
+    result = torch.zeros(len(units), 2, device=next(model.parameters()).device)
     model.eval()
     with torch.no_grad(), adapter_off:
-        for pack in make_packs(((i, units[i]) for i in order), token_budget):
-            result[list(pack.units)] = score(model, pack).view(-1, 2).float().cpu()
-    return result
+        for first in range(0, len(packs), processes):
+            pack = packs[min(first + mine, len(packs) - 1)]
+            scored = score(model, pack).view(-1, 2).to(result)
+            if first + mine < len(packs):
+                result[list(pack.units)] = scored
+    whole: torch.Tensor = accelerator.reduce(result, "sum") if accelerator else result
+    return whole.cpu()

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 import yaml
 
-from stepagent.checkpoints import load_model
+from stepagent.checkpoints import load_model, pick_device
 from stepagent.config import TrainSettings
 from stepagent.errors import ModelError, ParityError
 from stepagent.jsonl import write_atomic
 from stepagent.optimize.parity import check_outputs, probe_outputs
 from stepagent.optimize.trainer import work_folder
+
+_SHARD = "5GB"
 
 
 def refuse_existing(out: Path) -> None:
@@ -47,14 +49,18 @@ def save_merged(
     bfloat16 (at a small learning rate most can be lost; serve in float32, or train longer).
     """
     figures: dict[str, float] = {}
+    adapted = hasattr(model, "merge_and_unload")
+    outputs = [] if adapted else probe_outputs(model, probes)
+    trained = _gathered(model)
     if accelerator.is_main_process:
         part = out.with_name(out.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
-        if hasattr(model, "merge_and_unload"):
-            figures = _write_merged(model, base, part, probes)
+        if adapted:
+            model.save_pretrained(part / "adapter", state_dict=trained)
+            figures = _write_merged(base, part, probes, pick_device())
         else:
-            model.save_pretrained(part)
-            figures = {"parity": _proven(part, model, probe_outputs(model, probes), probes)}
+            model.save_pretrained(part, state_dict=trained, max_shard_size=_SHARD)
+            figures = {"parity": _proven(part, next(model.parameters()).dtype, outputs, probes)}
         tokenizer.save_pretrained(part)
         write_atomic(part / "README.md", _card(base, {**made_from, **figures}, settings))
         if settings.serving_dtype:
@@ -87,31 +93,38 @@ def _card(base: str | Path, facts: Mapping[str, object], settings: TrainSettings
     return "\n".join(lines) + "\n"
 
 
+def _gathered(model: Any) -> dict[str, torch.Tensor]:
+    """The trained weights, whole and on the CPU; every process of a sharded model takes part."""
+    whole = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            gathered = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+            whole[name] = gathered.detach().cpu()
+    return whole
+
+
 def _write_merged(
-    model: Any, base: str | Path, part: Path, probes: Sequence[Sequence[int]]
+    base: str | Path, part: Path, probes: Sequence[Sequence[int]], device: torch.device
 ) -> dict[str, float]:
     from peft import PeftModel
 
-    model.save_pretrained(part / "adapter")
-    device = next(model.parameters()).device
     plain = load_model(base, torch.float32, device)
     before = {name: weight.to("cpu", copy=True) for name, weight in plain.named_parameters()}
     exact = PeftModel.from_pretrained(plain, str(part / "adapter"))
     outputs = probe_outputs(exact, probes)
     merged = exact.merge_and_unload()
-    merged.save_pretrained(part)
+    merged.save_pretrained(part, max_shard_size=_SHARD)
     return {
-        "parity": _proven(part, merged, outputs, probes),
+        "parity": _proven(part, torch.float32, outputs, probes),
         "surviving_bfloat16": surviving_share(before, dict(merged.named_parameters()), torch.bfloat16),
     }
 
 
 def _proven(
-    part: Path, model: Any, outputs: Sequence[torch.Tensor], probes: Sequence[Sequence[int]]
+    part: Path, dtype: torch.dtype, outputs: Sequence[torch.Tensor], probes: Sequence[Sequence[int]]
 ) -> float:
-    parameter = next(model.parameters())
     try:
-        return check_outputs(outputs, load_model(part, parameter.dtype, parameter.device), probes)
+        return check_outputs(outputs, load_model(part, dtype, pick_device()), probes)
     except ParityError as error:
         raise ParityError(
             f"{part}: the merged model is not the trained one: {error}; kept for a look"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -47,8 +47,17 @@ def plain_logprobs(model: Any, pack: Pack) -> torch.Tensor:
     return torch.stack(sums)
 
 
+class Scoring(NamedTuple):
+    """How a model's units are scored: by `score`, in packs of `token_budget`; `unsuited` says why not
+    packed, if so."""
+
+    score: Score
+    token_budget: int
+    unsuited: str = ""
+
+
 @torch.no_grad()
-def pick_score(model: Any, units: Sequence[Unit], token_budget: int) -> tuple[Score, str]:
+def pick_scoring(model: Any, units: Sequence[Unit], token_budget: int) -> Scoring:
     """Packed scoring if it gives this model's plain log-probabilities on a few of its own units, by the
     fastest attention that does; else plain scoring, and the sentence that says why.
 
@@ -59,7 +68,7 @@ def pick_score(model: Any, units: Sequence[Unit], token_budget: int) -> tuple[Sc
     window = getattr(model.config, "sliding_window", None) if "sliding_attention" in layers else None
     longest = max(len(target.ids) for unit in units for target in unit)
     if window and longest > window:
-        return plain_logprobs, f"sequences of {longest} tokens outgrow the model's sliding window of {window}"
+        return _plain(f"sequences of {longest} tokens outgrow the model's sliding window of {window}")
     few = sorted(units, key=lambda unit: unit[0].ids)[:4]
     pack = next(make_packs(enumerate(few), token_budget))
     parameter = next(model.parameters())
@@ -83,7 +92,11 @@ def pick_score(model: Any, units: Sequence[Unit], token_budget: int) -> tuple[Sc
         if not why:
             break
     model.train(training)
-    return (plain_logprobs if why else packed_logprobs), why
+    return _plain(why) if why else Scoring(packed_logprobs, token_budget)
+
+
+def _plain(unsuited: str) -> Scoring:
+    return Scoring(plain_logprobs, 1, unsuited)  # a unit a pack: one pair's activations at a time
 
 
 def _fastest(model: Any, device: torch.device) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from stepagent.config import TrainSettings
 from stepagent.errors import DataError
 from stepagent.optimize.merge import refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Target, Unit
-from stepagent.optimize.scoring import pick_score
 from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,
@@ -66,6 +65,7 @@ def sft(
     settings: TrainSettings,
     seed: int,
     progress: Progress,
+    warn: Callable[[str], None],
 ) -> dict[str, float]:
     """Train `model` on `rows` and write the merged result to `out`, which must not exist yet.
 
@@ -74,7 +74,7 @@ def sft(
     """
     tokenizer = load_tokenizer(model)
     targets = [encode(tokenizer, row) for row in rows]
-    return train_targets(model, targets, out, settings, seed, progress)
+    return train_targets(model, targets, out, settings, seed, progress, warn)
 
 
 def train_targets(
@@ -84,6 +84,7 @@ def train_targets(
     settings: TrainSettings,
     seed: int,
     progress: Progress,
+    warn: Callable[[str], None],
 ) -> dict[str, float]:
     """Maximum likelihood of the targets' scored tokens; see `sft`."""
     refuse_existing(out)
@@ -108,8 +109,7 @@ def train_targets(
         processes=process_count(),
     )
     arguments = training_arguments(settings, batches.steps, work_folder(out), seed, device)
-    score, _ = pick_score(loaded, units, settings.token_budget)
-    trainer = _SftTrainer(loaded, batches, arguments, score, progress)
+    trainer = _SftTrainer(loaded, batches, arguments, progress, warn)
     history = train(
         trainer, hash_data([settings.model_dump(), seed, hash_path(Path(model)), [t.ids for t in targets]])
     )

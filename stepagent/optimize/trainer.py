@@ -22,7 +22,7 @@ from stepagent.config import LoraSettings, TrainSettings
 from stepagent.errors import ModelError
 from stepagent.jsonl import write_atomic
 from stepagent.optimize.packing import Pack, Unit, make_packs
-from stepagent.optimize.scoring import Score
+from stepagent.optimize.scoring import Score, packed_logprobs, pick_scoring
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """(optimizer step, of how many, newest metrics)"""
@@ -57,8 +57,8 @@ class PackedBatches(Dataset[Share]):
         weigh: Callable[[Pack], int],
         processes: int = 1,
     ) -> None:
-        self._units = units
-        self._token_budget = settings.token_budget
+        self.units = units
+        self.token_budget = settings.token_budget
         self._weigh = weigh
         self._processes = processes
         by_group: dict[object, list[int]] = {}
@@ -82,10 +82,10 @@ class PackedBatches(Dataset[Share]):
         return len(self._batches) * self._processes
 
     def __getitem__(self, item: int) -> Share:
-        batch = sorted(self._batches[item // self._processes], key=lambda i: self._units[i][0].ids)
+        batch = sorted(self._batches[item // self._processes], key=lambda i: self.units[i][0].ids)
         cuts = [len(batch) * part // self._processes for part in range(self._processes + 1)]
         shares = [
-            list(make_packs(((i, self._units[i]) for i in batch[start:end]), self._token_budget))
+            list(make_packs(((i, self.units[i]) for i in batch[start:end]), self.token_budget))
             for start, end in pairwise(cuts)
         ]
         mine = shares[item % self._processes]
@@ -96,15 +96,15 @@ class PackedBatches(Dataset[Share]):
 
 
 class PackedTrainer(Trainer):  # type: ignore[misc]
-    """Subclasses say what a pack costs (`pack_loss`)."""
+    """Subclasses say what a pack costs (`pack_loss`) and what to do before the first step (`begin`)."""
 
     def __init__(
         self,
         model: Any,
         batches: PackedBatches,
         arguments: TrainingArguments,
-        score: Score,
         progress: Progress,
+        warn: Callable[[str], None],
     ) -> None:
         arguments._n_gpu = 1  # several GPUs mean several processes here; DataParallel would drop work
         super().__init__(
@@ -112,11 +112,20 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             args=arguments,
             train_dataset=batches,
             data_collator=lambda items: items[0],
-            callbacks=[_Report(progress)],
+            callbacks=[_Begin(self.begin), _Report(progress)],
         )
         self.remove_callback(PrinterCallback)
-        self.score = score
+        self.score: Score = packed_logprobs
+        self.warn = warn
         self._sums: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """With the model as it will be trained (sharded, perhaps): decide how it is scored."""
+        batches: PackedBatches = self.train_dataset
+        scoring = pick_scoring(self.model, batches.units, batches.token_budget)
+        self.score, batches.token_budget = scoring.score, scoring.token_budget
+        if scoring.unsuited:
+            self.warn(f"sequences are scored one by one, without packing: {scoring.unsuited}")
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
         """The sum of the losses in a pack and the sums of its metrics."""
@@ -156,6 +165,14 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the batch's own metrics to what the Trainer logs."""
         super().log({**logs, **self._sums} if "loss" in logs else logs, *args, **kwargs)
+
+
+class _Begin(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self._begin = begin
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._begin()
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]

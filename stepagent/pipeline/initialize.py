@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stepagent.config import Config, InitSettings
 from stepagent.optimize.sft import SftRow, sft
-from stepagent.pipeline.progress import bar, table
+from stepagent.pipeline.progress import bar, table, warn
 from stepagent.pipeline.rows import judge_prompt_name, load_eft, load_ift, solve_prompt
 from stepagent.prompting import load_judge_prompt
 
@@ -27,11 +27,13 @@ def sft_rows(config: Config, init: InitSettings) -> list[SftRow]:
 def initialize(config: Config, init: InitSettings, out: Path) -> None:
     """Train M_0 on the rows and write M_1 to `out`, which must not exist yet."""
     rows = sft_rows(config, init)
+    warnings: list[str] = []
     with bar("init: SFT of M_0", None) as progress:
 
         def show(step: int, steps: int, logs: dict[str, float]) -> None:
             progress.total(steps)
             progress.advance(step, f"loss {logs['loss']:.3f}")
 
-        report = sft(config.model, rows, out, init, config.seed, show)
+        report = sft(config.model, rows, out, init, config.seed, show, warnings.append)
     table("Initialisation: M_0 -> M_1", report)
+    warn(warnings)

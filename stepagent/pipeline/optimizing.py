@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stepagent.config import OptimizeSettings
 from stepagent.optimize.dpo import optimize
-from stepagent.pipeline.progress import bar, console, table
+from stepagent.pipeline.progress import bar, table, warn
 
 
 def optimize_stage(
@@ -21,6 +21,5 @@ def optimize_stage(
 
         report = optimize(model, data, out, settings, seed, show)
     table(f"Step-wise DPO, {label}", report.figures)
-    for warning in report.warnings:
-        console.print(f"warning: {warning}", style="yellow")
+    warn(report.warnings)
     return {**report.figures, "warnings": list(report.warnings)}

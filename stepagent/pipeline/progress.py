@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -68,3 +68,9 @@ def table(title: str, rows: Mapping[str, object]) -> None:
     for name, value in rows.items():
         shown.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     output.print(shown)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Say what a stage found worrying."""
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
