@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,25 @@ def data(random_model: Path, tmp_path: Path) -> Path:
     return tmp_path / "p.jsonl"
 
 
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen2DecoderLayer",
+}
+
+
 def run(
-    model: Path, data: Path, name: str, *extra: str, launcher: tuple[str, ...] = (), code: int = 0
+    model: Path,
+    data: Path,
+    name: str,
+    *extra: str,
+    launcher: tuple[str, ...] = (),
+    code: int = 0,
+    settings: Mapping[str, object] = SETTINGS,
+    **environment: str,
 ) -> list[float]:
     out, curve = data.parent / name, data.parent / f"{name}.json"
     command = [
@@ -47,9 +65,14 @@ def run(
         *launcher,
         str(SCRIPT),
         *map(str, (model, data, out, curve)),
-        json.dumps(SETTINGS),
+        json.dumps({**SETTINGS, **settings}),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        **environment,
+    }
     done = subprocess.run(
         [*command, *extra], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
@@ -59,10 +82,13 @@ def run(
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_curve_of_one(random_model: Path, data: Path) -> None:
-    one = run(random_model, data, "one")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    two = run(random_model, data, "two", launcher=launcher)
+@pytest.mark.parametrize("settings", [{}, {"lora": None}], ids=["LoRA", "full"])
+@pytest.mark.parametrize("sharding", [{}, FSDP2], ids=["DDP", "FSDP2"])
+def test_two_processes_give_the_curve_of_one(
+    random_model: Path, data: Path, sharding: dict[str, str], settings: dict[str, object]
+) -> None:
+    one = run(random_model, data, "one", settings=settings)
+    two = run(random_model, data, "two", settings=settings, launcher=TWO, **sharding)
     assert len(one) == 8
     assert two == pytest.approx(one, abs=1e-4)
     assert one[-1] < 0.8 * one[0]

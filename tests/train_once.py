@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,24 @@ from stepagent.config import OptimizeSettings
 from stepagent.optimize.dpo import optimize
 
 
+def let_accelerate_shard_on_a_cpu() -> None:
+    """accelerate keeps FSDP2 to accelerators; torch does not, and nothing else here depends on the device."""
+    import accelerate.state
+    from accelerate.utils import DistributedType
+
+    usual = accelerate.state.AcceleratorState.__init__
+
+    def init(self: object, *args: object, **kwargs: object) -> None:
+        usual(self, *args, **kwargs)
+        if plugin := kwargs.get("fsdp_plugin"):
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
+
+    accelerate.state.AcceleratorState.__init__ = init
+
+
 def main() -> None:
+    if os.environ.get("ACCELERATE_USE_FSDP"):
+        let_accelerate_shard_on_a_cpu()
     model, data, out, curve, settings = sys.argv[1:6]
     stop_at = int(sys.argv[6]) if len(sys.argv) > 6 else 0
     losses: list[float] = []

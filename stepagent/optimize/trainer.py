@@ -206,6 +206,7 @@ def training_arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
         gradient_checkpointing=settings.gradient_checkpointing,
         use_cpu=device.type == "cpu",
         seed=seed,
