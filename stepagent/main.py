@@ -76,7 +76,12 @@ def judge(
 @app.command()
 def optimize(
     config: ConfigPath,
-    data: Annotated[Path, typer.Option(help="preferences.jsonl of a search.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="preferences.jsonl, or TRL or Step-DPO rows: a JSONL file, dataset folder or hub id[:split]."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the merged model; must not exist yet.")],
     model: Model = None,
     overrides: Overrides = None,
@@ -84,8 +89,10 @@ def optimize(
     """Train a model on step preferences (step-wise DPO) and merge the adapter."""
     settings = load_config(config, overrides or ())
     from stepagent.pipeline.optimizing import optimize_stage
+    from stepagent.pipeline.rows import solve_prompt
 
-    optimize_stage(model or settings.model, data, out, settings.optimize, settings.seed, str(out))
+    solve = solve_prompt(settings.generator)
+    optimize_stage(model or settings.model, data, out, settings.optimize, settings.seed, str(out), solve)
 
 
 @app.command()

@@ -35,7 +35,8 @@ from stepagent.optimize.trainer import (
     training_arguments,
     work_folder,
 )
-from stepagent.runs import hash_data, hash_file, hash_path
+from stepagent.prompting import PromptTemplate
+from stepagent.runs import hash_data, hash_path
 
 
 class DpoTrainer(PackedTrainer):
@@ -109,13 +110,16 @@ class Optimized:
 
 def optimize(
     model: str | Path,
-    data: Path,
+    data: str | Path,
     out: Path,
     settings: OptimizeSettings,
     seed: int,
     progress: Progress,
+    solve: PromptTemplate | None = None,
 ) -> Optimized:
     """Train `model` (M_i) on preference pairs and write the merged M_{i+1} to `out`.
+
+    `data` is what `formats.read_preferences` takes; `solve` goes around a bare question.
 
     Raises DataError for an empty or unusable file, ModelError or ParityError for the model.
     """
@@ -125,8 +129,9 @@ def optimize(
     torch.manual_seed(seed)
     loaded = load_model(model, pick_dtype(settings.dtype, device), device)
     window = settings.max_context or context_window(loaded.config)
-    pairs = load_pairs(data, tokenizer, window, loaded.get_input_embeddings().num_embeddings)
+    pairs = load_pairs(data, tokenizer, window, loaded.get_input_embeddings().num_embeddings, solve)
     units = pairs.units
+    content = hash_data([[target.ids for target in unit] for unit in units])
     smoothing = (1 - torch.tensor(pairs.margins)).clamp(0, 0.5)
     if settings.lora:
         loaded = add_adapter(loaded, settings.lora)
@@ -154,14 +159,12 @@ def optimize(
         guards=guards,
         guard=guard,
     )
-    history = train(
-        trainer, hash_data([settings.model_dump(), seed, hash_file(data), hash_path(Path(model))])
-    )
+    history = train(trainer, hash_data([settings.model_dump(), seed, content, hash_path(Path(model))]))
     probes = [unit[0].ids for unit in units[:8]]
-    rounds = ", ".join(str(number) for number in sorted(pairs.rounds))
+    rounds = ", ".join(str(number) for number in sorted(pairs.rounds)) or "no search"
     made_from = {
         "method": "step-wise DPO (arXiv 2503.03746)",
-        "preference pairs": f"{len(units)} of round {rounds} (sha256 {hash_file(data)[:12]})",
+        "preference pairs": f"{len(units)} of round {rounds} (sha256 {content[:12]})",
     }
     proof = save_merged(trainer.accelerator, loaded, tokenizer, model, out, probes, settings, made_from)
     last = history[-max(1, len(history) // 4) :]
@@ -170,6 +173,8 @@ def optimize(
         for name in ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
     }
     counts = {"pairs": len(units), "steps": batches.steps, **proof}
+    if pairs.moved:
+        counts["boundaries moved to a token's edge"] = pairs.moved
     figures = {**counts, **means, **{f"aside: {why}": count for why, count in pairs.aside.items()}}
     return Optimized(figures, tuple(warnings))
 

@@ -91,7 +91,7 @@ class _Forest:
 
     def known(self, ids: Sequence[int]) -> list[int]:
         """The nodes of the longest prefix that is there already."""
-        near = ((_common(ids, others), nodes) for others, nodes in self._recent)
+        near = ((common_prefix(ids, others), nodes) for others, nodes in self._recent)
         depth, nodes = max(near, key=lambda found: found[0], default=(0, []))
         path = nodes[:depth]
         while len(path) < len(ids):
@@ -130,7 +130,7 @@ class _Forest:
         return place, size
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the longest common prefix: a few slice comparisons instead of a walk."""
     low, high = 0, min(len(a), len(b))
     while low < high:

@@ -1,4 +1,4 @@
-"""preferences.jsonl -> pairs of token sequences, with a count of every row set aside, and why."""
+"""Preference rows -> pairs of token sequences, with a count of every row set aside, and why."""
 
 from __future__ import annotations
 
@@ -9,67 +9,98 @@ from typing import Any
 
 from stepagent.checkpoints import tokenizer_sha256
 from stepagent.errors import DataError
-from stepagent.jsonl import read_numbered
-from stepagent.optimize.packing import Target, Unit
+from stepagent.formats import ForeignPair, read_preferences
+from stepagent.optimize.packing import Target, Unit, common_prefix
+from stepagent.prompting import PromptTemplate
+from stepagent.runs import hash_data
 from stepagent.types import StepPreference
+
+Ids = tuple[int, ...]
 
 
 @dataclass(slots=True)
 class Pairs:
     """Per usable row: its (chosen, rejected) targets, its problem, the judge's margin; `rounds` they are
-    of. `aside` counts the other rows under their reason."""
+    of. `aside` counts the other rows under their reason. `moved` counts the rows known only as text whose
+    last context token runs into the step: the step's tokens begin there."""
 
     units: list[Unit] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
     rounds: set[int] = field(default_factory=set)
     aside: Counter[str] = field(default_factory=Counter)
+    moved: int = 0
 
 
-def load_pairs(data: Path, tokenizer: Any, window: int, vocabulary: int) -> Pairs:
-    """Read a preferences file for a model with this context window and vocabulary size.
+def load_pairs(
+    data: str | Path, tokenizer: Any, window: int, vocabulary: int, solve: PromptTemplate | None = None
+) -> Pairs:
+    """Read preferences (any format of `formats`) for a model with this context window and vocabulary size.
 
     Ids are taken as they were sampled; text is tokenised only where a backend gave no ids. The
     end-of-turn token closes a step only if it ended the solution. Raises DataError for ids of another
-    tokenizer and for a file without a usable pair.
+    tokenizer and for data without a usable pair.
     """
-    rows = read_numbered(data, StepPreference)
-    if not rows:
-        raise DataError(f"{data}: no preference pairs; search more problems or sample hotter")
     sha256 = tokenizer_sha256(tokenizer)
     pairs = Pairs()
-    for line, row in rows:
-        has_ids = (row.prompt_ids, row.chosen_ids, row.rejected_ids) != (None, None, None)
-        if has_ids and row.tokenizer_sha256 != sha256:
-            raise DataError.at(data, line, "token ids of another tokenizer; search again with this model")
-        prompt = _ids(tokenizer, row.prompt, row.prompt_ids)
-        steps = [
-            _ids(tokenizer, row.chosen, row.chosen_ids, row.chosen_ends),
-            _ids(tokenizer, row.rejected, row.rejected_ids, row.rejected_ends),
-        ]
+    for where, row in read_preferences(data, solve):
+        prompt, steps, moved = _token_ids(where, row, tokenizer, sha256)
         if why := _unusable(prompt, steps, window, vocabulary):
             pairs.aside[why] += 1
             continue
         chosen, rejected = (Target((*prompt, *step), len(prompt)) for step in steps)
         pairs.units.append((chosen, rejected))
-        pairs.problems.append(row.problem_id)
-        pairs.margins.append(row.margin)
-        pairs.rounds.add(row.round)
+        pairs.moved += moved
+        if isinstance(row, StepPreference):
+            pairs.problems.append(row.problem_id)
+            pairs.margins.append(row.margin)
+            pairs.rounds.add(row.round)
+        else:
+            pairs.problems.append(hash_data([[turn.content for turn in row.turns] or row.prefix]))
+            pairs.margins.append(1.0)
+    if not pairs.units and not pairs.aside:
+        raise DataError(f"{data}: no preference pairs; search more problems or sample hotter")
     if not pairs.units:
-        why = ", ".join(f"{count} {reason}" for reason, count in pairs.aside.items())
-        raise DataError(f"{data}: no usable pair ({why})")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in pairs.aside.items())
+        raise DataError(f"{data}: no usable pair ({reasons})")
     return pairs
 
 
-def _ids(tokenizer: Any, text: str, ids: tuple[int, ...] | None, ends: bool = False) -> tuple[int, ...]:
-    if ids is not None:
-        return ids
-    return (*tokenizer(text, add_special_tokens=False)["input_ids"], *[tokenizer.eos_token_id] * ends)
+def _token_ids(
+    where: str, row: StepPreference | ForeignPair, tokenizer: Any, sha256: str
+) -> tuple[Ids, list[Ids], bool]:
+    """Ids of the context and of both steps, and whether the boundary had to be moved."""
+    if isinstance(row, StepPreference):
+        ids = (row.prompt_ids, row.chosen_ids, row.rejected_ids)
+        if ids != (None, None, None) and row.tokenizer_sha256 != sha256:
+            raise DataError(f"{where}: token ids of another tokenizer; search again with this model")
+        if row.prompt_ids is not None and row.chosen_ids is not None and row.rejected_ids is not None:
+            return row.prompt_ids, [row.chosen_ids, row.rejected_ids], False
+        context, bare = row.prompt, False
+        steps = [(row.chosen, row.chosen_ends), (row.rejected, row.rejected_ends)]
+    else:
+        turns = [{"role": turn.role, "content": turn.content} for turn in row.turns]
+        rendered = (
+            tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False) if turns else ""
+        )
+        context, bare = rendered + row.prefix, not turns
+        steps = [(row.chosen, row.ends), (row.rejected, row.ends)]
+
+    def tokens(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=bare)["input_ids"]
+        return ids[:-1] if bare and ids and ids[-1] == tokenizer.eos_token_id else ids
+
+    alone = tokens(context)
+    together = [tokens(context + text) for text, _ in steps]
+    start = min(common_prefix(alone, ids) for ids in together)
+    own = [
+        (*ids[start:], *[tokenizer.eos_token_id] * ends) if text else ()
+        for ids, (text, ends) in zip(together, steps, strict=True)
+    ]
+    return tuple(alone[:start]), own, start < len(alone)
 
 
-def _unusable(
-    prompt: tuple[int, ...], steps: list[tuple[int, ...]], window: int, vocabulary: int
-) -> str | None:
+def _unusable(prompt: Ids, steps: list[Ids], window: int, vocabulary: int) -> str | None:
     if not prompt:
         return "empty prompt"
     if not all(steps):

@@ -7,10 +7,17 @@ from pathlib import Path
 from stepagent.config import OptimizeSettings
 from stepagent.optimize.dpo import optimize
 from stepagent.pipeline.progress import bar, table, warn
+from stepagent.prompting import PromptTemplate
 
 
 def optimize_stage(
-    model: str, data: Path, out: Path, settings: OptimizeSettings, seed: int, label: str
+    model: str,
+    data: str | Path,
+    out: Path,
+    settings: OptimizeSettings,
+    seed: int,
+    label: str,
+    solve: PromptTemplate | None = None,
 ) -> dict[str, object]:
     """Step-wise DPO with a progress bar and a closing table. Returns the figures and what the guards said."""
     with bar(f"step-DPO, {label}", None) as progress:
@@ -19,7 +26,7 @@ def optimize_stage(
             progress.total(steps)
             progress.advance(step, f"margin {logs['margin']:.2f} accuracy {logs['accuracy']:.2f}")
 
-        report = optimize(model, data, out, settings, seed, show)
+        report = optimize(model, data, out, settings, seed, show, solve)
     table(f"Step-wise DPO, {label}", report.figures)
     warn(report.warnings)
     return {**report.figures, "warnings": list(report.warnings)}
