@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -54,14 +57,26 @@ def load_tokenizer(model: str | Path, chat: bool = True) -> Any:
     return tokenizer
 
 
-def load_model(model: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """A causal language model. Raises ModelError if the folder holds none."""
+def load_model(model: str | Path, dtype: torch.dtype, device: torch.device, **options: Any) -> Any:
+    """A causal language model; `options` go to Transformers. Raises ModelError if the folder holds none."""
     _check_folder(model)
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype)
+        loaded = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{model}: cannot load the model ({_first_line(error)})") from None
-    return loaded.to(device)
+    return loaded if options else loaded.to(device)  # what is quantised stands where it was loaded
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """A full disk or the like, while weights are written, becomes a ModelError."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder}: cannot be written ({_first_line(error)}); free some space and start again: what was "
+            "whole before is kept"
+        ) from None
 
 
 def context_window(config: Any) -> int:
@@ -93,6 +108,8 @@ def _check_folder(model: str | Path) -> None:
     looks_local = path.is_absolute() or str(model).startswith(".") or len(path.parts) > 2
     if looks_local and not path.is_dir():
         raise ModelError(f"{model}: no such model folder")
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise ModelError(f"{model}: an adapter, not a model; give the folder of the merged model")
     if path.is_dir() and not (path / "config.json").is_file():
         raise ModelError(f"{model}: not a model folder (config.json is missing)")
 

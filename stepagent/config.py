@@ -47,14 +47,14 @@ KINDS = {"backend": "transformers", "generator": "sample", "judge": "pairwise", 
 
 class LoraSettings(Settings):
     """Low-rank adapter: plain (arXiv 2106.09685), rank-stabilised (2312.03732) or weight-decomposed
-    (2402.09353)."""
+    (2402.09353). `quantize: 4bit` keeps the frozen weights in 4 bits (QLoRA, 2305.14314; CUDA only)."""
 
     variant: Literal["lora", "rslora", "dora"] = "lora"
-
     rank: Positive = 16
     alpha: Positive = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: str | tuple[str, ...] = "all-linear"
+    quantize: Literal["4bit"] | None = None
 
 
 class TrainSettings(Settings):

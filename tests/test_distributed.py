@@ -56,6 +56,7 @@ def run(
     *extra: str,
     launcher: tuple[str, ...] = (),
     code: int = 0,
+    said: str = "",
     settings: Mapping[str, object] = SETTINGS,
     **environment: str,
 ) -> list[float]:
@@ -77,6 +78,7 @@ def run(
         [*command, *extra], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
     assert (done.returncode == code) if code == 0 else (done.returncode != 0), done.stderr[-3000:]
+    assert said in done.stderr
     losses: list[float] = json.loads(curve.read_text())
     return losses
 
@@ -120,3 +122,13 @@ def test_checkpoints_of_other_work_are_not_continued(random_model: Path, data: P
     rows = data.read_text().splitlines(keepends=True)
     data.write_text("".join(rows[:10]))
     assert len(run(random_model, data, "cut")) == 4, "all steps of the new work"
+
+
+@pytest.mark.slow
+def test_a_full_disk_says_so_and_keeps_the_last_whole_checkpoint(random_model: Path, data: Path) -> None:
+    whole = run(random_model, data, "whole")
+    run(random_model, data, "cut", "0", "60000", code=9, said="cannot be written (")
+    work = data.parent / "cut.work"
+    assert {path.parent.name for path in work.glob("checkpoint-*/trainer_state.json")} == {"checkpoint-2"}
+    resumed = run(random_model, data, "cut")
+    assert resumed == pytest.approx(whole[2:], abs=1e-5)

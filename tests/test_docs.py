@@ -35,12 +35,26 @@ def test_every_command_of_the_readme_exists() -> None:
     assert known <= named
 
 
-def test_every_config_in_the_readme_loads(tmp_path: Path) -> None:
+def test_every_config_shown_loads(tmp_path: Path) -> None:
     from stepagent.config import load_config
 
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
-    for block in blocks:
+    for block in [*blocks, *((ROOT / f"docs/configs/{size}.yaml").read_text() for size in ("7b", "70b"))]:
         path = tmp_path / "c.yaml"
         path.write_text(block)
         load_config(path)
+
+
+def test_accelerate_takes_the_sharding_config() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    loaded = load_config_from_file(str(ROOT / "docs/configs/fsdp2.yaml"))
+    assert loaded.distributed_type == "FSDP"
+    assert loaded.fsdp_config["fsdp_version"] == 2
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -69,6 +69,8 @@ def test_a_run_reports_its_warnings_or_stops_as_asked(random_model: Path, tmp_pa
         {"lora": {"rank": 4, "variant": "rslora"}},
         {"lora": {"rank": 4, "variant": "dora"}},
         {"lora": None},
+        {"lora": {"rank": 4, "dropout": 0.1}},
+        {"gradient_checkpointing": True},
     ],
 )
 def test_every_variant_trains_and_merges(

@@ -13,14 +13,15 @@ from stepagent import DataError, Message, ModelError, ParityError, StepPreferenc
 from stepagent.checkpoints import load_model, load_tokenizer, tokenizer_sha256
 from stepagent.config import LoraSettings, OptimizeSettings, TrainSettings
 from stepagent.jsonl import write_rows
+from stepagent.optimize.adapters import add_adapter
 from stepagent.optimize.dpo import optimize, reference_logprobs
 from stepagent.optimize.loss import dpo_loss
-from stepagent.optimize.merge import save_merged, surviving_share
+from stepagent.optimize.merge import save_merged, surviving
 from stepagent.optimize.packing import Target, make_packs
 from stepagent.optimize.pairs import load_pairs
-from stepagent.optimize.scoring import packed_logprobs
+from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
 from stepagent.optimize.sft import SftRow, encode, sft
-from stepagent.optimize.trainer import PackedBatches, add_adapter
+from stepagent.optimize.trainer import PackedBatches
 
 CPU = torch.device("cpu")
 
@@ -138,11 +139,62 @@ def test_an_adapter_trained_in_bfloat16_is_merged_in_float32(random_model: Path,
     assert {p.dtype for p in load_model(tmp_path / "out", torch.float32, CPU).parameters()} == {torch.float32}
 
 
+def test_an_adapter_is_not_a_model_and_4_bits_need_a_gpu(random_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
+    settings = OptimizeSettings(epochs=1)
+    optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+    with pytest.raises(ModelError, match="adapter: an adapter, not a model; give the folder of the merged"):
+        optimize(tmp_path / "out" / "adapter", tmp_path / "p.jsonl", tmp_path / "b", settings, 0, quiet)
+    settings = OptimizeSettings(lora=LoraSettings(quantize="4bit"))
+    with pytest.raises(ModelError, match="4-bit training needs a CUDA device"):
+        optimize(random_model, tmp_path / "p.jsonl", tmp_path / "b", settings, 0, quiet)
+
+
+def test_several_losers_and_branches_share_one_pack(random_model: Path) -> None:
+    """Three losers against one best step, and a pair on each of two branches: nine rows, one prompt."""
+    model = load_model(random_model, torch.float32, CPU)
+    best = (2, 7, 8, 9)
+    units = [(Target(best, 2), Target((2, 7, loser, 9), 2)) for loser in (10, 11, 12)]
+    units += [
+        (Target((*trunk, 13, 5), len(trunk)), Target((*trunk, 14, 5), len(trunk)))
+        for trunk in (best, (2, 7, 10, 9))
+    ]
+    (pack,) = make_packs(enumerate(units), 100)
+    assert len(pack.input_ids) == 12
+    assert torch.allclose(packed_logprobs(model, pack), plain_logprobs(model, pack), atol=1e-5)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(
+    random_model: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(random_model)
+    write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
+    settings = OptimizeSettings(learning_rate=1e30, epochs=4, batch_size=4, save_steps=1, lora=None)
+    with pytest.raises(ModelError, match=r"the loss is nan at step \d; lower learning_rate"):
+        optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+    assert list(tmp_path.glob("out.work/checkpoint-*/trainer_state.json"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_metrics_reach_a_tracker_that_is_there(random_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
+    settings = OptimizeSettings(batch_size=4, report_to="tensorboard")
+    optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+    (events,) = (tmp_path / "out.tensorboard").glob("events.*")
+    for name in (b"train/margin", b"train/kl", b"train/chosen_reward", b"train/tokens_per_second"):
+        assert name in events.read_bytes()
+    unknown = settings.model_copy(update={"report_to": "wanbd"})
+    with pytest.raises(ModelError, match=r"report_to: 'wanbd' is not installed; here are: .*tensorboard"):
+        optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out2", unknown, 0, quiet)
+
+
 def test_how_much_of_an_update_survives_rounding() -> None:
     """bfloat16 steps near 1 are 2^-7 wide: an update of 2^-7 survives whole, one of 2^-10 not at all."""
-    old = {"w": torch.ones(4)}
-    assert surviving_share(old, {"w": old["w"] + 2**-7}, torch.bfloat16) == 1
-    assert surviving_share(old, {"w": old["w"] + 2**-10}, torch.bfloat16) == 0
+    old = torch.ones(4)
+    assert surviving(old, old + 2**-7, torch.bfloat16) == (4 * 2**-14, 4 * 2**-14)
+    assert surviving(old, old + 2**-10, torch.bfloat16) == (0, 4 * 2**-20)
 
 
 def test_the_loss_is_a_mean_over_pairs_whatever_the_packing(random_model: Path, tmp_path: Path) -> None:

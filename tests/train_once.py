@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def main() -> None:
         let_accelerate_shard_on_a_cpu()
     model, data, out, curve, settings = sys.argv[1:6]
     stop_at = int(sys.argv[6]) if len(sys.argv) > 6 else 0
+    largest_file = int(sys.argv[7]) if len(sys.argv) > 7 else 0
     losses: list[float] = []
 
     def note(step: int, steps: int, logs: dict[str, float]) -> None:
@@ -38,6 +40,8 @@ def main() -> None:
         Path(curve).write_text(json.dumps(losses))
         if step == stop_at:
             sys.exit(9)
+        if step == 3 and largest_file:  # a full disk from here on
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     optimize(model, Path(data), Path(out), OptimizeSettings(**json.loads(settings)), 0, note)
 

@@ -12,13 +12,12 @@ import torch
 
 from stepagent.checkpoints import (
     context_window,
-    load_model,
     load_tokenizer,
     pick_device,
-    pick_dtype,
 )
 from stepagent.config import OptimizeSettings
 from stepagent.errors import ModelError
+from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import refuse_existing, save_merged
@@ -29,7 +28,6 @@ from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,
     Progress,
-    add_adapter,
     process_count,
     train,
     training_arguments,
@@ -127,14 +125,12 @@ def optimize(
     device = pick_device()
     tokenizer = load_tokenizer(model)
     torch.manual_seed(seed)
-    loaded = load_model(model, pick_dtype(settings.dtype, device), device)
+    loaded = load_trainable(model, settings, device)
     window = settings.max_context or context_window(loaded.config)
     pairs = load_pairs(data, tokenizer, window, loaded.get_input_embeddings().num_embeddings, solve)
     units = pairs.units
     content = hash_data([[target.ids for target in unit] for unit in units])
     smoothing = (1 - torch.tensor(pairs.margins)).clamp(0, 0.5)
-    if settings.lora:
-        loaded = add_adapter(loaded, settings.lora)
     batches = PackedBatches(
         units, pairs.problems, settings, seed, weigh=lambda pack: len(pack.units), processes=process_count()
     )

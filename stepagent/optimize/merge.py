@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from stepagent.checkpoints import load_model, pick_device
+from stepagent.checkpoints import load_model, pick_device, writing
 from stepagent.config import TrainSettings
 from stepagent.errors import ModelError, ParityError
 from stepagent.jsonl import write_atomic
@@ -18,6 +18,7 @@ from stepagent.optimize.parity import check_outputs, probe_outputs
 from stepagent.optimize.trainer import work_folder
 
 _SHARD = "5GB"
+_CPU = torch.device("cpu")
 
 
 def refuse_existing(out: Path) -> None:
@@ -56,16 +57,19 @@ def save_merged(
         part = out.with_name(out.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         if adapted:
-            model.save_pretrained(part / "adapter", state_dict=trained)
-            figures = _write_merged(base, part, probes, pick_device())
+            with writing(part):
+                model.save_pretrained(part / "adapter", state_dict=trained)
+            figures = _write_merged(base, part, probes)
         else:
-            model.save_pretrained(part, state_dict=trained, max_shard_size=_SHARD)
+            with writing(part):
+                model.save_pretrained(part, state_dict=trained, max_shard_size=_SHARD)
             figures = {"parity": _proven(part, next(model.parameters()).dtype, outputs, probes)}
         tokenizer.save_pretrained(part)
         write_atomic(part / "README.md", _card(base, {**made_from, **figures}, settings))
         if settings.serving_dtype:
-            rounded = load_model(part, getattr(torch, settings.serving_dtype), torch.device("cpu"))
-            rounded.save_pretrained(part / "serving")
+            rounded = load_model(part, getattr(torch, settings.serving_dtype), _CPU)
+            with writing(part):
+                rounded.save_pretrained(part / "serving", max_shard_size=_SHARD)
             tokenizer.save_pretrained(part / "serving")
         if out.is_dir():
             out.rmdir()
@@ -103,45 +107,59 @@ def _gathered(model: Any) -> dict[str, torch.Tensor]:
     return whole
 
 
-def _write_merged(
-    base: str | Path, part: Path, probes: Sequence[Sequence[int]], device: torch.device
-) -> dict[str, float]:
+def _write_merged(base: str | Path, part: Path, probes: Sequence[Sequence[int]]) -> dict[str, float]:
     from peft import PeftModel
 
-    plain = load_model(base, torch.float32, device)
-    before = {name: weight.to("cpu", copy=True) for name, weight in plain.named_parameters()}
-    exact = PeftModel.from_pretrained(plain, str(part / "adapter"))
+    exact = PeftModel.from_pretrained(_placed(load_model(base, torch.float32, _CPU)), str(part / "adapter"))
     outputs = probe_outputs(exact, probes)
-    merged = exact.merge_and_unload()
-    merged.save_pretrained(part, max_shard_size=_SHARD)
-    return {
-        "parity": _proven(part, torch.float32, outputs, probes),
-        "surviving_bfloat16": surviving_share(before, dict(merged.named_parameters()), torch.bfloat16),
-    }
+    surviving = _merge_layers(exact)
+    with writing(part):
+        exact.unload().save_pretrained(part, max_shard_size=_SHARD)
+    del exact  # one float32 copy at a time: a large model's is most of a machine's memory
+    return {"parity": _proven(part, torch.float32, outputs, probes), "surviving_bfloat16": surviving}
+
+
+@torch.no_grad()
+def _merge_layers(model: Any) -> float:
+    """Merge every adapted layer of a PeftModel. Returns the share of the update that survives bfloat16: the
+    rounded update's projection on the exact one, over the exact one's squared length. 1 is all; 0 is none;
+    nan, no update."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    projected = total = 0.0
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            weight: Any = layer.get_base_layer().weight
+            old = weight.clone()
+            layer.merge()
+            part, whole = surviving(old, weight, torch.bfloat16)
+            projected, total = projected + part, total + whole
+    return projected / total if total else float("nan")
+
+
+def surviving(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> tuple[float, float]:
+    """Of the update old -> new, what is left of it in its own direction once both are rounded to `dtype`, and
+    all of it: (rounded update . update, |update|^2)."""
+    update = (new - old).double()
+    rounded = new.to(dtype).double() - old.to(dtype).double()
+    return (update * rounded).sum().item(), update.square().sum().item()
+
+
+def _placed(model: Any) -> Any:
+    """On the GPU if it fits there beside what is there already."""
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info(pick_device())
+        if sum(p.numel() * p.element_size() for p in model.parameters()) * 1.2 < free:
+            return model.to(pick_device())
+    return model
 
 
 def _proven(
     part: Path, dtype: torch.dtype, outputs: Sequence[torch.Tensor], probes: Sequence[Sequence[int]]
 ) -> float:
     try:
-        return check_outputs(outputs, load_model(part, dtype, pick_device()), probes)
+        return check_outputs(outputs, _placed(load_model(part, dtype, _CPU)), probes)
     except ParityError as error:
         raise ParityError(
             f"{part}: the merged model is not the trained one: {error}; kept for a look"
         ) from None
-
-
-@torch.no_grad()
-def surviving_share(
-    before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], dtype: torch.dtype
-) -> float:
-    """How much of an update is left once the weights are rounded to `dtype`: the rounded update's
-    projection on the exact one, over the exact one's squared length. 1 is all; 0 is none; nan, no update."""
-    projected = total = 0.0
-    for name, old in before.items():
-        new = after[name].to(old)
-        update = (new - old).double()
-        rounded = (new.to(dtype).double() - old.to(dtype).double()).double()
-        projected += (update * rounded).sum().item()
-        total += update.square().sum().item()
-    return projected / total if total else float("nan")

@@ -11,20 +11,18 @@ import torch
 
 from stepagent.checkpoints import (
     context_window,
-    load_model,
     load_tokenizer,
     pick_device,
-    pick_dtype,
 )
 from stepagent.config import TrainSettings
 from stepagent.errors import DataError
+from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.merge import refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Target, Unit
 from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,
     Progress,
-    add_adapter,
     process_count,
     train,
     training_arguments,
@@ -93,13 +91,11 @@ def train_targets(
     device = pick_device()
     tokenizer = load_tokenizer(model)
     torch.manual_seed(seed)
-    loaded = load_model(model, pick_dtype(settings.dtype, device), device)
+    loaded = load_trainable(model, settings, device)
     limit = settings.max_context or context_window(loaded.config)
     units: list[Unit] = [(target,) for target in targets if len(target.ids) <= limit]
     if not units:
         raise DataError(f"every training row is longer than {limit} tokens; shorten the solutions")
-    if settings.lora:
-        loaded = add_adapter(loaded, settings.lora)
     batches = PackedBatches(
         units,
         range(len(units)),

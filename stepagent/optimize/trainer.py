@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
-from stepagent.config import LoraSettings, TrainSettings
+from stepagent.checkpoints import writing
+from stepagent.config import TrainSettings
 from stepagent.errors import ModelError
 from stepagent.jsonl import write_atomic
 from stepagent.optimize.packing import Pack, Unit, make_packs
@@ -166,6 +168,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         """Add the batch's own metrics to what the Trainer logs."""
         super().log({**logs, **self._sums} if "loss" in logs else logs, *args, **kwargs)
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with writing(Path(self.args.output_dir)):
+            super()._save_checkpoint(*args, **kwargs)
+
 
 class _Begin(TrainerCallback):  # type: ignore[misc]
     def __init__(self, begin: Callable[[], None]) -> None:
@@ -187,7 +193,15 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 def training_arguments(
     settings: TrainSettings, steps: int, folder: Path, seed: int, device: torch.device
 ) -> TrainingArguments:
-    """What the Trainer needs to know; checkpoints go to `folder`."""
+    """What the Trainer needs to know; checkpoints go to `folder`. Raises ModelError for a tracker that is not
+    installed."""
+    trackers = get_available_reporting_integrations()
+    if settings.report_to not in ("none", *trackers):
+        raise ModelError(
+            f"report_to: '{settings.report_to}' is not installed; here are: {', '.join(['none', *trackers])}"
+        )
+    if settings.report_to == "tensorboard":  # `folder` goes away when the run is done
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder.with_suffix(".tensorboard"))
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
@@ -227,13 +241,7 @@ def train(trainer: PackedTrainer, fingerprint: str) -> list[dict[str, float]]:
         shutil.rmtree(folder, ignore_errors=True)
         write_atomic(mark, fingerprint)
     trainer.accelerator.wait_for_everyone()
-    try:
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    except OSError as error:
-        raise ModelError(
-            f"{folder}: cannot write a checkpoint ({error.strerror or error}); free some space and start "
-            "again: the last whole checkpoint is kept"
-        ) from None
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -256,28 +264,3 @@ def last_checkpoint(folder: Path) -> str | None:
         except (ValueError, KeyError):
             continue
     return max(whole)[1] if whole else None
-
-
-def add_adapter(model: Any, lora: LoraSettings) -> Any:
-    """Wrap `model` in a fresh LoRA adapter; switched off, it is the reference model.
-
-    Raises ModelError if the targets are not modules of the model.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    try:
-        return get_peft_model(
-            model,
-            LoraConfig(
-                task_type="CAUSAL_LM",
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=targets,
-                use_rslora=lora.variant == "rslora",
-                use_dora=lora.variant == "dora",
-            ),
-        )
-    except ValueError as error:
-        raise ModelError(f"lora.targets: {str(error).splitlines()[0]}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class Components:
 
 def make_components(config: Config, model: str) -> Components:
     """Everything a search needs, on `model`. Raises ConfigError or ModelError."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("only init and optimize run in several processes; start this command alone")
     backend: Backend = _bind("backend", config.backend, {"model": model})()
     given: dict[str, object] = {"backend": backend, "model": model}
     generator = _bind("generator", config.generator, given)()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -17,9 +18,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-console = Console(stderr=True)
+_follows = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
+console = Console(stderr=True, quiet=_follows)
 """Where progress goes; results go to `output`."""
-output = Console()
+output = Console(quiet=_follows)
 
 
 class Bar:
