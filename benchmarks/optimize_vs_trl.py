@@ -60,7 +60,7 @@ def make_model(options: argparse.Namespace) -> Any:
             hidden_size=options.hidden,
             intermediate_size=3 * options.hidden,
             num_hidden_layers=options.layers,
-            num_attention_heads=4,
+            num_attention_heads=max(4, options.hidden // 64),
             num_key_value_heads=2,
             max_position_embeddings=8192,
             pad_token_id=0,

@@ -23,6 +23,7 @@ from stepagent.checkpoints import writing
 from stepagent.config import TrainSettings
 from stepagent.errors import ModelError
 from stepagent.jsonl import write_atomic
+from stepagent.optimize.memory import keep_freed_memory
 from stepagent.optimize.packing import Pack, Unit, make_packs
 from stepagent.optimize.scoring import Score, packed_logprobs, pick_scoring
 
@@ -108,6 +109,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         progress: Progress,
         warn: Callable[[str], None],
     ) -> None:
+        if arguments.use_cpu:
+            keep_freed_memory()
         arguments._n_gpu = 1  # several GPUs mean several processes here; DataParallel would drop work
         super().__init__(
             model=model,
