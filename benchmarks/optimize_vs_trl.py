@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--step-tokens", type=int, default=40)
     parser.add_argument("--prompt-tokens", type=int, default=100)
-    parser.add_argument("--trees", type=int, default=8)
+    parser.add_argument("--trees", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=1000)

@@ -2,9 +2,9 @@
 
     python benchmarks/trie_length.py --hidden 896 --layers 4 --json trie_length.json
 
-A trie is one search tree: a question, then levels of a best and a worst step. A longer trie has more levels, so
-its tokens see more ancestors: that part of the cost grows with length and is the smaller, the wider the
-model (the default width is the smallest Qwen2.5's). Lengths are interleaved; figures are medians, in
+A trie is one search tree: a question, then levels of a best and a worst step. A longer trie has more levels,
+so its tokens see more ancestors: that part of the cost grows with length and is the smaller, the wider
+the model (the default width is the smallest Qwen2.5's). Lengths are interleaved; figures are medians, in
 microseconds per token, and the ratio of the longest to 1k.
 """
 
@@ -41,7 +41,7 @@ def make_pack(options: argparse.Namespace, length: int) -> Pack:
 def seconds(model: Any, pack: Pack) -> float:
     """One forward and backward pass."""
     start = time.perf_counter()
-    packed_logprobs(model, pack).sum().backward()
+    torch.autograd.backward(packed_logprobs(model, pack).sum())
     spent = time.perf_counter() - start
     model.zero_grad()
     return spent
