@@ -100,13 +100,13 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
             assert self.score is packed_logprobs
             if not packed:
                 self.score, self.train_dataset.token_budget = plain_logprobs, 1
-            yield_memory()
             start = time.perf_counter()
             super().score_reference()
             spent += time.perf_counter() - start
 
     batches = PackedBatches(units, groups, settings, options.seed, weigh=lambda pack: len(pack.units))
     with tempfile.TemporaryDirectory() as folder:
+        yield_memory()
         trainer = Timed(
             add_adapter(make_model(options), lora),
             batches,

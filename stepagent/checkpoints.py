@@ -73,18 +73,26 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise  # not what torch.save says of a full disk
         raise ModelError(
             f"{folder}: cannot be written ({_first_line(error)}); free some space and start again: what was "
             "whole before is kept"
         ) from None
 
 
+def position_limit(config: Any) -> int:
+    """How many tokens the model has positions for."""
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+
+
 def context_window(config: Any) -> int:
-    """How many tokens the model may see; a sliding window counts, since our masks do not slide."""
-    limits = [getattr(config, "max_position_embeddings", None) or 1 << 20]
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        limits.append(config.sliding_window)
-    return int(min(limits))
+    """How many tokens the model may see at once; a sliding window counts, since our masks do not slide."""
+    limit = position_limit(config)
+    layers = getattr(config, "layer_types", None) or ("sliding_attention",)
+    if "sliding_attention" in layers and getattr(config, "sliding_window", None):
+        limit = min(limit, int(config.sliding_window))
+    return limit
 
 
 def attention_mask(model: Any, allowed: torch.Tensor) -> torch.Tensor:

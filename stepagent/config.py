@@ -110,6 +110,12 @@ class OptimizeSettings(TrainSettings):
     length_normalized: bool = False
     guards: GuardSettings = GuardSettings()
 
+    @model_validator(mode="after")
+    def _ipo_takes_no_smoothing(self) -> OptimizeSettings:
+        if self.loss == "ipo" and self.margin_smoothing:
+            raise ValueError("loss: ipo takes no margin_smoothing; set one of them")
+        return self
+
 
 class EvaluateSettings(Settings):
     """Held-out data. `search_problems` bounds the judged search, the dearest of the measurements.

@@ -5,6 +5,7 @@ StepagentError
 ├── DataError      a data file has a row that cannot be used; names file and line
 ├── ModelError     a model folder or a checkpoint cannot be used
 ├── BackendError   a request failed for good; becomes a record in the tree, not a crash
+│   └── TransientError  it may succeed if it is made again
 └── ParityError    two models that must agree do not
 
 The message is one sentence: what is wrong, where, and how to mend it. `stepagent` prints it and exits with 2.
@@ -38,6 +39,14 @@ class ModelError(StepagentError, ValueError):
 
 class BackendError(StepagentError, RuntimeError):
     """A request failed for good."""
+
+
+class TransientError(BackendError):
+    """A request that may succeed if it is made again, after `retry_after` seconds if the server said so."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ParityError(StepagentError, RuntimeError):

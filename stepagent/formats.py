@@ -89,8 +89,8 @@ def _preference(
     if isinstance(chosen, list) and isinstance(rejected, list):
         return _conversation(where, prompt, chosen, rejected)
     if isinstance(chosen, str) and isinstance(rejected, str) and isinstance(prompt, str | None):
-        context = _common_text(chosen, rejected) if prompt is None else prompt
-        cut = len(context) if prompt is None else 0
+        context = _common_text(chosen, rejected) if prompt is None and chosen != rejected else prompt or ""
+        cut = len(context) if prompt is None else 0  # equal texts stay whole: the pair is set aside as such
         return ForeignPair((), context, chosen[cut:], rejected[cut:], True)
     found = ", ".join(row) or "nothing"
     raise DataError(f"{where}: not a preference row of {FORMATS}; it holds {found}")
@@ -99,9 +99,9 @@ def _preference(
 def _conversation(where: str, prompt: Any, chosen: list[Any], rejected: list[Any]) -> ForeignPair:
     before = prompt if isinstance(prompt, list) else []
     if prompt is None:
-        while len(before) < min(len(chosen), len(rejected)) and chosen[len(before)] == rejected[len(before)]:
-            before = chosen[: len(before) + 1]
-        chosen, rejected = chosen[len(before) :], rejected[len(before) :]
+        most = max(0, min(len(chosen), len(rejected)) - 1)
+        shared = next((i for i in range(most) if chosen[i] != rejected[i]), most)
+        before, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
     elif not isinstance(prompt, list):
         raise DataError(f"{where}: 'prompt' must be a list of turns, as 'chosen' is")
     try:
@@ -109,6 +109,8 @@ def _conversation(where: str, prompt: Any, chosen: list[Any], rejected: list[Any
         replies = [(turn["role"], turn["content"]) for turn in (*chosen, *rejected)]
     except (TypeError, KeyError):
         raise DataError(f"{where}: a turn needs 'role' and 'content'") from None
+    if not all(isinstance(content, str) for _, content in replies):
+        raise DataError(f"{where}: a reply's 'content' must be text")
     if len(chosen) != 1 or len(rejected) != 1 or any(role != "assistant" for role, _ in replies):
         raise DataError(f"{where}: 'chosen' and 'rejected' must differ in one assistant turn")
     return ForeignPair(turns, "", str(replies[0][1]), str(replies[1][1]), True)

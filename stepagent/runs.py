@@ -96,7 +96,7 @@ class RunFolder:
             return False
         if not same:
             for path in outputs.values():
-                _move_aside(path)
+                move_aside(path)
             self._write(name, want)
         work()
         entry = {
@@ -117,7 +117,8 @@ class RunFolder:
         write_atomic(self._manifest, json.dumps(manifest, indent=2) + "\n")
 
 
-def _move_aside(path: Path) -> None:
+def move_aside(path: Path) -> None:
+    """Rename what is there to NAME.stale; an older one of that name goes."""
     if path.exists():
         stale = path.with_name(path.name + ".stale")
         if stale.is_dir():

@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 from test_packing import random_units
 
+from stepagent.optimize import scoring
 from stepagent.optimize.attention import TRIE
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.packing import Unit, make_packs
@@ -120,6 +121,23 @@ def test_a_model_with_attention_dropout_takes_the_dense_mask() -> None:
     model.config.attention_dropout = 0.1
     assert pick_scoring(model, random_units(5, 6), 512) == (packed_logprobs, 512, "")
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_without_flex_attention_a_model_takes_the_dense_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "_fastest", lambda *_: "flex_attention")
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in SIZES.items() if name != "head_dim"}
+    stable = hf.StableLmForCausalLM(hf.StableLmConfig(**sizes)).eval()
+    assert pick_scoring(stable, random_units(5, 6), 512) == (packed_logprobs, 512, "")
+    assert stable.config._attn_implementation == "sdpa"
+
+
+def test_a_window_without_layer_types_is_seen() -> None:
+    torch.manual_seed(0)
+    mistral = hf.MistralForCausalLM(hf.MistralConfig(**SIZES, sliding_window=16)).eval()
+    score, _, why = pick_scoring(mistral, random_units(6, 6), 512)
+    assert score is plain_logprobs
+    assert "sliding window of 16" in why
 
 
 def test_unsuited_models_are_recognised_and_scored_one_by_one() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 
 from stepagent import DataError, Message, ModelError, ParityError, StepPreference
 from stepagent.checkpoints import load_model, load_tokenizer, tokenizer_sha256
@@ -19,6 +20,7 @@ from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import save_merged, surviving
 from stepagent.optimize.packing import Target, make_packs
 from stepagent.optimize.pairs import load_pairs
+from stepagent.optimize.parity import check_outputs, probe_outputs
 from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
 from stepagent.optimize.sft import SftRow, encode, sft
 from stepagent.optimize.trainer import PackedBatches
@@ -171,10 +173,18 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint
     tokenizer = load_tokenizer(random_model)
     write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
     settings = OptimizeSettings(learning_rate=1e30, epochs=4, batch_size=4, save_steps=1, lora=None)
-    with pytest.raises(ModelError, match=r"the loss is nan at step \d; lower learning_rate"):
+    with pytest.raises(ModelError, match=r"(loss is nan|not a number) at step \d; lower learning_rate"):
         optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
-    assert list(tmp_path.glob("out.work/checkpoint-*/trainer_state.json"))
+    for kept in tmp_path.glob("out.work/checkpoint-*/model.safetensors"):
+        assert all(weight.isfinite().all() for weight in load_file(kept).values())
     assert not (tmp_path / "out").exists()
+
+
+def test_outputs_that_are_not_numbers_prove_nothing(random_model: Path) -> None:
+    model = load_model(random_model, torch.float32, CPU)
+    torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+    with pytest.raises(ParityError, match="not numbers"):
+        check_outputs(probe_outputs(model, [(2, 7, 8)]), model, [(2, 7, 8)])
 
 
 def test_metrics_reach_a_tracker_that_is_there(random_model: Path, tmp_path: Path) -> None:
@@ -306,7 +316,7 @@ def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path,
     model = load_model(random_model, torch.float32, CPU)
     model.__class__ = Forgetful
     tokenizer, out = load_tokenizer(random_model), tmp_path / "out"
-    with pytest.raises(ParityError, match="the merged model is not the trained one"):
+    with pytest.raises(ParityError, match="the written model is not the trained one"):
         save_merged(
             Accelerator(cpu=True), model, tokenizer, random_model, out, [(2, 7, 8)], TrainSettings(), {}
         )

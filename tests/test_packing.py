@@ -112,3 +112,11 @@ def test_one_trie_beyond_the_budget_is_split_and_its_prefix_repeated() -> None:
     packs = list(make_packs(enumerate(units), 40))
     assert [i for pack in packs for i in pack.units] == list(range(9))
     assert all(len(pack.input_ids) <= 40 and pack.input_ids[:20].tolist() == list(prefix) for pack in packs)
+
+
+def test_a_padded_pack_scores_the_same(random_model: Path) -> None:
+    model = load_model(random_model, torch.float32, CPU)
+    (pack,) = make_packs(enumerate(random_units(2, 6)), 1000)
+    padded = pack.padded(128)
+    assert len(padded.input_ids) == len(padded.end) == 128
+    assert torch.allclose(packed_logprobs(model, padded), packed_logprobs(model, pack), atol=1e-5)

@@ -2,5 +2,6 @@
 
 BUILTIN = {
     "transformers": "stepagent.backends.transformers:TransformersBackend",
+    "openai": "stepagent.backends.openai:openai_backend",
     "scripted": "stepagent.backends.scripted:ScriptedBackend",
 }

@@ -20,12 +20,20 @@ def load_trainable(model: str | Path, settings: TrainSettings, device: torch.dev
     Raises ModelError for a model that cannot be loaded, unknown targets, or 4 bits without CUDA.
     """
     dtype = pick_dtype(settings.dtype, device)
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+    if settings.lora and settings.lora.quantize and process_shards():
+        raise ModelError("lora.quantize: 4-bit weights are not sharded; start without FSDP")
+    if process_shards():
         device = torch.device("cpu")
     if settings.lora and settings.lora.quantize:
         return add_adapter(_load_4bit(model, dtype, device), settings.lora)
-    loaded = load_model(model, dtype, device)
-    return add_adapter(loaded, settings.lora) if settings.lora else loaded
+    if not settings.lora:  # an optimizer's small steps would be lost in half precision
+        return load_model(model, torch.float32, device)
+    return add_adapter(load_model(model, dtype, device), settings.lora)
+
+
+def process_shards() -> bool:
+    """Whether accelerate was told to shard (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def _load_4bit(model: str | Path, dtype: torch.dtype, device: torch.device) -> Any:

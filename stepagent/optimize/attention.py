@@ -61,6 +61,12 @@ def mask_arguments(model: Any, pack: Any, device: torch.device) -> dict[str, Any
     return {"attention_mask": attention_mask(bare, pack.mask[None, None].to(device))}
 
 
+def padding(model: Any) -> int:
+    """The multiple of tokens that a pack is filled up to: a compiled kernel is made anew for each length."""
+    bare = getattr(model, "module", model)
+    return 128 if bare.config._attn_implementation == "flex_attention" else 1
+
+
 def _block_mask(end: torch.Tensor) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 
 from stepagent.checkpoints import (
-    context_window,
     load_tokenizer,
     pick_device,
+    position_limit,
+    writing,
 )
 from stepagent.config import OptimizeSettings
 from stepagent.errors import ModelError
@@ -32,6 +34,7 @@ from stepagent.optimize.trainer import (
     train,
     training_arguments,
     work_folder,
+    work_identity,
 )
 from stepagent.prompting import PromptTemplate
 from stepagent.runs import hash_data, hash_path
@@ -62,16 +65,21 @@ class DpoTrainer(PackedTrainer):
     def score_reference(self) -> None:
         """Once; on resuming it is read back, since a fully trained model is no longer its own reference."""
         kept = Path(self.args.output_dir) / "reference.pt"
-        if kept.is_file():
-            self._reference = torch.load(kept, weights_only=True)
+        main = self.accelerator.is_main_process
+        found = [torch.load(kept, weights_only=True) if main and kept.is_file() else None]
+        if (reference := broadcast_object_list(found)[0]) is not None:
+            self._reference = reference
             return
         batches: PackedBatches = self.train_dataset
         self._reference = reference_logprobs(
             self.model, batches.units, batches.token_budget, self.score, self.accelerator
         )
-        if self.accelerator.is_main_process:
+        if main:
+            part = kept.with_suffix(".part")
             kept.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(self._reference, kept)
+            with writing(kept.parent):
+                torch.save(self._reference, part)
+            part.replace(kept)
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
         settings = self._settings
@@ -87,7 +95,8 @@ class DpoTrainer(PackedTrainer):
             chosen, rejected, ref_chosen, ref_rejected, settings.beta, settings.loss, smoothing
         )
         losses = losses - settings.nll_alpha * policy[:, 0] / lengths[:, 0]
-        metrics["chosen_reference"] = ref_chosen
+        metrics["chosen_logp"], metrics["rejected_logp"] = policy.detach().unbind(1)
+        metrics["chosen_reference"] = reference[:, 0]
         return losses.sum(), {name: value.sum().item() for name, value in metrics.items()}
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -126,10 +135,11 @@ def optimize(
     tokenizer = load_tokenizer(model)
     torch.manual_seed(seed)
     loaded = load_trainable(model, settings, device)
-    window = settings.max_context or context_window(loaded.config)
+    window = settings.max_context or position_limit(loaded.config)
     pairs = load_pairs(data, tokenizer, window, loaded.get_input_embeddings().num_embeddings, solve)
     units = pairs.units
-    content = hash_data([[target.ids for target in unit] for unit in units])
+    rows = zip(units, pairs.problems, pairs.margins, strict=True)
+    content = hash_data([[[(t.ids, t.start) for t in unit], name, margin] for unit, name, margin in rows])
     smoothing = (1 - torch.tensor(pairs.margins)).clamp(0, 0.5)
     batches = PackedBatches(
         units, pairs.problems, settings, seed, weigh=lambda pack: len(pack.units), processes=process_count()
@@ -155,7 +165,7 @@ def optimize(
         guards=guards,
         guard=guard,
     )
-    history = train(trainer, hash_data([settings.model_dump(), seed, content, hash_path(Path(model))]))
+    history = train(trainer, hash_data([work_identity(settings), seed, content, hash_path(Path(model))]))
     probes = [unit[0].ids for unit in units[:8]]
     rounds = ", ".join(str(number) for number in sorted(pairs.rounds)) or "no search"
     made_from = {

@@ -14,7 +14,7 @@ from stepagent.checkpoints import load_model, pick_device, writing
 from stepagent.config import TrainSettings
 from stepagent.errors import ModelError, ParityError
 from stepagent.jsonl import write_atomic
-from stepagent.optimize.parity import check_outputs, probe_outputs
+from stepagent.optimize.parity import Outputs, check_outputs, probe_outputs
 from stepagent.optimize.trainer import work_folder
 
 _SHARD = "5GB"
@@ -41,29 +41,30 @@ def save_merged(
     the main one does it.
 
     An adapter is merged in float32 into `base` read anew, whatever precision it was trained in, and kept
-    in `out`/adapter; a fully trained model is written as it is. The folder is read back and compared with
-    the unmerged model on `probes`; only then it gets its final name. Raises ParityError. A model card says
-    what it was `made_from`; settings.serving_dtype adds a copy in that precision, in `out`/serving.
+    in `out`/adapter; the folder is read back and compared with the unmerged model on `probes`. A fully
+    trained model is written as it is, and its weights are read back. Only then the folder gets its name.
+    Raises ParityError. A model card says what it was `made_from`; settings.serving_dtype adds a copy in that
+    precision, in `out`/serving.
 
     Returns `parity`, the largest difference in log-probability, and for an adapter
-    `surviving_bfloat16`, the share of the update that is left if the merged weights are rounded to
-    bfloat16 (at a small learning rate most can be lost; serve in float32, or train longer).
+    `surviving_<serving_dtype>`, the share of the update that is left if the merged weights are rounded to
+    that (bfloat16 if none is set). At a small learning rate most can be lost: serve in float32, or train
+    longer.
     """
     figures: dict[str, float] = {}
     adapted = hasattr(model, "merge_and_unload")
-    outputs = [] if adapted else probe_outputs(model, probes)
-    trained = _gathered(model)
+    trained = _gathered(model, keep=accelerator.is_main_process)
     if accelerator.is_main_process:
         part = out.with_name(out.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         if adapted:
             with writing(part):
                 model.save_pretrained(part / "adapter", state_dict=trained)
-            figures = _write_merged(base, part, probes)
+            figures = _write_merged(base, part, probes, settings.serving_dtype or "bfloat16")
         else:
             with writing(part):
                 model.save_pretrained(part, state_dict=trained, max_shard_size=_SHARD)
-            figures = {"parity": _proven(part, next(model.parameters()).dtype, outputs, probes)}
+            figures = {"parity": _same_weights(part, trained)}
         tokenizer.save_pretrained(part)
         write_atomic(part / "README.md", _card(base, {**made_from, **figures}, settings))
         if settings.serving_dtype:
@@ -97,31 +98,35 @@ def _card(base: str | Path, facts: Mapping[str, object], settings: TrainSettings
     return "\n".join(lines) + "\n"
 
 
-def _gathered(model: Any) -> dict[str, torch.Tensor]:
-    """The trained weights, whole and on the CPU; every process of a sharded model takes part."""
+def _gathered(model: Any, keep: bool) -> dict[str, torch.Tensor]:
+    """The trained weights, whole and on the CPU, where they are to be kept; every process of a sharded model
+    takes part."""
     whole = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             gathered = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-            whole[name] = gathered.detach().cpu()
+            if keep:
+                whole[name] = gathered.detach().cpu()
     return whole
 
 
-def _write_merged(base: str | Path, part: Path, probes: Sequence[Sequence[int]]) -> dict[str, float]:
+def _write_merged(
+    base: str | Path, part: Path, probes: Sequence[Sequence[int]], dtype: str
+) -> dict[str, float]:
     from peft import PeftModel
 
     exact = PeftModel.from_pretrained(_placed(load_model(base, torch.float32, _CPU)), str(part / "adapter"))
     outputs = probe_outputs(exact, probes)
-    surviving = _merge_layers(exact)
+    surviving = _merge_layers(exact, getattr(torch, dtype))
     with writing(part):
         exact.unload().save_pretrained(part, max_shard_size=_SHARD)
     del exact  # one float32 copy at a time: a large model's is most of a machine's memory
-    return {"parity": _proven(part, torch.float32, outputs, probes), "surviving_bfloat16": surviving}
+    return {"parity": _proven(part, outputs, probes), f"surviving_{dtype}": surviving}
 
 
 @torch.no_grad()
-def _merge_layers(model: Any) -> float:
-    """Merge every adapted layer of a PeftModel. Returns the share of the update that survives bfloat16: the
+def _merge_layers(model: Any, dtype: torch.dtype) -> float:
+    """Merge every adapted layer of a PeftModel. Returns the share of the update that survives `dtype`: the
     rounded update's projection on the exact one, over the exact one's squared length. 1 is all; 0 is none;
     nan, no update."""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -132,7 +137,7 @@ def _merge_layers(model: Any) -> float:
             weight: Any = layer.get_base_layer().weight
             old = weight.clone()
             layer.merge()
-            part, whole = surviving(old, weight, torch.bfloat16)
+            part, whole = surviving(old, weight, dtype)
             projected, total = projected + part, total + whole
     return projected / total if total else float("nan")
 
@@ -148,17 +153,25 @@ def surviving(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> tuple
 def _placed(model: Any) -> Any:
     """On the GPU if it fits there beside what is there already."""
     if torch.cuda.is_available():
+        torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(pick_device())
         if sum(p.numel() * p.element_size() for p in model.parameters()) * 1.2 < free:
             return model.to(pick_device())
     return model
 
 
-def _proven(
-    part: Path, dtype: torch.dtype, outputs: Sequence[torch.Tensor], probes: Sequence[Sequence[int]]
-) -> float:
+def _same_weights(part: Path, trained: Mapping[str, torch.Tensor]) -> float:
+    """A fully trained model is proven by its weights: they are read back as they were."""
+    written = dict(load_model(part, torch.float32, _CPU).named_parameters())
+    for name, weight in trained.items():
+        if not torch.equal(written[name], weight.float()):
+            raise ParityError(f"{part}: the written model is not the trained one: {name} differs")
+    return 0.0
+
+
+def _proven(part: Path, outputs: Sequence[Outputs], probes: Sequence[Sequence[int]]) -> float:
     try:
-        return check_outputs(outputs, _placed(load_model(part, dtype, _CPU)), probes)
+        return check_outputs(outputs, _placed(load_model(part, torch.float32, _CPU)), probes)
     except ParityError as error:
         raise ParityError(
             f"{part}: the merged model is not the trained one: {error}; kept for a look"

@@ -8,7 +8,7 @@ equal those of one-sequence-at-a-time forward passes. Logits are computed only w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -56,6 +56,20 @@ class Pack:
         """[T, T], True where row is column or descends from it, and so may attend to it."""
         at = torch.arange(len(self.end))
         return (at[None] <= at[:, None]) & (at[:, None] < self.end[None])
+
+    def padded(self, multiple: int) -> Pack:
+        """The same pack filled up to a multiple of tokens with roots of their own, which nothing sees."""
+        length = len(self.input_ids)
+        more = -length % multiple
+        if not more:
+            return self
+        zeros = torch.zeros(more, dtype=self.input_ids.dtype)
+        return replace(
+            self,
+            input_ids=torch.cat([self.input_ids, zeros]),
+            position_ids=torch.cat([self.position_ids, zeros]),
+            end=torch.cat([self.end, torch.arange(length, length + more) + 1]),
+        )
 
     def lengths(self) -> torch.Tensor:
         """Scored tokens per target, [targets]."""

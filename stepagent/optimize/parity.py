@@ -3,44 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from stepagent.errors import ParityError
 
 
+class Outputs(NamedTuple):
+    """What a model says along one probe, on the CPU: the log-probability of every next token
+    ([length - 1], float32), the greedy choices ([length]) and by how much each wins ([length], nats)."""
+
+    logprobs: torch.Tensor
+    greedy: torch.Tensor
+    lead: torch.Tensor
+
+
 @torch.no_grad()
-def probe_outputs(model: Any, probes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Per probe, the log-probabilities of every next token along it: [len(probe), vocabulary], float32,
-    on the CPU."""
+def probe_outputs(model: Any, probes: Sequence[Sequence[int]]) -> list[Outputs]:
+    """The outputs of a model along every probe."""
     model.eval()
     device = next(model.parameters()).device
     outputs = []
     for probe in probes:
-        logits = model(input_ids=torch.tensor([list(probe)], device=device), use_cache=False).logits[0]
-        outputs.append(torch.as_tensor(logits).float().log_softmax(-1).cpu())
+        ids = torch.tensor([list(probe)], device=device)
+        logprobs = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+        top = logprobs.topk(2)
+        following = logprobs[:-1].gather(1, ids[0, 1:, None])[:, 0]
+        lead = top.values[:, 0] - top.values[:, 1]
+        outputs.append(Outputs(following.cpu(), top.indices[:, 0].cpu(), lead.cpu()))
     return outputs
 
 
 def check_outputs(
-    outputs: Sequence[torch.Tensor], other: Any, probes: Sequence[Sequence[int]], tolerance: float = 1e-3
+    outputs: Sequence[Outputs], other: Any, probes: Sequence[Sequence[int]], tolerance: float = 1e-3
 ) -> float:
     """Compare one model's `probe_outputs` with another model: the log-probability of every probe token,
     and the greedy choice wherever it is not a tie within the tolerance.
 
-    Returns the largest difference in log-probability (nats). Raises ParityError beyond the tolerance.
+    Returns the largest difference in log-probability (nats). Raises ParityError beyond the tolerance, and
+    for outputs that are not numbers.
     """
     largest = 0.0
-    for probe, a, b in zip(probes, outputs, probe_outputs(other, probes), strict=True):
-        following = torch.tensor(list(probe[1:]))[:, None]
-        difference = (a[:-1].gather(1, following) - b[:-1].gather(1, following)).abs().max()
-        largest = max(largest, difference.item())
-        top = a.topk(2).values
-        sure = top[:, 0] - top[:, 1] > 2 * tolerance
-        if not torch.equal(a.argmax(-1)[sure], b.argmax(-1)[sure]):
+    for a, b in zip(outputs, probe_outputs(other, probes), strict=True):
+        if not (a.logprobs.isfinite().all() and b.logprobs.isfinite().all()):
+            raise ParityError("the models' outputs are not numbers")
+        largest = max(largest, (a.logprobs - b.logprobs).abs().max().item())
+        sure = a.lead > 2 * tolerance
+        if not torch.equal(a.greedy[sure], b.greedy[sure]):
             raise ParityError("the models differ in a greedy choice that is no tie")
-    if not largest <= tolerance:
+    if largest > tolerance:
         raise ParityError(
             f"the models' log-probabilities differ by up to {largest:.2g} (allowed: {tolerance:.2g})"
         )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stepagent.optimize.attention import TRIE, mask_arguments
+from stepagent.optimize.attention import TRIE, mask_arguments, padding
 from stepagent.optimize.packing import Pack, Unit, make_packs
 
 Score = Callable[[Any, Pack], torch.Tensor]
@@ -17,6 +17,7 @@ Score = Callable[[Any, Pack], torch.Tensor]
 def packed_logprobs(model: Any, pack: Pack) -> torch.Tensor:
     """Score a pack in one forward pass; see Score."""
     device = next(model.parameters()).device
+    pack = pack.padded(padding(model))
     sources, where = torch.unique(pack.source.to(device), return_inverse=True)
     logits = model(
         input_ids=pack.input_ids[None].to(device),
@@ -57,30 +58,33 @@ class Scoring(NamedTuple):
 
 
 @torch.no_grad()
-def pick_scoring(model: Any, units: Sequence[Unit], token_budget: int) -> Scoring:
+def pick_scoring(model: Any, units: Sequence[Unit], token_budget: int, mixed: bool = False) -> Scoring:
     """Packed scoring if it gives this model's plain log-probabilities on a few of its own units, by the
     fastest attention that does; else plain scoring, and the sentence that says why.
 
     Sliding windows that the units outgrow, recurrent layers, or positions that are not read from
-    position_ids make a model unsuited; measured, no list of model types can go stale.
+    position_ids make a model unsuited; measured, no list of model types can go stale. `mixed` says that the
+    model computes in less precision than its weights have.
     """
     layers = set(getattr(model.config, "layer_types", None) or ())
-    window = getattr(model.config, "sliding_window", None) if "sliding_attention" in layers else None
+    slides = not layers or "sliding_attention" in layers
+    window = getattr(model.config, "sliding_window", None) if slides else None
     longest = max(len(target.ids) for unit in units for target in unit)
     if window and longest > window:
-        return _plain(f"sequences of {longest} tokens outgrow the model's sliding window of {window}")
-    few = sorted(units, key=lambda unit: unit[0].ids)[:4]
-    pack = next(make_packs(enumerate(few), token_budget))
-    parameter = next(model.parameters())
-    tolerance = 1e-3 if torch.finfo(parameter.dtype).eps < 1e-6 else 0.05
+        return plain_scoring(f"sequences of {longest} tokens outgrow the model's sliding window of {window}")
+    few = [*sorted(units, key=lambda unit: unit[0].ids)[:3], max(units, key=lambda unit: len(unit[0].ids))]
+    (pack,) = make_packs(enumerate(few), 1 << 40)
+    device = next(model.parameters()).device
+    precise = not mixed and all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
+    tolerance = 1e-3 if precise else 0.05
     usual = model.config._attn_implementation
     training = model.training
     model.eval()
     plain = plain_logprobs(model, pack)
     why = ""
-    for attention in dict.fromkeys((_fastest(model, parameter.device) or usual, usual)):
-        model.set_attn_implementation(attention)
+    for attention in dict.fromkeys((_fastest(model, device) or usual, usual)):
         try:
+            model.set_attn_implementation(attention)
             gap = (packed_logprobs(model, pack) - plain).abs().cpu() / pack.lengths()
             why = (
                 ""
@@ -92,10 +96,11 @@ def pick_scoring(model: Any, units: Sequence[Unit], token_budget: int) -> Scorin
         if not why:
             break
     model.train(training)
-    return _plain(why) if why else Scoring(packed_logprobs, token_budget)
+    return plain_scoring(why) if why else Scoring(packed_logprobs, token_budget)
 
 
-def _plain(unsuited: str) -> Scoring:
+def plain_scoring(unsuited: str) -> Scoring:
+    """One by one, and why."""
     return Scoring(plain_logprobs, 1, unsuited)  # a unit a pack: one pair's activations at a time
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from stepagent.checkpoints import (
-    context_window,
     load_tokenizer,
     pick_device,
+    position_limit,
 )
 from stepagent.config import TrainSettings
 from stepagent.errors import DataError
@@ -27,6 +27,7 @@ from stepagent.optimize.trainer import (
     train,
     training_arguments,
     work_folder,
+    work_identity,
 )
 from stepagent.runs import hash_data, hash_path
 from stepagent.types import Message
@@ -92,7 +93,7 @@ def train_targets(
     tokenizer = load_tokenizer(model)
     torch.manual_seed(seed)
     loaded = load_trainable(model, settings, device)
-    limit = settings.max_context or context_window(loaded.config)
+    limit = settings.max_context or position_limit(loaded.config)
     units: list[Unit] = [(target,) for target in targets if len(target.ids) <= limit]
     if not units:
         raise DataError(f"every training row is longer than {limit} tokens; shorten the solutions")
@@ -107,7 +108,7 @@ def train_targets(
     arguments = training_arguments(settings, batches.steps, work_folder(out), seed, device)
     trainer = _SftTrainer(loaded, batches, arguments, progress, warn)
     history = train(
-        trainer, hash_data([settings.model_dump(), seed, hash_path(Path(model)), [t.ids for t in targets]])
+        trainer, hash_data([work_identity(settings), seed, hash_path(Path(model)), [t.ids for t in targets]])
     )
     probes = [unit[0].ids for unit in units[:8]]
     made_from = {"method": "supervised fine-tuning", "rows": len(units)}

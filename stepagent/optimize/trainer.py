@@ -4,9 +4,9 @@ and however many processes share the work."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from stepagent.checkpoints import writing
+from stepagent.checkpoints import pick_dtype, writing
 from stepagent.config import TrainSettings
 from stepagent.errors import ModelError
 from stepagent.jsonl import write_atomic
 from stepagent.optimize.memory import keep_freed_memory
 from stepagent.optimize.packing import Pack, Unit, make_packs
-from stepagent.optimize.scoring import Score, packed_logprobs, pick_scoring
+from stepagent.optimize.scoring import Score, packed_logprobs, pick_scoring, plain_scoring
+from stepagent.runs import move_aside
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """(optimizer step, of how many, newest metrics)"""
@@ -46,8 +48,9 @@ class Share(NamedTuple):
 class PackedBatches(Dataset[Share]):
     """All optimizer steps of a run in order: item i is process i % processes' share of batch i // processes.
 
-    Groups (the units of one tree) are shuffled whole, anew each epoch, and cut into batches of
-    `batch_size` units: a batch mixes trees, and what a tree shares stays together. `weigh` says how much
+    Groups (the units of one tree) are shuffled whole, or in parts of half a batch if they are larger, anew
+    each epoch, and cut into batches of `batch_size` units: a batch mixes trees, and what a tree shares stays
+    together. `weigh` says how much
     a pack adds to the count that the loss is a mean over.
     """
 
@@ -67,12 +70,13 @@ class PackedBatches(Dataset[Share]):
         by_group: dict[object, list[int]] = {}
         for index, group in enumerate(groups):
             by_group.setdefault(group, []).append(index)
+        half = max(1, settings.batch_size // 2)  # no tree fills a batch alone
+        parts = [group[i : i + half] for group in by_group.values() for i in range(0, len(group), half)]
         order: list[int] = []
         rng = random.Random(seed)
         while len(order) < settings.epochs * len(units):
-            shuffled = list(by_group.values())
-            rng.shuffle(shuffled)
-            order += [index for group in shuffled for index in group]
+            rng.shuffle(parts)
+            order += [index for part in parts for index in part]
         order = order[: max(1, round(settings.epochs * len(units)))]
         size = settings.batch_size
         self._batches = [order[i : i + size] for i in range(0, len(order), size)]
@@ -127,7 +131,15 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
     def begin(self) -> None:
         """With the model as it will be trained (sharded, perhaps): decide how it is scored."""
         batches: PackedBatches = self.train_dataset
-        scoring = pick_scoring(self.model, batches.units, batches.token_budget)
+        mixed = self.accelerator.mixed_precision != "no"
+        scoring = pick_scoring(self.model, batches.units, batches.token_budget, mixed)
+        attention = self.model.config._attn_implementation
+        decided = gather_object([(attention, scoring.unsuited)])  # one way for all, or their packs differ
+        unsuited = next((why for _, why in decided if why), "")
+        if unsuited and not scoring.unsuited:
+            scoring = plain_scoring(unsuited)
+        elif len({name for name, _ in decided}) > 1:
+            self.model.set_attn_implementation("sdpa")
         self.score, batches.token_budget = scoring.score, scoring.token_budget
         if scoring.unsuited:
             self.warn(f"sequences are scored one by one, without packing: {scoring.unsuited}")
@@ -146,7 +158,9 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         for number, pack in enumerate(inputs.packs):
             weight = float(number < inputs.real) / inputs.mean_over
             last = number == len(inputs.packs) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            # FSDP2 would keep whole gradients between the packs
+            hold = not last and not getattr(self.accelerator, "is_fsdp2", False)
+            with self.accelerator.no_sync(model) if hold else nullcontext():
                 loss, metrics = self.pack_loss(model, pack)
                 # gradients are averaged over the processes, the batch's mean is over all of them
                 self.accelerator.backward(loss * weight * self.args.world_size)
@@ -158,10 +172,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         mine = torch.tensor([total.item(), *(sums[name] for name in names)], device=total.device)
         gathered: torch.Tensor = self.accelerator.reduce(mine, reduction="sum")
         if not torch.isfinite(gathered[0]):
-            raise ModelError(
-                f"the loss is {gathered[0].item()} at step {self.state.global_step + 1}; lower "
-                "learning_rate or train in float32; the last checkpoint is kept"
-            )
+            raise self._diverged(f"the loss is {gathered[0].item()}")
         self._sums = dict(zip(names, gathered[1:].tolist(), strict=True))
         seconds = time.perf_counter() - start
         self._sums["tokens_per_second"] = tokens * self.args.world_size / seconds
@@ -171,7 +182,21 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         """Add the batch's own metrics to what the Trainer logs."""
         super().log({**logs, **self._sums} if "loss" in logs else logs, *args, **kwargs)
 
+    def _diverged(self, what: str) -> ModelError:
+        return ModelError(
+            f"{what} at step {self.state.global_step + 1}; lower learning_rate or train in float32; the last "
+            f"good checkpoint stays in {self.args.output_dir}"
+        )
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise self._diverged("the gradient is not a number")
+        return norm
+
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
+            raise self._diverged("a weight is not a number")
         with writing(Path(self.args.output_dir)):
             super()._save_checkpoint(*args, **kwargs)
 
@@ -224,28 +249,42 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
+        ddp_timeout=24 * 3600,  # others wait while the main process merges
         gradient_checkpointing=settings.gradient_checkpointing,
         use_cpu=device.type == "cpu",
+        bf16=_computes_in_bfloat16(settings, device),
         seed=seed,
     )
+
+
+def _computes_in_bfloat16(settings: TrainSettings, device: torch.device) -> bool:
+    """Where weights are float32 or 4 bits for the optimizer's sake, the passes need not be."""
+    apart = settings.lora is None or settings.lora.quantize is not None
+    return apart and pick_dtype(settings.dtype, device) == torch.bfloat16
 
 
 def train(trainer: PackedTrainer, fingerprint: str) -> list[dict[str, float]]:
     """Train to the end, from the newest whole checkpoint of the same work if there is one.
 
-    `fingerprint` says what the work is: checkpoints of other work are removed. Returns the metrics of
-    every optimizer step.
+    `fingerprint` says what the work is: checkpoints of other work are moved to NAME.stale. Returns
+    the metrics of every optimizer step.
     """
     folder = Path(trainer.args.output_dir)
     mark = folder / "fingerprint"
     if trainer.accelerator.is_main_process and (
         not mark.is_file() or mark.read_text(encoding="utf-8") != fingerprint
     ):
-        shutil.rmtree(folder, ignore_errors=True)
+        move_aside(folder)
         write_atomic(mark, fingerprint)
     trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def work_identity(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that decide what the training steps are."""
+    aside = {"report_to", "save_steps", "serving_dtype", "guards"}
+    return settings.model_dump(exclude=aside)
 
 
 def process_count() -> int:

@@ -1,0 +1,41 @@
+"""The one retry layer, around any backend, and the bound on its requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_random_exponential
+
+from stepagent.errors import TransientError
+from stepagent.interfaces import Backend
+from stepagent.types import Completions, Prompt, Sampling
+
+
+class Retrying:
+    """Makes a request again while it fails with TransientError: after what the server asks for
+    (Retry-After), else after a random, growing while. The last failure is raised as it is."""
+
+    def __init__(self, backend: Backend, attempts: int, max_in_flight: int, longest_wait: float = 60) -> None:
+        self._backend = backend
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._stop = stop_after_attempt(attempts)
+        self._longest = longest_wait
+        self._backoff = wait_random_exponential(multiplier=min(0.5, longest_wait), max=longest_wait)
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        """See Backend. A request that waits to be made again leaves its slot to others."""
+        again = AsyncRetrying(
+            stop=self._stop, wait=self._wait, retry=retry_if_exception_type(TransientError), reraise=True
+        )
+        async for attempt in again:
+            with attempt:
+                async with self._slots:
+                    return await self._backend.complete(prompt, sampling)
+        raise AssertionError("tenacity gives up by raising")
+
+    def _wait(self, state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        if isinstance(failure, TransientError) and failure.retry_after is not None:
+            return min(failure.retry_after, self._longest)
+        return float(self._backoff(state))
