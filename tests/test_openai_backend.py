@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from stub_server import Stub, drop, half_json, serve, stall, status
@@ -140,6 +141,13 @@ async def test_a_filtered_reply_and_a_full_window_are_final() -> None:
         stub.finish, stub.window = None, 10
         with pytest.raises(BackendError, match="the server's window 10; shorten the problem"):
             await backend(url).complete(ASK, Sampling())
+
+
+async def test_the_tokenizer_must_be_the_servers(base_model: Path) -> None:
+    with serve(Stub(say)) as url:
+        OPEN.append(OpenAIBackend(url, "m", "NO_KEY", 5, str(base_model)))
+        with pytest.raises(ConfigError, match="base is not the tokenizer of what http"):
+            await OPEN[-1].complete(ASK, Sampling())
 
 
 async def test_a_base_url_without_v1_and_an_unknown_model_are_named() -> None:

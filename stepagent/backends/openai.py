@@ -36,10 +36,16 @@ def openai_backend(
     timeout: Positive = 600,
     attempts: Positive = 6,
     max_in_flight: Positive = 64,
+    tokenizer: str | None = None,
 ) -> Backend:
     """`model` is the name the endpoint serves; `timeout` is in seconds. Requests that may succeed later are
-    made up to `attempts` times, at most `max_in_flight` at once."""
-    return Retrying(OpenAIBackend(base_url, model, api_key_env, timeout), attempts, max_in_flight)
+    made up to `attempts` times, at most `max_in_flight` at once. `tokenizer`, the folder or hub id of the
+    served model, lets `stepagent optimize` know whose token ids it is given."""
+    endpoint = OpenAIBackend(base_url, model, api_key_env, timeout, tokenizer)
+    return Retrying(endpoint, attempts, max_in_flight)
+
+
+_PROBE = (Message("user", "Is 7 < 11?"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,9 @@ class _Rendered:
 class OpenAIBackend:
     """One request per call; what may succeed later raises TransientError. See `openai_backend`."""
 
-    def __init__(self, base_url: str, model: str, api_key_env: str, timeout: int) -> None:
+    def __init__(
+        self, base_url: str, model: str, api_key_env: str, timeout: int, tokenizer: str | None = None
+    ) -> None:
         if not base_url.rstrip("/").endswith("/v1"):
             raise ConfigError(f"backend.base_url: '{base_url}' should end in /v1; add it")
         self._url = base_url
@@ -65,6 +73,8 @@ class OpenAIBackend:
             max_retries=0,
         )
         self._tokenises: bool | None = None
+        self._tokenizer = tokenizer
+        self._sha256: str | None = None
         self._rendered: OrderedDict[tuple[Message, ...], _Rendered] = OrderedDict()
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
@@ -84,7 +94,7 @@ class OpenAIBackend:
 
     async def _can_tokenise(self) -> bool:
         try:
-            await self._tokenise((Message("user", "1"),))
+            await self._tokenise(_PROBE)
         except (openai.NotFoundError, openai.PermissionDeniedError, openai.APIStatusError) as error:
             if error.status_code in (404, 405, 403, 501):
                 served = [entry.id async for entry in self._client.models.list()]
@@ -95,7 +105,19 @@ class OpenAIBackend:
                     ) from None
                 return False
             raise
+        if self._tokenizer:
+            self._sha256 = self._same_tokenizer(self._tokenizer)
         return True
+
+    def _same_tokenizer(self, name: str) -> str:
+        from stepagent.checkpoints import load_tokenizer, tokenizer_sha256
+
+        tokenizer = load_tokenizer(name)
+        turns = [{"role": turn.role, "content": turn.content} for turn in _PROBE]
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        if tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) != self._rendered[_PROBE].ids:
+            raise ConfigError(f"backend.tokenizer: {name} is not the tokenizer of what {self._url} serves")
+        return tokenizer_sha256(tokenizer)
 
     async def _tokenise(self, messages: tuple[Message, ...]) -> _Rendered:
         if messages in self._rendered:
@@ -152,7 +174,7 @@ class OpenAIBackend:
         choices = [await self._exact(choice) for choice in reply.choices]
         sampled = sum(len(choice.token_ids or ()) for choice in choices)
         text = rendered.text + prompt.prefix_text
-        return Completions(tuple(choices), text, ids, Usage(1, len(ids), sampled))
+        return Completions(tuple(choices), text, ids, Usage(1, len(ids), sampled), self._sha256)
 
     async def _exact(self, choice: Any) -> Completion:
         """A stop string may end inside its last token: the text goes on to that token's end."""

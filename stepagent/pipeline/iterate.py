@@ -71,6 +71,11 @@ def check_inputs(config: Config) -> list[slice]:
             "backend.model: a run serves M_1, M_2, ... in turn, so the in-process backend takes no fixed "
             "model; write 'model:' at the top of the config"
         )
+    if config.backend.kind == "openai":
+        raise ConfigError(
+            "backend.kind: iterate serves M_1, M_2, ... in process; a server can be judge.backend, or the "
+            "backend of stepagent search and judge"
+        )
     check_components(config)
     if config.init:
         sft_rows(config, config.init)
