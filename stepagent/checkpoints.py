@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from stepagent.errors import ModelError
+from stepagent.types import Message
 
 logging.disable_progress_bar()  # our own bars say what is going on
 
@@ -55,6 +56,12 @@ def load_tokenizer(model: str | Path, chat: bool = True) -> Any:
             f"{model}: the tokenizer has no chat template; add chat_template.jinja to the folder"
         )
     return tokenizer
+
+
+def render(tokenizer: Any, messages: Iterable[Message]) -> str:
+    """The chat turns and the opening of the reply, as the model's chat template writes them."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
 
 
 def load_model(model: str | Path, dtype: torch.dtype, device: torch.device, **options: Any) -> Any:

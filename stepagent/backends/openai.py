@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import Any
@@ -53,6 +54,10 @@ class _Rendered:
     ids: tuple[int, ...]
     text: str
     window: int
+
+
+def _turns(messages: Sequence[Message]) -> Any:
+    return [{"role": turn.role, "content": turn.content} for turn in messages]
 
 
 class OpenAIBackend:
@@ -95,27 +100,28 @@ class OpenAIBackend:
     async def _can_tokenise(self) -> bool:
         try:
             await self._tokenise(_PROBE)
-        except (openai.NotFoundError, openai.PermissionDeniedError, openai.APIStatusError) as error:
-            if error.status_code in (404, 405, 403, 501):
-                served = [entry.id async for entry in self._client.models.list()]
-                if self._model not in served:
-                    names = ", ".join(served[:8])
-                    raise ConfigError(
-                        f"backend.model: {self._url} does not serve '{self._model}'; it has {names}"
-                    ) from None
-                return False
-            raise
+        except openai.APIStatusError as error:
+            if error.status_code not in (403, 404, 405, 501):
+                raise
+            served = [entry.id async for entry in self._client.models.list()]
+            if self._model not in served:
+                names = ", ".join(served[:8])
+                raise ConfigError(
+                    f"backend.model: {self._url} does not serve '{self._model}'; it has {names}"
+                ) from None
+            return False
         if self._tokenizer:
             self._sha256 = self._same_tokenizer(self._tokenizer)
         return True
 
     def _same_tokenizer(self, name: str) -> str:
-        from stepagent.checkpoints import load_tokenizer, tokenizer_sha256
+        from stepagent.checkpoints import load_tokenizer, render, tokenizer_sha256
 
         tokenizer = load_tokenizer(name)
-        turns = [{"role": turn.role, "content": turn.content} for turn in _PROBE]
-        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        if tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) != self._rendered[_PROBE].ids:
+        if (
+            tuple(tokenizer(render(tokenizer, _PROBE), add_special_tokens=False)["input_ids"])
+            != self._rendered[_PROBE].ids
+        ):
             raise ConfigError(f"backend.tokenizer: {name} is not the tokenizer of what {self._url} serves")
         return tokenizer_sha256(tokenizer)
 
@@ -123,8 +129,7 @@ class OpenAIBackend:
         if messages in self._rendered:
             self._rendered.move_to_end(messages)
             return self._rendered[messages]
-        turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-        asked = {"model": self._model, "messages": turns, "add_generation_prompt": True}
+        asked = {"model": self._model, "messages": _turns(messages), "add_generation_prompt": True}
         reply = await self._server("tokenize", asked)
         ids = tuple(reply["tokens"])
         text = await self._detokenise(ids)
@@ -169,8 +174,7 @@ class OpenAIBackend:
             logprobs=1,
             extra_body={"return_token_ids": True, "include_stop_str_in_output": True},
         )
-        if len(reply.choices) != sampling.n:
-            raise TransientError(f"{self._url}: {len(reply.choices)} choices instead of {sampling.n}")
+        self._check_count(reply.choices, sampling)
         choices = [await self._exact(choice) for choice in reply.choices]
         sampled = sum(len(choice.token_ids or ()) for choice in choices)
         text = rendered.text + prompt.prefix_text
@@ -182,9 +186,7 @@ class OpenAIBackend:
         if not ids or choice.logprobs is None:
             raise TransientError(f"{self._url}: a choice without token ids")
         stopped = getattr(choice, "stop_reason", None)
-        if choice.finish_reason not in ("stop", "length"):
-            raise BackendError(f"{self._url}: the reply ended with '{choice.finish_reason}'")
-        reason: FinishReason = "length" if choice.finish_reason == "length" else "end"
+        reason = self._reason(choice)
         text = choice.text
         if reason == "end" and isinstance(stopped, str):
             reason = "stop"
@@ -197,27 +199,30 @@ class OpenAIBackend:
                 f"{self._url} cannot continue a half-written reply, so it can judge but not propose steps; "
                 "use it as judge.backend, and generate on vLLM or in process"
             )
-        turns: Any = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
         reply = await self._client.chat.completions.create(
             model=self._model,
-            messages=turns,
+            messages=_turns(prompt.messages),
             n=sampling.n,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_completion_tokens=sampling.max_tokens,
         )
-        if len(reply.choices) != sampling.n:
-            raise TransientError(f"{self._url}: {len(reply.choices)} choices instead of {sampling.n}")
-        ends: dict[str, FinishReason] = {"stop": "end", "length": "length"}
-        choices = []
-        for choice in reply.choices:
-            if choice.finish_reason not in ends:
-                raise BackendError(f"{self._url}: the reply ended with '{choice.finish_reason}'")
-            choices.append(Completion(choice.message.content or "", ends[choice.finish_reason]))
+        self._check_count(reply.choices, sampling)
+        choices = [Completion(c.message.content or "", self._reason(c)) for c in reply.choices]
         used = reply.usage
         usage = Usage(1, used.prompt_tokens, used.completion_tokens) if used else Usage(1)
         text = "\n".join(turn.content for turn in prompt.messages)
         return Completions(tuple(choices), text, None, usage)
+
+    def _check_count(self, choices: Sequence[object], sampling: Sampling) -> None:
+        if len(choices) != sampling.n:
+            raise TransientError(f"{self._url}: {len(choices)} choices instead of {sampling.n}")
+
+    def _reason(self, choice: Any) -> FinishReason:
+        ends: dict[str, FinishReason] = {"stop": "end", "length": "length"}
+        if choice.finish_reason not in ends:
+            raise BackendError(f"{self._url}: the reply ended with '{choice.finish_reason}'")
+        return ends[choice.finish_reason]
 
     def _failure(self, error: openai.OpenAIError) -> Exception:
         what = f"{self._url}: {str(error).partition(chr(10))[0][:300]}"

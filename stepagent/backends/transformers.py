@@ -22,6 +22,7 @@ from stepagent.checkpoints import (
     load_tokenizer,
     pick_device,
     pick_dtype,
+    render,
     tokenizer_sha256,
 )
 from stepagent.config import Positive
@@ -153,8 +154,7 @@ class TransformersBackend:
 
     def _render(self, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The ids of the chat turns and those of the half-written assistant turn."""
-        turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
-        text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        text = render(self._tokenizer, prompt.messages)
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         prefix = prompt.prefix_ids
         if prefix is None:

@@ -52,7 +52,7 @@ def blocks(end: torch.Tensor) -> tuple[Block, ...]:
 
 def mask_arguments(model: Any, pack: Any, device: torch.device) -> dict[str, Any]:
     """What the model's forward pass is given so that its attention follows the pack's trie."""
-    bare = getattr(model, "module", model)  # DistributedDataParallel hides the model's own config
+    bare = _bare(model)
     implementation = bare.config._attn_implementation
     if implementation == TRIE:
         return {"trie": blocks(pack.end)}
@@ -63,8 +63,12 @@ def mask_arguments(model: Any, pack: Any, device: torch.device) -> dict[str, Any
 
 def padding(model: Any) -> int:
     """The multiple of tokens that a pack is filled up to: a compiled kernel is made anew for each length."""
-    bare = getattr(model, "module", model)
-    return 128 if bare.config._attn_implementation == "flex_attention" else 1
+    return 128 if _bare(model).config._attn_implementation == "flex_attention" else 1
+
+
+def _bare(model: Any) -> Any:
+    """DistributedDataParallel hides the model's own config."""
+    return getattr(model, "module", model)
 
 
 def _block_mask(end: torch.Tensor) -> Any:

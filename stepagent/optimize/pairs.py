@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepagent.checkpoints import tokenizer_sha256
+from stepagent.checkpoints import render, tokenizer_sha256
 from stepagent.errors import DataError
 from stepagent.formats import ForeignPair, read_preferences
 from stepagent.optimize.packing import Target, Unit, common_prefix
@@ -79,11 +79,8 @@ def _token_ids(
         context, bare = row.prompt, False
         steps = [(row.chosen, row.chosen_ends), (row.rejected, row.rejected_ends)]
     else:
-        turns = [{"role": turn.role, "content": turn.content} for turn in row.turns]
-        rendered = (
-            tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False) if turns else ""
-        )
-        context, bare = rendered + row.prefix, not turns
+        rendered = render(tokenizer, row.turns) if row.turns else ""
+        context, bare = rendered + row.prefix, not row.turns
         steps = [(row.chosen, row.ends), (row.rejected, row.ends)]
 
     def tokens(text: str) -> list[int]:

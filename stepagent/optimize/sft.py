@@ -13,6 +13,7 @@ from stepagent.checkpoints import (
     load_tokenizer,
     pick_device,
     position_limit,
+    render,
 )
 from stepagent.config import TrainSettings
 from stepagent.errors import DataError
@@ -50,9 +51,7 @@ class _SftTrainer(PackedTrainer):
 
 def encode(tokenizer: Any, row: SftRow) -> Target:
     """The rendered chat turns, then the response and the end-of-turn token, which carry the loss."""
-    turns = [{"role": turn.role, "content": turn.content} for turn in row.messages]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    context = tokenizer(text, add_special_tokens=False)["input_ids"]
+    context = tokenizer(render(tokenizer, row.messages), add_special_tokens=False)["input_ids"]
     response = tokenizer(row.response, add_special_tokens=False)["input_ids"]
     return Target((*context, *response, tokenizer.eos_token_id), len(context))
 
