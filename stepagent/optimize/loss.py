@@ -25,7 +25,7 @@ def dpo_loss(
              (arXiv 2503.03746, Eq. 4), e > 0 says that the label is wrong with chance e
              (conservative DPO, Mitchell 2023)
     ipo      (h - 1 / (2 beta))^2 (arXiv 2310.12036, Eq. 17); takes no smoothing
-    Returns the losses and, detached and per pair, log-probabilities, rewards, margin, accuracy and `kl`:
+    Returns the losses and, detached and per pair, rewards, margin, accuracy and `kl`:
     log(ref/pi) averaged over both steps, an estimate of KL(ref || pi) per step, since the reference
     sampled them.
     """
@@ -36,8 +36,6 @@ def dpo_loss(
     else:
         losses = -(1 - smoothing) * logsigmoid(beta * gap) - smoothing * logsigmoid(-beta * gap)
     metrics = {
-        "chosen_logp": chosen,
-        "rejected_logp": rejected,
         "chosen_reward": beta * chosen_ratio,
         "rejected_reward": beta * rejected_ratio,
         "margin": beta * gap,
