@@ -32,6 +32,7 @@ from stepagent.pipeline.demo import demo_config
 from stepagent.pipeline.evaluating import evaluate_stage
 from stepagent.pipeline.initialize import initialize
 from stepagent.pipeline.iterate import iterate
+from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import load_problems
 from stepagent.pipeline.searching import search_stage
 from stepagent.runs import RunFolder
@@ -57,7 +58,8 @@ def run_seed(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any
         config = Config.model_validate({**base.model_dump(), **changes})
         iterate(config, folder / arm)
         done[arm] = _measured(folder / arm, config.rounds)
-    done["sft"] = _sft_arm(base, start, folder)
+    with Resources(base, folder / "sft") as resources:
+        done["sft"] = _sft_arm(base, start, folder, resources)
     return done
 
 
@@ -82,14 +84,14 @@ def _pair_quality(rows: Sequence[StepPreference]) -> dict[str, Any]:
     return {"pairs": len(rows), "pairs_right": statistics.mean(right) if right else None}
 
 
-def _sft_arm(config: Config, start: Path, folder: Path) -> list[dict[str, Any]]:
+def _sft_arm(config: Config, start: Path, folder: Path, resources: Resources) -> list[dict[str, Any]]:
     """Search with the self-judge, then likelihood on the chosen steps instead of DPO on the pairs."""
     assert config.evaluate
     light = config.evaluate.model_copy(update={"search_problems": 0, "pairs": None, "check_step": None})
     run = RunFolder(folder / "sft")
     model, models = start, []
     for index in range(1, config.rounds + 2):
-        components = make_components(config, str(model))
+        components = make_components(config, str(model), resources)
         measured = run.path / "evaluation" / f"M{index}"
         evaluate_stage(components, config, light, f"M{index}", measured)
         models.append(json.loads((measured / "metrics.json").read_text()))

@@ -129,6 +129,44 @@ class EvaluateSettings(Settings):
     check_step: str | None = None
 
 
+class BudgetSettings(Settings):
+    """When a run stops asking models: `tokens` and `money` (in the currency of `prices`) count all that its
+    folder has ever paid for; `seconds` count from the start of the command."""
+
+    tokens: Positive | None = None
+    money: Rate | None = None
+    seconds: Positive | None = None
+
+
+class Price(Settings):
+    """Per million tokens."""
+
+    prompt: Annotated[float, Field(ge=0)]
+    completion: Annotated[float, Field(ge=0)]
+
+
+class ServeSettings(Settings):
+    """The vLLM server of M_i. With a `command` (an interpreter and module, or `docker run ...`) it is
+    managed: started with `--model DIR --served-model-name NAME --host HOST --port PORT` and `args` behind it,
+    and with `env` added to the environment. Without one it is external, at backend.base_url.
+
+    `redeploy`: reload the merged weights in place, load the adapter under a new name, or restart; auto takes
+    the first that the server can do. `while_training`: what the server does while a model is trained; auto
+    lets it sleep (or stop) if it stands on this machine's GPU and keeps it otherwise. The API key is read
+    from `api_key_env`; a managed server without one gets a random key."""
+
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    name: str = "policy"
+    host: str = "127.0.0.1"
+    port: Positive = 8000
+    start_seconds: Positive = 1200
+    redeploy: Literal["auto", "reload", "adapter", "restart"] = "auto"
+    while_training: Literal["auto", "keep", "sleep", "stop"] = "auto"
+    api_key_env: str = "STEPAGENT_API_KEY"
+
+
 class Config(Settings):
     """A whole run."""
 
@@ -143,6 +181,9 @@ class Config(Settings):
     generator: Component = Component(kind=KINDS["generator"])
     judge: Component = Component(kind=KINDS["judge"])
     search: Component = Component(kind=KINDS["search"])
+    serve: ServeSettings | None = None
+    budget: BudgetSettings | None = None
+    prices: dict[str, Price] = {}
     init: InitSettings | None = None
     optimize: OptimizeSettings = OptimizeSettings()
     evaluate: EvaluateSettings | None = None

@@ -2,10 +2,13 @@
 
 StepagentError
 ├── ConfigError    the config or the command line cannot be used as written
+│   └── RefusedError    an endpoint does not know the address or the model, or forbids it
 ├── DataError      a data file has a row that cannot be used; names file and line
 ├── ModelError     a model folder or a checkpoint cannot be used
 ├── BackendError   a request failed for good; becomes a record in the tree, not a crash
 │   └── TransientError  it may succeed if it is made again
+├── ServeError     the model server cannot be started, reached or given a model
+├── BudgetError    the run's budget is used up; what was finished is kept
 └── ParityError    two models that must agree do not
 
 The message is one sentence: what is wrong, where, and how to mend it. `stepagent` prints it and exits with 2.
@@ -22,6 +25,10 @@ class StepagentError(Exception):
 
 class ConfigError(StepagentError, ValueError):
     """The config or the command line cannot be used as written."""
+
+
+class RefusedError(ConfigError):
+    """An endpoint does not know the address or the model, or does not allow the request."""
 
 
 class DataError(StepagentError, ValueError):
@@ -42,11 +49,21 @@ class BackendError(StepagentError, RuntimeError):
 
 
 class TransientError(BackendError):
-    """A request that may succeed if it is made again, after `retry_after` seconds if the server said so."""
+    """A request that may succeed if it is made again, after `retry_after` seconds if the server said so.
+    `rate_limited`: the server asked for fewer requests (429)."""
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, rate_limited: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.rate_limited = rate_limited
+
+
+class ServeError(StepagentError, RuntimeError):
+    """The model server cannot be started, reached or given a model."""
+
+
+class BudgetError(StepagentError, RuntimeError):
+    """The budget is used up."""
 
 
 class ParityError(StepagentError, RuntimeError):

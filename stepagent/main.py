@@ -123,6 +123,25 @@ def iterate(
 
 
 @app.command()
+def deploy(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    model: Annotated[int | None, typer.Option(help="i of the M_i to deploy [default: the newest].")] = None,
+) -> None:
+    """Put a run's model on its running vLLM server, and prove that the server serves it."""
+    from stepagent.pipeline.deploying import deploy_run
+
+    deploy_run(run, model)
+
+
+@app.command()
+def serve(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Start the vLLM server of a run with what it last deployed, proven, until Ctrl-C."""
+    from stepagent.pipeline.deploying import serve_run
+
+    serve_run(run)
+
+
+@app.command()
 def demo(
     runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     overrides: Overrides = None,

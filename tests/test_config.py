@@ -12,6 +12,7 @@ from stepagent.building import bind
 from stepagent.config import Component, Config, load_config
 from stepagent.judges import BUILTIN as JUDGES
 from stepagent.pipeline.components import check_components, make_components
+from stepagent.pipeline.resources import Resources
 
 
 def make_judge(component: Component) -> object:
@@ -120,9 +121,11 @@ def test_a_judge_may_have_a_backend_of_its_own(tmp_path: Path) -> None:
         "backend={kind: scripted, rules: [{when: '', say: [x]}]}",
         "judge.backend={kind: scripted, rules: [{when: '', say: [y]}]}",
     )
-    parts = make_components(config, "m")
+    parts = make_components(config, "m", Resources(config, tmp_path))
     assert parts.judge._backend is not parts.backend
-    shared = make_components(load(tmp_path, GOOD, "backend={kind: scripted}"), "m")
+    shared = make_components(
+        load(tmp_path, GOOD, "backend={kind: scripted}"), "m", Resources(config, tmp_path)
+    )
     assert shared.judge._backend is shared.backend
 
 

@@ -20,10 +20,10 @@ from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import save_merged, surviving
 from stepagent.optimize.packing import Target, make_packs
 from stepagent.optimize.pairs import load_pairs
-from stepagent.optimize.parity import check_outputs, probe_outputs
 from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
 from stepagent.optimize.sft import SftRow, encode, sft
 from stepagent.optimize.trainer import PackedBatches
+from stepagent.parity import check_outputs, probe_outputs
 
 CPU = torch.device("cpu")
 

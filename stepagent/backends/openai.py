@@ -1,33 +1,31 @@
 """The OpenAI-compatible backend: a vLLM server, or any hosted chat API.
 
-A server that tokenises (vLLM) is given token ids and returns token ids: a step continues exactly the sampled
-tokens before it. Any other endpoint is a chat API: it can judge, but it cannot continue a half-written reply.
-
-What an endpoint's failures mean (one table, `_failure`):
-
-429, 408, 409, 5xx, a dropped connection, a timeout, a reply without the asked choices   tried again
-401, 403, 404, a request that no retry can mend                                      the run ends, ConfigError
-400 and 422, a content filter's refusal                                              final, BackendError
+What the endpoint can do is found out at the first request (`probe.py`); a half-written reply is continued in
+the best way it allows. `endpoint.py` says what its failures mean.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from json import JSONDecodeError
+from dataclasses import dataclass, replace
 from typing import Any
 
-import openai
-
-from stepagent.backends.retry import Retrying
+from stepagent.backends.endpoint import Endpoint, turns
+from stepagent.backends.limits import RateLimited
+from stepagent.backends.probe import PROBE, Abilities, probe
+from stepagent.backends.retry import Ready, Retrying
 from stepagent.config import Positive
-from stepagent.errors import BackendError, ConfigError, TransientError
+from stepagent.errors import BackendError, ConfigError
 from stepagent.interfaces import Backend
-from stepagent.types import Completion, Completions, FinishReason, Message, Prompt, Sampling, Usage
+from stepagent.prompting import load_prompt
+from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Usage
 
 _RENDERED = 4096  # chat turns whose ids are remembered: all steps of a problem share theirs
+_END = "[[END]]"
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
 def openai_backend(
@@ -37,16 +35,20 @@ def openai_backend(
     timeout: Positive = 600,
     attempts: Positive = 6,
     max_in_flight: Positive = 64,
+    requests_per_minute: Positive | None = None,
+    tokens_per_minute: Positive | None = None,
     tokenizer: str | None = None,
+    version: str | None = None,
+    ready: Ready | None = None,
 ) -> Backend:
     """`model` is the name the endpoint serves; `timeout` is in seconds. Requests that may succeed later are
-    made up to `attempts` times, at most `max_in_flight` at once. `tokenizer`, the folder or hub id of the
-    served model, lets `stepagent optimize` know whose token ids it is given."""
-    endpoint = OpenAIBackend(base_url, model, api_key_env, timeout, tokenizer)
-    return Retrying(endpoint, attempts, max_in_flight)
-
-
-_PROBE = (Message("user", "Is 7 < 11?"),)
+    made up to `attempts` times, at most `max_in_flight` at once, and no faster than the endpoint's 429s and
+    headers, or the limits given here, allow. `tokenizer`, the folder or hub id of the served model, lets
+    `stepagent optimize` know whose token ids it is given. `version` tells apart weights that are served
+    under one name; `ready` returns once the server can be asked."""
+    endpoint = OpenAIBackend(base_url, model, api_key_env, timeout, tokenizer, version)
+    limited = RateLimited(endpoint, requests_per_minute, tokens_per_minute)
+    return Retrying(limited, attempts, max_in_flight, ready=ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,81 +58,73 @@ class _Rendered:
     window: int
 
 
-def _turns(messages: Sequence[Message]) -> Any:
-    return [{"role": turn.role, "content": turn.content} for turn in messages]
-
-
 class OpenAIBackend:
     """One request per call; what may succeed later raises TransientError. See `openai_backend`."""
 
     def __init__(
-        self, base_url: str, model: str, api_key_env: str, timeout: int, tokenizer: str | None = None
+        self,
+        base_url: str,
+        model: str,
+        api_key_env: str,
+        timeout: float,
+        tokenizer: str | None = None,
+        version: str | None = None,
     ) -> None:
-        if not base_url.rstrip("/").endswith("/v1"):
-            raise ConfigError(f"backend.base_url: '{base_url}' should end in /v1; add it")
-        self._url = base_url
-        self._model = model
-        self._key_env = api_key_env
-        self._client = openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key=os.environ.get(api_key_env) or "none",
-            timeout=timeout,
-            max_retries=0,
-        )
-        self._tokenises: bool | None = None
+        self._endpoint = Endpoint(base_url, model, api_key_env, timeout)
+        self.model = model
+        self.version = version or f"{model} at {self._endpoint.url}"
+        self._continue = load_prompt("continue_step", ("task", "prefix", "end"))
         self._tokenizer = tokenizer
         self._sha256: str | None = None
+        self._abilities: Abilities | None = None
+        self._probing = asyncio.Lock()
         self._rendered: OrderedDict[tuple[Message, ...], _Rendered] = OrderedDict()
+
+    @property
+    def headers(self) -> Any:
+        """The newest reply's headers."""
+        return self._endpoint.headers
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend. Raises TransientError, BackendError or ConfigError."""
+        can = await self.abilities()
         try:
-            if self._tokenises is None:
-                self._tokenises = await self._can_tokenise()
-            return await (self._by_ids if self._tokenises else self._by_chat)(prompt, sampling)
-        except openai.OpenAIError as error:
-            raise self._failure(error) from None
-        except (JSONDecodeError, KeyError, TypeError) as error:
-            raise TransientError(f"{self._url}: a reply that cannot be read ({error!r})") from None
+            if can.way == "ids":
+                return await self._by_ids(prompt, sampling)
+            return await self._by_chat(prompt, sampling, can)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self._endpoint.unreadable(error) from None
+
+    async def abilities(self) -> Abilities:
+        """What the endpoint can do; it is asked once, while other requests wait."""
+        async with self._probing:
+            if self._abilities is None:
+                can = await probe(self._endpoint)
+                if can.way == "ids" and self._tokenizer:
+                    self._sha256 = await self._same_tokenizer(self._tokenizer)
+                self._abilities = can
+        return self._abilities
 
     async def close(self) -> None:
         """Close the connections that are kept open between requests."""
-        await self._client.close()
+        await self._endpoint.close()
 
-    async def _can_tokenise(self) -> bool:
-        try:
-            await self._tokenise(_PROBE)
-        except openai.APIStatusError as error:
-            if error.status_code not in (403, 404, 405, 501):
-                raise
-            served = [entry.id async for entry in self._client.models.list()]
-            if self._model not in served:
-                names = ", ".join(served[:8])
-                raise ConfigError(
-                    f"backend.model: {self._url} does not serve '{self._model}'; it has {names}"
-                ) from None
-            return False
-        if self._tokenizer:
-            self._sha256 = self._same_tokenizer(self._tokenizer)
-        return True
-
-    def _same_tokenizer(self, name: str) -> str:
+    async def _same_tokenizer(self, name: str) -> str:
         from stepagent.checkpoints import load_tokenizer, render, tokenizer_sha256
 
-        tokenizer = load_tokenizer(name)
-        if (
-            tuple(tokenizer(render(tokenizer, _PROBE), add_special_tokens=False)["input_ids"])
-            != self._rendered[_PROBE].ids
-        ):
-            raise ConfigError(f"backend.tokenizer: {name} is not the tokenizer of what {self._url} serves")
+        tokenizer = await asyncio.to_thread(load_tokenizer, name)
+        ours = tuple(tokenizer(render(tokenizer, PROBE), add_special_tokens=False)["input_ids"])
+        if ours != (await self._tokenise(PROBE)).ids:
+            raise ConfigError(
+                f"backend.tokenizer: {name} is not the tokenizer of what {self._endpoint.url} serves"
+            )
         return tokenizer_sha256(tokenizer)
 
     async def _tokenise(self, messages: tuple[Message, ...]) -> _Rendered:
         if messages in self._rendered:
             self._rendered.move_to_end(messages)
             return self._rendered[messages]
-        asked = {"model": self._model, "messages": _turns(messages), "add_generation_prompt": True}
-        reply = await self._server("tokenize", asked)
+        reply = await self._endpoint.post("/tokenize", {"messages": turns(messages)})
         ids = tuple(reply["tokens"])
         text = await self._detokenise(ids)
         self._rendered[messages] = _Rendered(ids, text, int(reply["max_model_len"]))
@@ -138,23 +132,15 @@ class OpenAIBackend:
             self._rendered.popitem(last=False)
         return self._rendered[messages]
 
-    async def _detokenise(self, ids: tuple[int, ...]) -> str:
-        reply = await self._server("detokenize", {"model": self._model, "tokens": list(ids)})
-        return str(reply["prompt"])
-
-    async def _server(self, path: str, body: dict[str, Any]) -> Any:
-        """vLLM's own endpoints stand beside /v1."""
-        root = self._url.rstrip("/").removesuffix("/v1")
-        return await self._client.post(f"{root}/{path}", body=body, cast_to=object)
+    async def _detokenise(self, ids: Sequence[int]) -> str:
+        return str((await self._endpoint.post("/detokenize", {"tokens": list(ids)}))["prompt"])
 
     async def _by_ids(self, prompt: Prompt, sampling: Sampling) -> Completions:
         rendered = await self._tokenise(prompt.messages)
         prefix = prompt.prefix_ids
         if prefix is None:
-            reply = await self._server(
-                "tokenize", {"model": self._model, "prompt": prompt.prefix_text, "add_special_tokens": False}
-            )
-            prefix = tuple(reply["tokens"])
+            asked = {"prompt": prompt.prefix_text, "add_special_tokens": False}
+            prefix = tuple((await self._endpoint.post("/tokenize", asked))["tokens"])
         ids = rendered.ids + prefix
         room = rendered.window - len(ids)
         if room <= 0:
@@ -162,77 +148,109 @@ class OpenAIBackend:
                 f"the context has {len(ids)} tokens and the server's window {rendered.window}; shorten the "
                 "problem or the steps"
             )
-        reply = await self._client.completions.create(
-            model=self._model,
-            prompt=list(ids),
-            n=sampling.n,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=min(sampling.max_tokens, room),
-            stop=list(sampling.stop) or None,
-            seed=sampling.seed % 2**31,
-            logprobs=1,
-            extra_body={"return_token_ids": True, "include_stop_str_in_output": True},
-        )
-        self._check_count(reply.choices, sampling)
-        choices = [await self._exact(choice) for choice in reply.choices]
+        body = {
+            "prompt": list(ids),
+            "n": sampling.n,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": min(sampling.max_tokens, room),
+            "stop": list(sampling.stop) or None,
+            "seed": sampling.seed % 2**31,
+            "logprobs": 1,
+            "return_token_ids": True,
+            "include_stop_str_in_output": True,
+        }
+        found, _ = await self._endpoint.choices("completions", body)
+        choices = tuple([await self._exact(choice) for choice in found])
         sampled = sum(len(choice.token_ids or ()) for choice in choices)
         text = rendered.text + prompt.prefix_text
-        return Completions(tuple(choices), text, ids, Usage(1, len(ids), sampled), self._sha256)
+        return Completions(choices, text, ids, Usage(1, len(ids), sampled), self._sha256)
 
-    async def _exact(self, choice: Any) -> Completion:
+    async def _exact(self, choice: dict[str, Any]) -> Completion:
         """A stop string may end inside its last token: the text goes on to that token's end."""
-        ids = tuple(getattr(choice, "token_ids", None) or ())
-        if not ids or choice.logprobs is None:
-            raise TransientError(f"{self._url}: a choice without token ids")
-        stopped = getattr(choice, "stop_reason", None)
-        reason = self._reason(choice)
-        text = choice.text
-        if reason == "end" and isinstance(stopped, str):
+        ids = tuple(choice["token_ids"])
+        reason, text = self._endpoint.reason(choice), choice["text"]
+        if reason == "end" and isinstance(choice.get("stop_reason"), str):
             reason = "stop"
             text = await self._detokenise(ids)
-        return Completion(text, reason, ids, tuple(choice.logprobs.token_logprobs))
+        return Completion(text, reason, ids, tuple(choice["logprobs"]["token_logprobs"]))
 
-    async def _by_chat(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        if prompt.prefix_text or sampling.stop:
-            raise ConfigError(
-                f"{self._url} cannot continue a half-written reply, so it can judge but not propose steps; "
-                "use it as judge.backend, and generate on vLLM or in process"
-            )
-        reply = await self._client.chat.completions.create(
-            model=self._model,
-            messages=_turns(prompt.messages),
-            n=sampling.n,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_completion_tokens=sampling.max_tokens,
-        )
-        self._check_count(reply.choices, sampling)
-        choices = [Completion(c.message.content or "", self._reason(c)) for c in reply.choices]
-        used = reply.usage
-        usage = Usage(1, used.prompt_tokens, used.completion_tokens) if used else Usage(1)
-        text = "\n".join(turn.content for turn in prompt.messages)
+    async def _by_chat(self, prompt: Prompt, sampling: Sampling, can: Abilities) -> Completions:
+        """One request, or one per sample where the endpoint takes no `n`."""
+        if sampling.n > 1 and "n" not in can.takes:
+            async with asyncio.TaskGroup() as group:
+                single = [
+                    group.create_task(
+                        self._by_chat(prompt, replace(sampling, n=1, seed=sampling.seed + k), can)
+                    )
+                    for k in range(sampling.n)
+                ]
+            replies = [task.result() for task in single]
+            usage = sum((reply.usage for reply in replies), Usage())
+            return replace(replies[0], choices=tuple(reply.choices[0] for reply in replies), usage=usage)
+        stepwise = bool(sampling.stop)
+        body: dict[str, Any] = {"n": sampling.n} if sampling.n > 1 else {}
+        body[can.limit] = sampling.max_tokens
+        if "sampling" in can.takes:
+            body |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        if "seed" in can.takes:
+            body["seed"] = sampling.seed % 2**31
+        messages = prompt.messages
+        if can.way == "prefill" and stepwise:
+            body |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
+        if can.way == "prefill" and prompt.prefix_text:
+            messages = (*messages, Message("assistant", prompt.prefix_text))
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        elif can.way == "restate" and (prompt.prefix_text or stepwise):
+            messages = self._restated(prompt)
+        body["messages"] = turns(messages)
+        found, used = await self._endpoint.choices("chat/completions", body)
+        choices = []
+        for choice in found:
+            said = self._said(choice)
+            if can.way == "prefill":
+                choices.append(_stopped(said, choice.get("stop_reason")))
+            else:
+                choices.append(_next_step(said, prompt.prefix_text, sampling.stop) if stepwise else said)
+        usage = Usage(1, used.get("prompt_tokens", 0), used.get("completion_tokens", 0))
+        text = "\n\n".join(turn.content for turn in prompt.messages) + "\n\n" + prompt.prefix_text
         return Completions(tuple(choices), text, None, usage)
 
-    def _check_count(self, choices: Sequence[object], sampling: Sampling) -> None:
-        if len(choices) != sampling.n:
-            raise TransientError(f"{self._url}: {len(choices)} choices instead of {sampling.n}")
+    def _restated(self, prompt: Prompt) -> tuple[Message, ...]:
+        *before, task = prompt.messages
+        values = {"task": task.content, "prefix": prompt.prefix_text or "(nothing yet)", "end": _END}
+        return (*before, self._continue.messages(values)[0])
 
-    def _reason(self, choice: Any) -> FinishReason:
-        ends: dict[str, FinishReason] = {"stop": "end", "length": "length"}
-        if choice.finish_reason not in ends:
-            raise BackendError(f"{self._url}: the reply ended with '{choice.finish_reason}'")
-        return ends[choice.finish_reason]
+    def _said(self, choice: dict[str, Any]) -> Completion:
+        """A chat's reply, without the reasoning that some models put before it."""
+        message = choice["message"]
+        if message.get("refusal"):
+            raise BackendError(f"{self._endpoint.url}: refused: {message['refusal'][:200]}")
+        return Completion(_THOUGHT.sub("", message.get("content") or ""), self._endpoint.reason(choice))
 
-    def _failure(self, error: openai.OpenAIError) -> Exception:
-        what = f"{self._url}: {str(error).partition(chr(10))[0][:300]}"
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return ConfigError(f"{what}; set a valid key in the environment variable {self._key_env}")
-        if isinstance(error, openai.NotFoundError):
-            return ConfigError(f"{what}; check backend.base_url and backend.model")
-        if isinstance(error, openai.APIStatusError):
-            if error.status_code in (408, 409, 429) or error.status_code >= 500:
-                after = error.response.headers.get("retry-after", "")
-                return TransientError(what, float(after) if after.replace(".", "", 1).isdigit() else None)
-            return BackendError(what)
-        return TransientError(what)  # a dropped connection, a timeout, half a reply
+
+def _stopped(said: Completion, stop: object) -> Completion:
+    """The step owns the stop string that ended it."""
+    if said.finish_reason != "end" or not isinstance(stop, str):
+        return said
+    return Completion(said.text if said.text.endswith(stop) else said.text + stop, "stop")
+
+
+def _next_step(said: Completion, prefix: str, stop: tuple[str, ...]) -> Completion:
+    """A restated reply as the step that continues `prefix`: what it repeats of the prefix' end goes, the
+    mark of a finished solution becomes the end, anything after one step is cut, and a step that goes on owns
+    the terminator that a continued reply would have sampled."""
+    text = said.text.lstrip()
+    tail = prefix.rpartition("\n")[2].strip()
+    if tail and text.startswith(tail):
+        text = text[len(tail) :]
+    if prefix and not prefix[-1].isspace() and text and not text[0].isspace():
+        text = " " + text
+    cut = min((text.index(mark) + len(mark) for mark in stop if mark in text.rstrip()), default=None)
+    if cut is not None:
+        return Completion(text[:cut], "stop")
+    if said.finish_reason != "end":
+        return Completion(text, said.finish_reason)
+    if _END in text:
+        return Completion(text.replace(_END, "").rstrip(), "end")
+    return Completion(text.rstrip() + stop[0], "stop")

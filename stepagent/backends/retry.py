@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
+from stepagent.backends.wrapper import Wrapper
 from stepagent.errors import TransientError
 from stepagent.interfaces import Backend
 from stepagent.types import Completions, Prompt, Sampling
 
+Ready = Callable[[bool], Awaitable[None]]
 
-class Retrying:
+
+class Retrying(Wrapper):
     """Makes a request again while it fails with TransientError: after what the server asks for
-    (Retry-After), else after a random, growing while. The last failure is raised as it is."""
+    (Retry-After), else after a random, growing while. The last failure is raised as it is. `ready` is
+    awaited before every attempt, told whether one before failed: it returns once the server can be asked."""
 
-    def __init__(self, backend: Backend, attempts: int, max_in_flight: int, longest_wait: float = 60) -> None:
-        self._backend = backend
+    def __init__(
+        self,
+        backend: Backend,
+        attempts: int,
+        max_in_flight: int,
+        longest_wait: float = 60,
+        ready: Ready | None = None,
+    ) -> None:
+        super().__init__(backend)
         self._slots = asyncio.Semaphore(max_in_flight)
         self._stop = stop_after_attempt(attempts)
         self._longest = longest_wait
         self._backoff = wait_random_exponential(multiplier=min(0.5, longest_wait), max=longest_wait)
+        self._ready = ready
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend. A request that waits to be made again leaves its slot to others."""
@@ -31,7 +44,9 @@ class Retrying:
         async for attempt in again:
             with attempt:
                 async with self._slots:
-                    return await self._backend.complete(prompt, sampling)
+                    if self._ready:
+                        await self._ready(attempt.retry_state.attempt_number > 1)
+                    return await self.wrapped.complete(prompt, sampling)
         raise AssertionError("tenacity gives up by raising")
 
     def _wait(self, state: RetryCallState) -> float:

@@ -14,8 +14,8 @@ from stepagent.checkpoints import load_model, pick_device, writing
 from stepagent.config import TrainSettings
 from stepagent.errors import ModelError, ParityError
 from stepagent.jsonl import write_atomic
-from stepagent.optimize.parity import Outputs, check_outputs, probe_outputs
 from stepagent.optimize.trainer import work_folder
+from stepagent.parity import Outputs, check_outputs, probe_outputs
 
 _SHARD = "5GB"
 _CPU = torch.device("cpu")

@@ -12,6 +12,7 @@ from stepagent.pipeline.evaluating import evaluate_stage
 from stepagent.pipeline.iterate import SEARCH_KEYS
 from stepagent.pipeline.judging import judge_stage
 from stepagent.pipeline.progress import output
+from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import load_candidates, load_held_out, load_problems
 from stepagent.pipeline.searching import search_stage
 from stepagent.runs import RunFolder
@@ -20,30 +21,32 @@ from stepagent.runs import RunFolder
 def search_alone(config: Config, model: str, problems: Path, out: Path) -> None:
     """Search `problems` with `model` into `out`/trees.jsonl and `out`/preferences.jsonl."""
     loaded = load_problems(problems)
-    components = make_components(config, model)
     trees, preferences = out / "trees.jsonl", out / "preferences.jsonl"
-    ran = RunFolder(out).stage(
-        "search",
-        {"model": Path(model), "problems": problems},
-        {"trees": trees, "preferences": preferences},
-        identity(config, *SEARCH_KEYS),
-        lambda: search_stage(components, loaded, trees, preferences, config, 1),
-    )
+    with Resources(config, out) as resources:
+        components = make_components(config, model, resources)
+        ran = RunFolder(out).stage(
+            "search",
+            {"model": Path(model), "problems": problems},
+            {"trees": trees, "preferences": preferences},
+            identity(config, *SEARCH_KEYS),
+            lambda: search_stage(components, loaded, trees, preferences, config, 1),
+        )
     _say(ran, out)
 
 
 def judge_alone(config: Config, model: str, data: Path, out: Path) -> None:
     """Judge the rows of `data` into `out`/verdicts.jsonl."""
     load_candidates(data)
-    judge = make_components(config, model).judge
     verdicts = out / "verdicts.jsonl"
-    ran = RunFolder(out).stage(
-        "judge",
-        {"model": Path(model), "data": data},
-        {"verdicts": verdicts},
-        identity(config, "backend", "judge", "seed"),
-        lambda: judge_stage(judge, config, data, verdicts),
-    )
+    with Resources(config, out) as resources:
+        components = make_components(config, model, resources)
+        ran = RunFolder(out).stage(
+            "judge",
+            {"model": Path(model), "data": data},
+            {"verdicts": verdicts},
+            identity(config, "backend", "judge", "seed"),
+            lambda: judge_stage(components, config, data, verdicts),
+        )
     _say(ran, out)
 
 
@@ -53,15 +56,16 @@ def evaluate_alone(config: Config, model: str, out: Path) -> None:
     if wanted is None:
         raise ConfigError("no 'evaluate' section in the config; it names held-out problems and pairs")
     load_held_out(wanted.problems)
-    components = make_components(config, model)
     inputs = {"model": Path(model), "problems": wanted.problems}
-    ran = RunFolder(out).stage(
-        "evaluate",
-        {**inputs, "pairs": wanted.pairs} if wanted.pairs else inputs,
-        {"metrics": out / "metrics.json", "trees": out / "trees.jsonl"},
-        identity(config, *SEARCH_KEYS, "evaluate"),
-        lambda: evaluate_stage(components, config, wanted, model, out),
-    )
+    with Resources(config, out) as resources:
+        components = make_components(config, model, resources)
+        ran = RunFolder(out).stage(
+            "evaluate",
+            {**inputs, "pairs": wanted.pairs} if wanted.pairs else inputs,
+            {"metrics": out / "metrics.json", "trees": out / "trees.jsonl"},
+            identity(config, *SEARCH_KEYS, "evaluate"),
+            lambda: evaluate_stage(components, config, wanted, model, out),
+        )
     _say(ran, out)
 
 

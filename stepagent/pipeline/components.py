@@ -12,8 +12,9 @@ from stepagent import backends, generators, judges, search
 from stepagent.building import bind
 from stepagent.config import KINDS, Component, Config
 from stepagent.errors import ConfigError
-from stepagent.interfaces import Backend, Judge, SearchStrategy
+from stepagent.interfaces import Backend, Generator, Judge, SearchStrategy
 from stepagent.pipeline.progress import console
+from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import judge_prompt_name, solve_prompt
 from stepagent.prompting import load_judge_prompt, load_prompt
 from stepagent.runs import hash_path
@@ -26,25 +27,33 @@ class Components:
     """What a search or an evaluation works with."""
 
     backend: Backend
+    generator: Generator
     judge: Judge
     strategy: SearchStrategy
+    resources: Resources
 
 
-def make_components(config: Config, model: str) -> Components:
-    """Everything a search needs, on `model`. Raises ConfigError or ModelError."""
+def make_components(
+    config: Config, model: str, resources: Resources, served: Mapping[str, object] | None = None
+) -> Components:
+    """Everything a search needs, on `model`. `served` are the arguments of a backend that asks the run's own
+    server. Raises ConfigError or ModelError."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("only init and optimize run in several processes; start this command alone")
-    backend: Backend = _bind("backend", config.backend, {"model": model})()
-    given: dict[str, object] = {"backend": backend, "model": model}
-    generator = _bind("generator", config.generator, given)()
-    judge = _bind("judge", config.judge, given)()
+    given: dict[str, object] = {"model": model, **(served or {})}
+    backend: Backend = _bind("backend", config.backend, given, resources.wrap)()
+    given["backend"] = backend
+    generator = _bind("generator", config.generator, given, resources.wrap)()
+    judge = _bind("judge", config.judge, given, resources.wrap)()
     strategy = _bind("search", config.search, {"generator": generator, "judge": judge})()
-    return Components(backend, judge, strategy)
+    return Components(backend, generator, judge, strategy, resources)
 
 
 def check_components(config: Config) -> None:
     """Raise ConfigError for a component that could not be made; loads no model."""
     given: dict[str, object] = {"backend": None, "model": "", "generator": None, "judge": None}
+    if config.serve and config.serve.command:
+        given["base_url"] = ""
     for role, component in (
         ("backend", config.backend),
         ("generator", config.generator),
@@ -58,8 +67,14 @@ def check_components(config: Config) -> None:
         solve_prompt(config.generator)
 
 
-def _bind(role: str, component: Component, given: Mapping[str, object]) -> Callable[[], Any]:
-    """What makes a component. One whose settings hold a `backend` gets that instead of the shared one."""
+def _bind(
+    role: str,
+    component: Component,
+    given: Mapping[str, object],
+    wrap: Callable[[Backend, str], Backend] = lambda backend, _: backend,
+) -> Callable[[], Any]:
+    """What makes a component. One whose settings hold a `backend` gets that instead of the shared one; a
+    backend is wrapped in what is around all of them."""
     arguments = component.arguments()
     nested = arguments.pop("backend", None)
     if role.endswith("backend"):
@@ -68,14 +83,17 @@ def _bind(role: str, component: Component, given: Mapping[str, object]) -> Calla
 
         def announced() -> Any:
             console.print(f"{role}: {component.kind}, {shown}", style="dim", highlight=False)
-            return make()
+            return wrap(make(), str(shown))
 
         return announced
     if nested is None:
         return bind(role, component, _BUILTIN[role], given)
     if not isinstance(nested, dict):
         raise ConfigError(f"{role}.backend: expected settings such as {{kind: ..., model: ...}}")
-    own = _bind(f"{role}.backend", Component(**{"kind": KINDS["backend"], **nested}), given)
+    settings = Component(**{"kind": KINDS["backend"], **nested})
+    elsewhere = settings.kind != "openai" or "base_url" in settings.arguments()
+    about = {"model": given["model"]} if elsewhere else given
+    own = _bind(f"{role}.backend", settings, about, wrap)
     rest = Component(kind=component.kind, params=arguments)
     bind(role, rest, _BUILTIN[role], {**given, "backend": None})
     return lambda: bind(role, rest, _BUILTIN[role], {**given, "backend": own()})()

@@ -59,14 +59,14 @@ def evaluate(
     problems = load_held_out(settings.problems)
     pairs = load_pairs(settings.pairs) if settings.pairs else []
     check = load_check(settings)
-    greedy = asyncio.run(_greedy(components, config, settings, problems, name))
+    greedy = components.resources.run(_greedy(components, config, settings, problems, name))
     searched = problems[: settings.search_problems]
     trees = (
         search_problems(components, searched, folder / "trees.jsonl", config, 0, f"judged search, {name}")
         if searched
         else []
     )
-    judged = asyncio.run(_judge_pairs(components.judge, config, pairs, name)) if pairs else []
+    judged = components.resources.run(_judge_pairs(components.judge, config, pairs, name)) if pairs else []
     own = list(_own_pairs(trees, check)) if check else []
     solved = [outcome is True for outcome in greedy]
     paths = [tree.solution() for tree in trees if tree.status == "ended"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import yaml
 from stepagent.config import Config
 from stepagent.errors import ConfigError
 from stepagent.jsonl import write_atomic, write_rows
-from stepagent.pipeline.components import check_components, identity, make_components
+from stepagent.pipeline.components import check_components, identity
+from stepagent.pipeline.deploying import Models, make_server, models_of
 from stepagent.pipeline.evaluating import evaluate_stage, load_check
 from stepagent.pipeline.initialize import initialize, sft_rows
 from stepagent.pipeline.optimizing import optimize_stage
 from stepagent.pipeline.progress import output
+from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import load_held_out, load_pairs, load_problems
 from stepagent.pipeline.searching import search_stage
 from stepagent.report.summary import print_summary
@@ -36,29 +39,40 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     run = RunFolder(folder)
     settings = config.model_dump(mode="json")
     write_atomic(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    with Resources(config, folder) as resources, models_of(config, run, resources) as asked:
+        models = _turn(config, run, asked, shares)
+    summary = {"wall_seconds": round(run.wall_seconds(), 1), "models": models}
+    write_atomic(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    print_summary(summary, folder, output)
+    return summary
+
+
+def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]) -> list[dict[str, Any]]:
     models: list[dict[str, Any]] = []
     model = config.model
     if init := config.init:
-        models += _evaluate(run, config, model, "M0", None)
+        models += _evaluate(run, config, asked, model, 0, None)
         first = run.model(1)
+
+        def start() -> None:
+            asked.rest()
+            initialize(config, init, first)
+
         run.stage(
             "init",
             {"model": Path(model), "ift": init.ift, "eft": init.eft},
             {"model": first},
             identity(config, "init", "seed"),
-            lambda: initialize(config, init, first),
+            start,
         )
         model = str(first)
     pairs: int | None = None
     for index in range(1, config.rounds + 1):
-        models += _evaluate(run, config, model, f"M{index}", pairs)
-        pairs = _round(run, config, model, index, shares[index - 1])
+        models += _evaluate(run, config, asked, model, index, pairs)
+        pairs = _round(run, config, asked, model, index, shares[index - 1])
         model = str(run.model(index + 1))
-    models += _evaluate(run, config, model, f"M{config.rounds + 1}", pairs)
-    summary = {"wall_seconds": round(run.wall_seconds(), 1), "models": models}
-    write_atomic(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    print_summary(summary, folder, output)
-    return summary
+    models += _evaluate(run, config, asked, model, config.rounds + 1, pairs)
+    return models
 
 
 def check_inputs(config: Config) -> list[slice]:
@@ -71,12 +85,8 @@ def check_inputs(config: Config) -> list[slice]:
             "backend.model: a run serves M_1, M_2, ... in turn, so the in-process backend takes no fixed "
             "model; write 'model:' at the top of the config"
         )
-    if config.backend.kind == "openai":
-        raise ConfigError(
-            "backend.kind: iterate serves M_1, M_2, ... in process; a server can be judge.backend, or the "
-            "backend of stepagent search and judge"
-        )
     check_components(config)
+    make_server(config, Path("."))
     if config.init:
         sft_rows(config, config.init)
     if config.evaluate:
@@ -104,7 +114,7 @@ def _shares(config: Config) -> list[slice]:
     return [slice(end - count, end) for end, count in zip(ends, counts, strict=False)]
 
 
-def _round(run: RunFolder, config: Config, model: str, index: int, share: slice) -> int:
+def _round(run: RunFolder, config: Config, asked: Models, model: str, index: int, share: slice) -> int:
     """Search with M_index, train M_{index+1}; returns the number of pairs."""
     folder = run.round(index)
     problems, trees = folder / "problems.jsonl", folder / "trees.jsonl"
@@ -117,11 +127,12 @@ def _round(run: RunFolder, config: Config, model: str, index: int, share: slice)
         write_rows(problems, [problem.without_answer() for problem in drawn[share]])
 
     def search() -> None:
-        components = make_components(config, model)
+        components = asked.components(model, index)
         report = search_stage(components, load_problems(problems), trees, preferences, config, index)
         write_atomic(folder / "search.json", json.dumps(report, indent=2) + "\n")
 
     def train() -> None:
+        asked.rest()
         report = optimize_stage(
             model, preferences, trained, config.optimize, config.seed + index, f"round {index}"
         )
@@ -148,22 +159,31 @@ def _round(run: RunFolder, config: Config, model: str, index: int, share: slice)
         [settings["optimize"], config.seed],
         train,
     )
+    if asked.served:
+        run.stage(
+            f"round {index}: deploy",
+            {"model": trained},
+            {},
+            settings["serve"],
+            lambda: asked.deploy(str(trained), index + 1),
+        )
     with preferences.open(encoding="utf-8") as rows:
         return sum(1 for _ in rows)
 
 
 def _evaluate(
-    run: RunFolder, config: Config, model: str, name: str, pairs: int | None
+    run: RunFolder, config: Config, asked: Models, model: str, index: int, pairs: int | None
 ) -> list[dict[str, Any]]:
     """One entry of the summary's models; none if the config evaluates nothing."""
     wanted = config.evaluate
     if wanted is None:
         return []
+    name = f"M{index}"
     folder = run.path / "evaluation" / name
     metrics = folder / "metrics.json"
 
     def measure() -> None:
-        evaluate_stage(make_components(config, model), config, wanted, name, folder)
+        evaluate_stage(asked.components(model, index), config, wanted, name, folder)
 
     inputs = {"model": Path(model), "problems": wanted.problems}
     run.stage(

@@ -11,6 +11,7 @@ from pathlib import Path
 from stepagent.config import Config
 from stepagent.interfaces import Judge
 from stepagent.jsonl import drop_torn_line, dump_row, read_rows
+from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import bar, table
 from stepagent.pipeline.rows import CandidatesRow, load_candidates, plain_step
 from stepagent.seeds import derive_seed
@@ -25,13 +26,13 @@ class VerdictRow:
     verdict: Verdict
 
 
-def judge_stage(judge: Judge, config: Config, data: Path, out: Path) -> None:
+def judge_stage(components: Components, config: Config, data: Path, out: Path) -> None:
     """Judge every row of `data` that `out` does not hold yet, appending one JSONL line each."""
     rows = load_candidates(data)
     out.parent.mkdir(parents=True, exist_ok=True)
     drop_torn_line(out)
     done = {row.id: row for row in read_rows(out, VerdictRow)} if out.exists() else {}
-    asyncio.run(_judge(judge, config, rows, done, out))
+    components.resources.run(_judge(components.judge, config, rows, done, out))
     statuses = Counter(row.verdict.status for row in done.values())
     table("Verdicts", {"rows": len(done), **{str(name): count for name, count in statuses.items()}})
 

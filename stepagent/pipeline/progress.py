@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -60,6 +62,22 @@ def bar(name: str, total: int | None) -> Iterator[Bar]:
         console=console,
     ) as progress:
         yield Bar(progress, progress.add_task(name, total=total, rate="", note=""))
+
+
+class Telling:
+    """Says what takes time, a line each: again when the words change, every ten seconds when only a number
+    does."""
+
+    def __init__(self) -> None:
+        self._words = ""
+        self._last = 0.0
+
+    def __call__(self, text: str) -> None:
+        words = re.sub(r"\d+", "", text)
+        now = time.monotonic()
+        if words != self._words or now - self._last >= 10:
+            console.print(text, style="dim", highlight=False, soft_wrap=True)
+            self._words, self._last = words, now
 
 
 def table(title: str, rows: Mapping[str, object]) -> None:

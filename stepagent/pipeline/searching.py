@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -52,9 +51,12 @@ def search_problems(
             file.flush()
             done[tree.problem.id] = tree
             steps += len(tree.path)
-            progress.advance(note=f"{steps} steps")
+            budget = components.resources.budget
+            progress.advance(note=f"{steps} steps, {budget.note()}")
 
-        asyncio.run(search_all(components.strategy, left, config.seed, config.concurrency, finished))
+        components.resources.run(
+            search_all(components.strategy, left, config.seed, config.concurrency, finished)
+        )
     grown = [done[problem.id] for problem in problems]
     if all(tree.status == "failed" for tree in grown):
         raise BackendError(f"all {len(grown)} problems failed, the first with: {grown[0].error}")
@@ -75,6 +77,11 @@ def search_stage(
     rows, outcomes = collect(grown)
     write_rows(preferences, rows)
     report = describe(grown, outcomes, time.monotonic() - start)
+    resources = components.resources
+    if replayed := resources.replayed():
+        report["requests answered by the store"] = replayed
+    if config.prices:
+        report["cost of the run so far"] = resources.budget.money
     table(f"Search, round {round_index}", report)
     return report
 

@@ -1,0 +1,112 @@
+"""What a run may cost: tokens, money, wall time. One count for all its backends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from stepagent.backends.wrapper import Wrapper
+from stepagent.config import BudgetSettings, Price
+from stepagent.errors import BudgetError, ConfigError
+from stepagent.interfaces import Backend
+from stepagent.types import Completions, Prompt, Sampling, Usage
+
+
+class Budget:
+    """Counts what is spent, by model. `spent` is what earlier starts of the same run spent; `seconds` are
+    counted from this start. A price is per million tokens."""
+
+    def __init__(
+        self,
+        settings: BudgetSettings | None = None,
+        prices: Mapping[str, Price] | None = None,
+        spent: Mapping[str, Usage] | None = None,
+    ) -> None:
+        self._limits = settings or BudgetSettings()
+        self._prices = prices or {}
+        self.spent = dict(spent or {})
+        self._start = time.monotonic()
+        self._in_flight = 0
+        self._idle = asyncio.Condition()
+
+    def check_price(self, model: str) -> None:
+        """Raise ConfigError if money is limited and the price of `model` is not known."""
+        if self._limits.money is not None and model not in self._prices:
+            raise ConfigError(
+                f"prices: budget.money is set, but '{model}' has no price; add prices: {{{model}: "
+                "{prompt: ..., completion: ...}} per million tokens (0 for a server of your own)"
+            )
+
+    def price(self, model: str, usage: Usage) -> float:
+        """What `usage` of `model` costs, in the price table's currency."""
+        price = self._prices.get(model, Price(prompt=0, completion=0))
+        return (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / 1e6
+
+    @property
+    def tokens(self) -> int:
+        return sum(usage.prompt_tokens + usage.completion_tokens for usage in self.spent.values())
+
+    @property
+    def money(self) -> float:
+        return sum(self.price(model, usage) for model, usage in self.spent.items())
+
+    def exhausted(self) -> str | None:
+        """Which limit the next request could break, counting what is in flight at the mean cost so far."""
+        requests = sum(usage.requests for usage in self.spent.values())
+        more = 1 + self._in_flight / requests if requests else 1.0
+        limits = self._limits
+        if limits.tokens is not None and self.tokens * more >= limits.tokens:
+            return f"budget.tokens ({limits.tokens:,})"
+        if limits.money is not None and self.money * more >= limits.money:
+            return f"budget.money ({limits.money:g})"
+        if limits.seconds is not None and time.monotonic() - self._start >= limits.seconds:
+            return f"budget.seconds ({limits.seconds:,})"
+        return None
+
+    def note(self) -> str:
+        """The live count."""
+        cost = f", cost {self.money:.4g}" if self._prices else ""
+        return f"{self.tokens:,} tokens{cost}"
+
+    async def begin(self) -> None:
+        """Count a request as in flight. Raises BudgetError once a limit is reached, after all requests in
+        flight have ended: what they brought is kept."""
+        why = self.exhausted()
+        if why is None:
+            self._in_flight += 1
+            return
+        async with self._idle:
+            await self._idle.wait_for(lambda: self._in_flight == 0)
+        raise BudgetError(
+            f"{why} is used up: {self.note()}; what is finished is kept; the same command with a larger "
+            "budget goes on from there"
+        )
+
+    async def end(self, model: str, usage: Usage) -> None:
+        """Count a request as done."""
+        self._in_flight -= 1
+        self.spent[model] = self.spent.get(model, Usage()) + usage
+        async with self._idle:
+            self._idle.notify_all()
+
+
+class Budgeted(Wrapper):
+    """Stops asking `backend` once `budget` is used up. Raises BudgetError."""
+
+    def __init__(self, backend: Backend, budget: Budget, model: str) -> None:
+        super().__init__(backend)
+        self.model = model
+        budget.check_price(model)
+        self._budget = budget
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        """See Backend."""
+        await self._budget.begin()
+        usage = Usage()
+        try:
+            reply = await self.wrapped.complete(prompt, sampling)
+            usage = reply.usage
+            return reply
+        finally:
+            await self._budget.end(self.model, usage)

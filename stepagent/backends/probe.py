@@ -1,0 +1,95 @@
+"""What an endpoint can do, found out with a few requests of one token before the first real one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stepagent.backends.endpoint import Endpoint, turns
+from stepagent.errors import BackendError, ConfigError, RefusedError
+from stepagent.types import Message
+
+PROBE = (Message("user", "Is 7 < 11?"),)
+_OPTIONAL: dict[str, dict[str, Any]] = {
+    "n": {"n": 2},
+    "seed": {"seed": 1},
+    "sampling": {"temperature": 1.0, "top_p": 0.9},
+    "logprobs": {"logprobs": True, "top_logprobs": 2},
+}
+_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """The way in which a half-written reply is continued, and the optional parameters it takes.
+
+    ids      token ids in and out (vLLM): a step continues exactly the sampled tokens before it
+    prefill  a chat whose last turn is the half-written reply, as text
+    restate  a chat that shows the half-written reply and asks for the next step
+    """
+
+    way: Literal["ids", "prefill", "restate"]
+    takes: frozenset[str] = frozenset(_OPTIONAL)
+    limit: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+
+
+async def probe(endpoint: Endpoint) -> Abilities:
+    """Ask `endpoint` what it can do. Raises ConfigError for an unknown model or a wrong key, TransientError
+    where asking again may help."""
+    if await _gives_ids(endpoint):
+        return Abilities("ids")
+    served = await endpoint.serves()
+    if served is not None and endpoint.model not in served:
+        names = ", ".join(served[:8])
+        raise ConfigError(f"backend.model: {endpoint.url} does not serve '{endpoint.model}'; it has {names}")
+    limit: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    if await _chat(endpoint, {str(limit): 16}) is None:
+        limit = "max_tokens"
+        if await _chat(endpoint, {limit: 16}) is None:
+            raise ConfigError(f"{endpoint.url} answers no chat request; check backend.base_url")
+    short: dict[str, Any] = {limit: 16}
+    takes = frozenset([name for name, body in _OPTIONAL.items() if await _chat(endpoint, {**short, **body})])
+    way: Literal["prefill", "restate"] = "prefill" if await _continues(endpoint, limit) else "restate"
+    return Abilities(way, takes, limit)
+
+
+async def _gives_ids(endpoint: Endpoint) -> bool:
+    """Whether the endpoint tokenises chats, and continues token ids with token ids."""
+    try:
+        tokens = (await endpoint.post("/tokenize", {"messages": turns(PROBE)}))["tokens"]
+        asked = {"prompt": tokens, "max_tokens": 1, "n": 2, "logprobs": 1, "return_token_ids": True}
+        found, _ = await endpoint.choices("completions", asked)
+        return all(choice.get("token_ids") and choice.get("logprobs") for choice in found)
+    except (RefusedError, BackendError, KeyError, TypeError) as error:
+        if isinstance(error, BackendError) and type(error) is not BackendError:
+            raise  # transient: asking again may help
+        return False
+
+
+async def _chat(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any] | None:
+    """The first choice, with the usage in it; None if the endpoint refuses the parameters or ignores them."""
+    try:
+        reply = await endpoint.post("chat/completions", {"messages": turns(PROBE), **body})
+    except BackendError as error:
+        if type(error) is not BackendError:
+            raise
+        return None
+    try:
+        found = reply["choices"]
+        if len(found) != body.get("n", 1) or ("logprobs" in body and not found[0].get("logprobs")):
+            return None
+        return {**found[0], "usage": reply.get("usage") or {}}
+    except (KeyError, TypeError, IndexError) as error:
+        raise endpoint.unreadable(error) from None
+
+
+async def _continues(endpoint: Endpoint, limit: str) -> bool:
+    """Whether a half-written reply is continued: then its prompt is shorter than that of the closed turn, by
+    the end of the turn and the opening of the next. Servers that ignore the parameter count the same. A
+    server that does not say which stop string matched cannot tell a step from an answer."""
+    half = {"messages": turns((*PROBE, Message("assistant", "Yes, since 11 - 7 ="))), limit: 16}
+    closed = await _chat(endpoint, half)
+    going = await _chat(endpoint, {**half, **_CONTINUE, "stop": ["\n"], "include_stop_str_in_output": True})
+    if closed is None or going is None or "stop_reason" not in going:
+        return False
+    return bool(going["usage"].get("prompt_tokens", 0) < closed["usage"].get("prompt_tokens", 0))

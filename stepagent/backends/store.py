@@ -1,0 +1,127 @@
+"""The response store: what was answered once is never asked again. One SQLite file beside the run."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from stepagent.backends.wrapper import Wrapper
+from stepagent.errors import DataError
+from stepagent.interfaces import Backend
+from stepagent.types import Completion, Completions, Prompt, Sampling, Usage
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS contexts (
+    key TEXT PRIMARY KEY, prompt_text TEXT, prompt_ids TEXT, tokenizer_sha256 TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS responses (
+    key TEXT, sample INTEGER, completion TEXT, model TEXT,
+    requests INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER,
+    PRIMARY KEY (key, sample)) WITHOUT ROWID;
+"""
+_COMPLETION = TypeAdapter(Completion)
+
+
+class ResponseStore:
+    """Completions by content key and sample index. Every reply is committed on its own, so a process that is
+    killed loses only what was in flight. Raises DataError for a file that is no store."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{path}: not a usable response store ({error}); move it away") from None
+
+    def get(self, key: str, count: int) -> Completions | None:
+        """The first `count` stored samples, or as many as there are; None if there are none."""
+        rows = self._db.execute(
+            "SELECT completion, requests, prompt_tokens, completion_tokens FROM responses "
+            "WHERE key = ? AND sample < ? ORDER BY sample",
+            (key, count),
+        ).fetchall()
+        if not rows:
+            return None
+        text, ids, tokenizer = self._db.execute(
+            "SELECT prompt_text, prompt_ids, tokenizer_sha256 FROM contexts WHERE key = ?", (key,)
+        ).fetchone()
+        return Completions(
+            tuple(_COMPLETION.validate_json(row[0]) for row in rows),
+            text,
+            tuple(json.loads(ids)) if ids else None,
+            sum((Usage(*row[1:]) for row in rows), Usage()),
+            tokenizer,
+        )
+
+    def put(self, key: str, first: int, reply: Completions, model: str) -> None:
+        """Commit the samples from index `first` on. The request's cost is kept with its first sample, each
+        sample's own tokens with it where they are known."""
+        ids = json.dumps(reply.prompt_ids) if reply.prompt_ids is not None else None
+        cost = (reply.usage.requests, reply.usage.prompt_tokens, reply.usage.completion_tokens)
+        rows = [
+            (key, first + i, _COMPLETION.dump_json(choice).decode(), model, *(cost if i == 0 else (0, 0, 0)))
+            for i, choice in enumerate(reply.choices)
+        ]
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.execute(
+                "INSERT OR IGNORE INTO contexts VALUES (?, ?, ?, ?)",
+                (key, reply.prompt_text, ids, reply.tokenizer_sha256),
+            )
+            self._db.executemany("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def spent(self) -> dict[str, Usage]:
+        """What all stored replies cost, by model."""
+        rows = self._db.execute(
+            "SELECT model, SUM(requests), SUM(prompt_tokens), SUM(completion_tokens) FROM responses "
+            "GROUP BY model"
+        )
+        return {model: Usage(*cost) for model, *cost in rows}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+class Stored(Wrapper):
+    """Answers from `store` what it holds, asks `backend` for the rest. `version` tells models apart: the
+    weights' hash where it is known, so that M_i's answers are never replayed as M_{i+1}'s.
+
+    A failed or cancelled request is not stored. A reply from the store reports what it cost when it was made.
+    """
+
+    def __init__(self, backend: Backend, store: ResponseStore, version: str) -> None:
+        super().__init__(backend)
+        self.replayed = 0
+        self._store = store
+        self._version = version
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        """See Backend. Sample i of a request with seed s is what one with seed s + i gives (vLLM's rule)."""
+        key = content_key(self._version, prompt, sampling)
+        stored = self._store.get(key, sampling.n)
+        have = len(stored.choices) if stored else 0
+        if stored and have == sampling.n:
+            self.replayed += 1
+            return stored
+        rest = replace(sampling, n=sampling.n - have, seed=sampling.seed + have)
+        reply = await self.wrapped.complete(prompt, rest)
+        self._store.put(key, have, reply, self.model)
+        if not stored:
+            return reply
+        return replace(reply, choices=stored.choices + reply.choices, usage=stored.usage + reply.usage)
+
+
+def content_key(version: str, prompt: Prompt, sampling: Sampling) -> str:
+    """A hash of all that decides a reply's samples, beside their index."""
+    turns = [[turn.role, turn.content] for turn in prompt.messages]
+    drawn = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop, sampling.seed]
+    content = [version, turns, prompt.prefix_ids or prompt.prefix_text, *drawn]
+    return sha256(json.dumps(content).encode()).hexdigest()

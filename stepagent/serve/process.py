@@ -1,0 +1,136 @@
+"""The managed server as a process: started, waited for, stopped with its children, its log kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from stepagent.errors import ServeError
+from stepagent.jsonl import write_atomic
+
+_GRACE = 20.0  # seconds between asking to end and ending
+
+
+class Process:
+    """At most one server process; its output goes to `folder`/server.log, its id to `folder`/server.json, so
+    that one that outlived its killed parent is found and ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "server.log"
+        self._record = folder / "server.json"
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._running is not None and self._running.poll() is None
+
+    def start(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        host: str,
+        port: int,
+        healthy: Callable[[], bool],
+        patience: float,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Start `command` and return once it is `healthy`. Raises ServeError if it ends, takes longer than
+        `patience` seconds, cannot be found, or the port is another program's."""
+        self.stop()
+        self._end_orphan()
+        if _taken(host, port):
+            raise ServeError(f"{host}:{port} is taken by another program; choose another serve.port")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            log.write(f"\n$ {' '.join(command)}\n".encode())
+            log.flush()
+            try:
+                self._running = subprocess.Popen(
+                    command,
+                    env={**os.environ, **env},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ServeError(f"serve.command: cannot run '{command[0]}' ({error.strerror})") from None
+        write_atomic(self._record, json.dumps({"pid": self._running.pid, "mark": _mark(self._running.pid)}))
+        start = time.monotonic()
+        try:
+            while not healthy():
+                if not self.alive():
+                    raise ServeError(f"the server ended while it started; {self._last_words()}")
+                if time.monotonic() - start > patience:
+                    raise ServeError(
+                        f"the server did not answer within {patience:.0f} s (serve.start_seconds); "
+                        f"{self._last_words()}"
+                    )
+                tell(f"server starts, {time.monotonic() - start:.0f} s")
+                time.sleep(0.25)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the process and all its children."""
+        if self._running is not None:
+            _end_group(self._running.pid, self._running.poll)
+            self._running.wait()
+            self._running = None
+        self._record.unlink(missing_ok=True)
+
+    def _end_orphan(self) -> None:
+        try:
+            record = json.loads(self._record.read_text(encoding="utf-8"))
+            pid, mark = int(record["pid"]), record["mark"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if mark and _mark(pid) == mark:
+            _end_group(pid, lambda: None if _mark(pid) == mark else 0)
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        telling = [line for line in lines[-200:] if "Error" in line] or lines[-1:]
+        said = f"it said: {telling[-1].strip()[:300]}; " if telling else ""
+        return f"{said}the whole log is in {self.log}"
+
+
+def _end_group(pid: int, ended: Callable[[], int | None]) -> None:
+    """Ask the process group of `pid` to end, then make it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGTERM)
+    until = time.monotonic() + _GRACE
+    while ended() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _mark(pid: int) -> str:
+    """What tells a process apart from a later one with the same id: when it was started."""
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return ""
+
+
+def _taken(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if sys.platform != "win32":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
