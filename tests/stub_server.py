@@ -6,8 +6,8 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -41,16 +41,44 @@ def half_json(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b'{"choices"')
 
 
+def empty_choices(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "14")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices":[]}')
+
+
+def wrong_n(handler: BaseHTTPRequestHandler) -> None:
+    """Marks a reply of one choice too many."""
+    raise NotImplementedError
+
+
 def stall(seconds: float) -> Fault:
     return lambda handler: (time.sleep(seconds), drop(handler))[1]
 
 
 class Stub:
-    """`say(context, seed)` gives the reply to its end. `faults` are served first, in order."""
+    """`say(context, seed)` gives the reply to its end. `faults` are served first, in order. It tokenises as
+    vLLM does or not; continues a half-written turn or ignores the wish; `refuses` parameters of these names;
+    allows `per_second` requests. `served` are the requests it answered, a probe's aside."""
 
-    def __init__(self, say: Callable[[str, int], str], tokenises: bool = True) -> None:
+    def __init__(
+        self,
+        say: Callable[[str, int], str],
+        tokenises: bool = True,
+        continues: bool = False,
+        refuses: Sequence[str] = (),
+    ) -> None:
         self.say = say
         self.tokenises = tokenises
+        self.continues = continues
+        self.refuses = set(refuses)
+        self.per_second: int | None = None
+        self.moments: list[float] = []
+        self.refused = 0
+        self.headers: dict[str, str] = {}
+        self.seconds = 0.0
         self.faults: list[Fault] = []
         self.rate = 0.0
         self.kinds: list[Fault] = []
@@ -64,6 +92,13 @@ class Stub:
         with self.lock:
             if self.faults:
                 return self.faults.pop(0)
+            if self.per_second is not None:
+                now = time.monotonic()
+                self.moments = [moment for moment in self.moments if now - moment < 1]
+                if len(self.moments) >= self.per_second:
+                    self.refused += 1
+                    return status(429)
+                self.moments.append(now)
             return self.rng.choice(self.kinds) if self.rng.random() < self.rate else None
 
     def choice(self, index: int, context: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -79,9 +114,9 @@ class Stub:
         return {
             "index": index,
             "text": text,
-            "message": {"role": "assistant", "content": text, "reasoning_content": "hm"},
+            "message": {"role": "assistant", "content": text, "reasoning_content": "hm", "reasoning": "hm"},
             "finish_reason": self.finish or reason,
-            "stop_reason": stopped,
+            **({"stop_reason": stopped} if self.tokenises or self.continues else {}),
             "token_ids": ids,
             "logprobs": {"token_logprobs": [-0.5] * len(ids), "tokens": []},
         }
@@ -98,12 +133,22 @@ class Stub:
         if path == "/v1/completions":
             context = bytes(token for token in body["prompt"] if token < END).decode()
         elif path == "/v1/chat/completions":
-            context = "".join(f"<{m['role']}>{m['content']}" for m in body["messages"]) + "<assistant>"
+            context = "".join(f"<{m['role']}>{m['content']}" for m in body["messages"])
+            if not (self.continues and body.get("continue_final_message")):
+                context += "<assistant>"
         else:
             return None
         choices = [self.choice(index, context, body) for index in range(body.get("n") or 1)]
         usage = {"prompt_tokens": len(context), "completion_tokens": 1, "total_tokens": 1}
         return {"id": "x", "object": "o", "created": 0, "model": "m", "choices": choices, "usage": usage}
+
+
+def is_probe(body: dict[str, Any]) -> bool:
+    """Whether a request only asks what the server can do."""
+    question = "Is 7 < 11?"
+    if "messages" in body:
+        return bool(body["messages"][0]["content"] == question)
+    return bytes(token for token in body["prompt"] if token < END).decode().startswith(f"<user>{question}")
 
 
 @contextmanager
@@ -124,22 +169,31 @@ def serve(stub: Stub) -> Iterator[str]:
         def answer(self, body: dict[str, Any]) -> None:
             completes = self.path.endswith("completions")
             fault = stub.fault() if completes else None
-            if fault:
+            if fault and fault is not wrong_n:
                 fault(self)
                 return
+            if refused := stub.refuses & body.keys():
+                status(400, message=f"unsupported: {refused}")(self)
+                return
             made = stub.reply(self.path, body)
+            if made and fault:
+                made["choices"].append(made["choices"][0])
             if made is None:
                 status(404)(self)
                 return
-            if completes:
+            if completes and not is_probe(body):
+                time.sleep(stub.seconds)
                 with stub.lock:
                     stub.served.append(body)
             sent = json.dumps(made).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(sent)))
+            for name, value in stub.headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(sent)
+            with suppress(OSError):  # a client that was killed
+                self.wfile.write(sent)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

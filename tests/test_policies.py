@@ -1,0 +1,143 @@
+"""The response store and the budget, around scripted backends."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from stepagent import BackendError, Completions, ConfigError, Message, Prompt, Sampling, Usage
+from stepagent.backends.budget import Budget, Budgeted
+from stepagent.backends.scripted import ScriptedBackend
+from stepagent.backends.store import ResponseStore, Stored
+from stepagent.config import BudgetSettings, Price
+from stepagent.errors import BudgetError, DataError
+from stepagent.interfaces import Backend
+
+ASK = Prompt((Message("user", "1+1"),), "so ", tuple(b"so "))
+
+
+def talking() -> ScriptedBackend:
+    return ScriptedBackend(reply=lambda _, seed: f"{seed % 1000}")
+
+
+async def test_a_stored_response_is_never_requested_again(tmp_path: Path) -> None:
+    inner = talking()
+    first = await Stored(inner, ResponseStore(tmp_path / "r.sqlite"), "w1").complete(ASK, Sampling(n=3))
+    used = Stored(inner, ResponseStore(tmp_path / "r.sqlite"), "w1")
+    assert await used.complete(ASK, Sampling(n=3)) == first, "every field of it, cost included"
+    assert (await used.complete(ASK, Sampling(n=2))).choices == first.choices[:2]
+    assert len(inner.prompts) == 1
+    assert used.replayed == 2
+
+
+async def test_other_weights_prompts_and_draws_are_asked_anew(tmp_path: Path) -> None:
+    inner, store = talking(), ResponseStore(tmp_path / "r.sqlite")
+    await Stored(inner, store, "w1").complete(ASK, Sampling())
+    await Stored(inner, store, "w2").complete(ASK, Sampling())
+    used = Stored(inner, store, "w1")
+    for prompt, sampling in (
+        (Prompt(ASK.messages, "so ", tuple(b"so  ")), Sampling()),
+        (Prompt((Message("system", "1+1"),), "so ", tuple(b"so ")), Sampling()),
+        (ASK, Sampling(seed=1)),
+        (ASK, Sampling(temperature=0.5)),
+        (ASK, Sampling(stop=("\n",))),
+    ):
+        await used.complete(prompt, sampling)
+    assert len(inner.prompts) == 7
+    assert used.replayed == 0
+
+
+async def test_more_samples_ask_only_for_the_missing_ones(tmp_path: Path) -> None:
+    asked: list[Sampling] = []
+
+    class Seen:
+        async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+            asked.append(sampling)
+            return await talking().complete(prompt, sampling)
+
+    used = Stored(Seen(), ResponseStore(tmp_path / "r.sqlite"), "w")
+    two = await used.complete(ASK, Sampling(n=2, seed=5))
+    six = await used.complete(ASK, Sampling(n=6, seed=5))
+    assert six.choices[:2] == two.choices
+    assert len(six.choices) == 6
+    assert (asked[1].n, asked[1].seed) == (4, 7), "vLLM draws sample i with seed s + i"
+    assert six.usage.requests == 2
+
+
+async def test_a_failed_request_is_not_stored(tmp_path: Path) -> None:
+    class Broken:
+        async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+            raise BackendError("no")
+
+    store = ResponseStore(tmp_path / "r.sqlite")
+    with pytest.raises(BackendError):
+        await Stored(Broken(), store, "w").complete(ASK, Sampling())
+    assert store.spent() == {}
+    await Stored(talking(), store, "w").complete(ASK, Sampling())
+    assert store.spent()[""].requests == 1
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "r.sqlite").write_text("not a database, but long enough to be taken for one" * 30)
+    with pytest.raises(DataError, match=r"r\.sqlite: not a usable response store .* move it away"):
+        ResponseStore(tmp_path / "r.sqlite")
+
+
+class Slow:
+    """Answers 100 tokens after a moment."""
+
+    def __init__(self) -> None:
+        self.started = self.ended = 0
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        self.started += 1
+        await asyncio.sleep(0.01)
+        self.ended += 1
+        return Completions((), "", None, Usage(1, 90, 10))
+
+
+async def many(backend: Backend, count: int) -> list[BaseException | None]:
+    async def ask(seed: int) -> BaseException | None:
+        try:
+            await backend.complete(ASK, Sampling(seed=seed))
+        except BudgetError as error:
+            return error
+        return None
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(seed)) for seed in range(count)]
+    return [task.result() for task in tasks]
+
+
+async def test_a_budget_ends_a_run_after_what_is_in_flight_has_ended() -> None:
+    inner = Slow()
+    budget = Budget(BudgetSettings(tokens=1000))
+    used = Budgeted(inner, budget, "m")
+    outcomes = [outcome for _ in range(8) for outcome in await many(used, 4)]
+    stopped = [outcome for outcome in outcomes if outcome]
+    assert inner.started == inner.ended == 32 - len(stopped)
+    assert 900 <= budget.tokens <= 1000, "with what is in flight counted, it is not passed"
+    assert "budget.tokens (1,000) is used up: " in str(stopped[0])
+    assert "goes on from there" in str(stopped[0])
+
+
+async def test_money_is_counted_by_model_and_needs_its_price() -> None:
+    prices = {"dear": Price(prompt=10, completion=100), "own": Price(prompt=0, completion=0)}
+    budget = Budget(BudgetSettings(money=0.0095), prices)
+    with pytest.raises(ConfigError, match=r"budget\.money is set, but 'other' has no price; add prices: "):
+        Budgeted(Slow(), budget, "other")
+    await many(Budgeted(Slow(), budget, "own"), 3)
+    assert budget.money == 0
+    dear = Budgeted(Slow(), budget, "dear")
+    for _ in range(10):
+        await many(dear, 1)
+    assert budget.money == pytest.approx(5 * (90 * 10 + 10 * 100) / 1e6)
+    assert budget.note() == "800 tokens, cost 0.0095"
+
+
+async def test_what_an_earlier_start_spent_counts() -> None:
+    budget = Budget(BudgetSettings(tokens=300), spent={"m": Usage(3, 280, 20)})
+    assert await many(Budgeted(Slow(), budget, "m"), 1) != [None]
+    assert await many(Budgeted(Slow(), Budget(BudgetSettings(seconds=1)), "m"), 1) == [None]
