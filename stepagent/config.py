@@ -247,6 +247,15 @@ def validate(model: type[M], data: Mapping[str, Any], where: str) -> M:
         raise ConfigError(f"{where}: {unknown_key(key, parents, fields)}") from None
 
 
+def check_base_url(role: str, url: object) -> None:
+    """Raise ConfigError for an address that cannot be one."""
+    text = str(url)
+    if not text.startswith(("http://", "https://")):
+        raise ConfigError(f"{role}.base_url: '{text}' is no address; write http://HOST:PORT/v1")
+    if not text.rstrip("/").endswith("/v1"):
+        raise ConfigError(f"{role}.base_url: '{text}' should end in /v1; add it")
+
+
 def unknown_key(key: str, parents: Sequence[str], known: Sequence[str]) -> str:
     """The sentence about a key nobody knows, with the nearest one that somebody does."""
     near = get_close_matches(key, known, n=1, cutoff=0.5)

@@ -118,7 +118,7 @@ class Stub:
             "finish_reason": self.finish or reason,
             **({"stop_reason": stopped} if self.tokenises or self.continues else {}),
             "token_ids": ids,
-            "logprobs": {"token_logprobs": [-0.5] * len(ids), "tokens": []},
+            "logprobs": {"token_logprobs": [-0.5] * len(ids), "tokens": [chr(i) for i in ids]},
         }
 
     def reply(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:

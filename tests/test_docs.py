@@ -37,13 +37,19 @@ def test_every_command_of_the_readme_exists() -> None:
 
 def test_every_config_shown_loads(tmp_path: Path) -> None:
     from stepagent.config import load_config
+    from stepagent.pipeline.components import check_components
+    from stepagent.pipeline.deploying import make_server
 
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
-    for block in [*blocks, *((ROOT / f"docs/configs/{size}.yaml").read_text() for size in ("7b", "70b"))]:
+    files = [path for path in (ROOT / "docs" / "configs").glob("*.yaml") if path.name != "fsdp2.yaml"]
+    assert len(files) >= 5
+    for block in [*blocks, *(path.read_text() for path in files)]:
         path = tmp_path / "c.yaml"
         path.write_text(block)
-        load_config(path)
+        config = load_config(path)
+        make_server(config, tmp_path)
+        check_components(config)
 
 
 def test_accelerate_takes_the_sharding_config() -> None:

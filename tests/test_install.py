@@ -12,6 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+def test_search_and_judge_with_an_endpoint_need_no_torch() -> None:
+    code = (
+        "import sys; import stepagent.main, stepagent.pipeline.alone, stepagent.backends.openai; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.slow
 def test_the_wheel_carries_prompts_demo_and_command(tmp_path: Path) -> None:
     subprocess.run(

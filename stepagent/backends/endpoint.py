@@ -14,6 +14,7 @@ from typing import Any
 
 import openai
 
+from stepagent.config import check_base_url
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
 from stepagent.types import FinishReason, Message
 
@@ -28,8 +29,7 @@ class Endpoint:
     newest reply: rate limits stand in them."""
 
     def __init__(self, url: str, model: str, api_key_env: str, timeout: float) -> None:
-        if not url.rstrip("/").endswith("/v1"):
-            raise ConfigError(f"backend.base_url: '{url}' should end in /v1; add it")
+        check_base_url("backend", url)
         self.url = url.rstrip("/")
         self.model = model
         self.headers: Mapping[str, str] = {}

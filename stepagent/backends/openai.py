@@ -172,7 +172,9 @@ class OpenAIBackend:
         reason, text = self._endpoint.reason(choice), choice["text"]
         if reason == "end" and isinstance(choice.get("stop_reason"), str):
             reason = "stop"
-            text = await self._detokenise(ids)
+            last = (choice["logprobs"].get("tokens") or [""])[-1]
+            if not last or not text.endswith(last):
+                text = await self._detokenise(ids)
         return Completion(text, reason, ids, tuple(choice["logprobs"]["token_logprobs"]))
 
     async def _by_chat(self, prompt: Prompt, sampling: Sampling, can: Abilities) -> Completions:

@@ -21,6 +21,7 @@ from stepagent.types import (
     Proposal,
     Sampling,
     Step,
+    Usage,
 )
 
 
@@ -46,6 +47,10 @@ class SampleGenerator:
         self._temperature = temperature
         self._top_p = top_p
         self._max_tokens = max_tokens
+
+    def most(self, width: int) -> dict[str, Usage]:
+        """The most that one call can sample, by model."""
+        return {getattr(self._backend, "model", ""): Usage(1, 0, width * self._max_tokens)}
 
     async def propose(self, problem: Problem, prefix: Sequence[Step], width: int, seed: int) -> Proposal:
         """See Generator."""

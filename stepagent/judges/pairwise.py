@@ -44,6 +44,11 @@ class PairwiseJudge:
         self._temperature = temperature
         self._max_tokens = max_tokens
 
+    def most(self, width: int) -> dict[str, Usage]:
+        """The most that one call can sample, by model."""
+        calls = width * (width - 1)
+        return {getattr(self._backend, "model", ""): Usage(calls, 0, calls * self._max_tokens)}
+
     async def judge(
         self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
     ) -> Verdict:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from stepagent.config import Config
 from stepagent.errors import ConfigError
-from stepagent.pipeline.components import identity, make_components
+from stepagent.pipeline.components import SEARCH_KEYS, identity, make_components
 from stepagent.pipeline.evaluating import evaluate_stage
-from stepagent.pipeline.iterate import SEARCH_KEYS
 from stepagent.pipeline.judging import judge_stage
 from stepagent.pipeline.progress import output
 from stepagent.pipeline.resources import Resources

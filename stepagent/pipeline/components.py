@@ -10,7 +10,7 @@ from typing import Any
 
 from stepagent import backends, generators, judges, search
 from stepagent.building import bind
-from stepagent.config import KINDS, Component, Config
+from stepagent.config import KINDS, Component, Config, check_base_url
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend, Generator, Judge, SearchStrategy
 from stepagent.pipeline.progress import console
@@ -18,6 +18,9 @@ from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import judge_prompt_name, solve_prompt
 from stepagent.prompting import load_judge_prompt, load_prompt
 from stepagent.runs import hash_path
+
+SEARCH_KEYS = ("backend", "generator", "judge", "search", "seed")
+"""The settings that decide what a search grows."""
 
 _BUILTIN = {"generator": generators.BUILTIN, "judge": judges.BUILTIN, "search": search.BUILTIN}
 
@@ -79,6 +82,8 @@ def _bind(
     nested = arguments.pop("backend", None)
     if role.endswith("backend"):
         shown = arguments.get("model", given["model"])
+        if component.kind == "openai" and "base_url" in arguments:
+            check_base_url(role, arguments["base_url"])
         make = bind(role, component, backends.BUILTIN, given)
 
         def announced() -> Any:

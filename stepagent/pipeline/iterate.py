@@ -13,7 +13,7 @@ import yaml
 from stepagent.config import Config
 from stepagent.errors import ConfigError
 from stepagent.jsonl import write_atomic, write_rows
-from stepagent.pipeline.components import check_components, identity
+from stepagent.pipeline.components import SEARCH_KEYS, check_components, identity
 from stepagent.pipeline.deploying import Models, make_server, models_of
 from stepagent.pipeline.evaluating import evaluate_stage, load_check
 from stepagent.pipeline.initialize import initialize, sft_rows
@@ -24,9 +24,6 @@ from stepagent.pipeline.rows import load_held_out, load_pairs, load_problems
 from stepagent.pipeline.searching import search_stage
 from stepagent.report.summary import print_summary
 from stepagent.runs import RunFolder
-
-SEARCH_KEYS = ("backend", "generator", "judge", "search", "seed")
-"""The settings that decide what a search grows."""
 
 
 def iterate(config: Config, folder: Path) -> dict[str, Any]:
@@ -85,8 +82,8 @@ def check_inputs(config: Config) -> list[slice]:
             "backend.model: a run serves M_1, M_2, ... in turn, so the in-process backend takes no fixed "
             "model; write 'model:' at the top of the config"
         )
-    check_components(config)
     make_server(config, Path("."))
+    check_components(config)
     if config.init:
         sft_rows(config, config.init)
     if config.evaluate:

@@ -42,6 +42,11 @@ class Resources:
         self._stored.append(stored)
         return stored
 
+    @property
+    def asks_endpoints(self) -> bool:
+        """Whether a backend asks others than this process."""
+        return bool(self._stored)
+
     def replayed(self) -> int:
         """How many requests the store has answered so far."""
         return sum(stored.replayed for stored in self._stored)

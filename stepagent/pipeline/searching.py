@@ -11,7 +11,7 @@ from stepagent.config import Config
 from stepagent.errors import BackendError
 from stepagent.jsonl import drop_torn_line, dump_row, read_rows, write_rows
 from stepagent.pipeline.components import Components
-from stepagent.pipeline.progress import bar, table
+from stepagent.pipeline.progress import bar, console, table
 from stepagent.preferences import PAIR, collect
 from stepagent.search.runner import search_all
 from stepagent.tree import StepTree
@@ -38,6 +38,7 @@ def search_problems(
     if len(done) < len(kept):
         write_rows(trees, done.values())
     left = [problem.without_answer() for problem in problems if problem.id not in done]
+    _say_most(components, len(left))
     steps = 0
     with bar(label, len(problems)) as progress, trees.open("a", encoding="utf-8") as file:
         progress.advance(len(done))
@@ -61,6 +62,20 @@ def search_problems(
     if all(tree.status == "failed" for tree in grown):
         raise BackendError(f"all {len(grown)} problems failed, the first with: {grown[0].error}")
     return grown
+
+
+def _say_most(components: Components, problems: int) -> None:
+    """What endpoints may have to sample, before they are asked."""
+    most: dict[str, Usage] = getattr(components.strategy, "most", dict)()
+    if not components.resources.asks_endpoints or not most or not problems:
+        return
+    total = sum(most.values(), Usage())
+    said = f"at most {problems * total.requests:,} requests and {problems * total.completion_tokens:,} tokens"
+    budget = components.resources.budget
+    cost = problems * sum(budget.price(model, usage) for model, usage in most.items())
+    price = f", cost {cost:.4g}" if cost else ""
+    said += f" sampled for {problems} problems{price}; prompts come on top"
+    console.print(said, highlight=False, soft_wrap=True)
 
 
 def search_stage(

@@ -10,6 +10,7 @@ the letter, the paper would roll it back; a sure model would then never finish.)
 from __future__ import annotations
 
 import time
+from dataclasses import astuple
 from typing import Annotated
 
 from pydantic import Field
@@ -19,7 +20,7 @@ from stepagent.errors import BackendError
 from stepagent.interfaces import Generator, Judge
 from stepagent.seeds import derive_seed
 from stepagent.tree import Level, StepTree
-from stepagent.types import Problem
+from stepagent.types import Problem, Usage
 
 
 class StepSearch:
@@ -38,6 +39,16 @@ class StepSearch:
         self._width = width
         self._max_iterations = max_iterations
         self._max_rollbacks = max_rollbacks
+
+    def most(self) -> dict[str, Usage]:
+        """The most that one problem can sample, by model; a judge or generator that does not say counts as
+        nothing."""
+        total: dict[str, Usage] = {}
+        for part in (self._generator, self._judge):
+            for model, usage in getattr(part, "most", lambda _: {})(self._width).items():
+                each = Usage(*(self._max_iterations * count for count in astuple(usage)))
+                total[model] = total.get(model, Usage()) + each
+        return total
 
     async def search(self, problem: Problem, seed: int) -> StepTree:
         """See SearchStrategy."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,11 @@ class VllmClient:
             wanted = {"method": "reload_weights", "kwargs": {"weights_path": str(folder.resolve())}}
             self._ask("post", "/collective_rpc", wanted)
             self.forget_prefixes()
-        finally:
-            self._ask("post", "/resume")
+        except ServeError:
+            with suppress(ServeError):  # an engine that died cannot go on
+                self._ask("post", "/resume")
+            raise
+        self._ask("post", "/resume")
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache: what it holds was computed by other weights."""

@@ -46,8 +46,8 @@ class Process:
     ) -> None:
         """Start `command` and return once it is `healthy`. Raises ServeError if it ends, takes longer than
         `patience` seconds, cannot be found, or the port is another program's."""
-        self.stop()
         self._end_orphan()
+        self.stop()
         if _taken(host, port):
             raise ServeError(f"{host}:{port} is taken by another program; choose another serve.port")
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class Process:
             _end_group(self._running.pid, self._running.poll)
             self._running.wait()
             self._running = None
-        self._record.unlink(missing_ok=True)
+            self._record.unlink(missing_ok=True)
 
     def _end_orphan(self) -> None:
         try:
@@ -96,8 +96,9 @@ class Process:
             pid, mark = int(record["pid"]), record["mark"]
         except (OSError, ValueError, KeyError, TypeError):
             return
-        if mark and _mark(pid) == mark:
-            _end_group(pid, lambda: None if _mark(pid) == mark else 0)
+        ours = self._running is not None and self._running.pid == pid
+        if mark and _mark(pid) == mark and not ours:
+            _end_group(pid, lambda: None if _mark(pid) == mark and not _dead(pid) else 0)
 
     def _last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -123,6 +124,14 @@ def _mark(pid: int) -> str:
         return str(psutil.Process(pid).create_time())
     except psutil.Error:
         return ""
+
+
+def _dead(pid: int) -> bool:
+    """Whether a process has ended, though nobody has asked for its exit code yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
 
 
 def _taken(host: str, port: int) -> bool:

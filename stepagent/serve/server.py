@@ -66,6 +66,7 @@ class Server:
         self._tell = tell
         self._lock = threading.Lock()
         self._restarts = 0
+        self._reviving = False
         self._born: float | None = None
         self._looked = 0.0
 
@@ -112,6 +113,8 @@ class Server:
         was served comes back. Raises ServeError, or ModelError for weights that no server could load."""
         sha256 = weights_sha256(model.path)
         before = self.current
+        if self.up():
+            self.client.wake_if_asleep()
         if before and before.sha256 == sha256 and self._serves(before):
             return before
         if Path(model.path).is_dir():
@@ -187,7 +190,6 @@ class Server:
             return wanted
         if not self.up():
             raise ServeError(f"{self.base_url} does not answer; start the server")
-        self.client.wake_if_asleep()
         if self.client.reloads() and Path(model.path).is_dir():
             return "reload"
         based_on = _adapter_base(model.path)
@@ -209,7 +211,6 @@ class Server:
                 raise ServeError("serve.redeploy: restart needs serve.command")
             self.start(model.path)
             return self.name
-        self.client.wake_if_asleep()
         if method == "reload":
             self.client.reload(served_folder(model.path))
             return self.name
@@ -223,16 +224,18 @@ class Server:
         if before is None:
             return "there was no model to go back to"
         try:
-            if not self.up():
+            try:
+                if tried == ["reload"]:
+                    self.client.reload(served_folder(before.model))
+                proof = self._prove_again(before)
+            except ServeError:
                 if not self.managed:
-                    return f"the server died; start it again with --model {before.model}"
+                    raise
                 self.start(before.model, before.name)
-            elif tried == ["reload"]:
-                self.client.reload(served_folder(before.model))
-            elif tried == ["restart"]:
-                self.start(before.model, before.name)
-            proof = self._prove_again(before)
+                proof = self._prove_again(before)
         except ServeError as failure:
+            if not self.up():
+                return f"the server died; start it again with --model {before.model}"
             return f"going back to {before.model} failed too ({failure})"
         return f"{before.model} is served again ({proof.to_new:.2g} nats per token from it)"
 
@@ -240,22 +243,25 @@ class Server:
         """Return once the server can be asked and serves the current deployment; `failed` says that the
         attempt before this one failed. A managed server that died is started again; an external one that came
         back with other weights is given the current ones. Raises ServeError if that cannot be done."""
-        if (self.managed and not self.process.alive()) or (failed and not self.managed):
+        broken = self._reviving or not self.process.alive() if self.managed else failed
+        if broken:
             await asyncio.to_thread(self.revive)
 
     def revive(self) -> None:
         """See `ready`."""
         with self._lock:
             current = self.current
-            if current is None or (self.managed and self.process.alive()):
+            if current is None or (self.managed and self.process.alive() and not self._reviving):
                 return
             if self.managed:
                 self._restarts += 1
                 if self._restarts > _RESTARTS:
                     raise ServeError(f"the server died {self._restarts} times; see {self.process.log}")
                 self._tell(f"the server died; it is started again with {current.model}")
+                self._reviving = True  # a process that starts is alive, but cannot be asked yet
                 self.start(current.model, current.name)
                 self._prove_again(current)
+                self._reviving = False
                 return
             if time.monotonic() - self._looked < _CHECKED:
                 return

@@ -1,0 +1,116 @@
+"""A real vLLM server (its CPU build) and tiny models that it can serve, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stepagent.checkpoints import load_tokenizer, render, tokenizer_sha256
+from stepagent.config import LoraSettings, OptimizeSettings, ServeSettings
+from stepagent.jsonl import write_rows
+from stepagent.optimize.dpo import optimize
+from stepagent.types import Message, StepPreference
+
+ROOT = Path(__file__).parents[1]
+ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def vllm_python() -> str:
+    """The interpreter that has vLLM: $STEPAGENT_VLLM, or what `make vllm` made."""
+    python = os.environ.get("STEPAGENT_VLLM") or str(ROOT / ".vllm" / "bin" / "python")
+    if not Path(python).is_file():
+        raise FileNotFoundError(f"{python}: no vLLM; run `make vllm`, or set STEPAGENT_VLLM")
+    return python
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve_settings(**more: Any) -> ServeSettings:
+    """A managed server of the tiny models."""
+    return ServeSettings(
+        command=(vllm_python(), "-m", "vllm.entrypoints.openai.api_server"),
+        args=("--dtype", "float32", "--max-model-len", "512", "--enable-lora", "--max-lora-rank", "16"),
+        env=ENV,
+        port=free_port(),
+        start_seconds=300,
+        **more,
+    )
+
+
+def make_model(folder: Path, seed: int = 1, hidden: int = 64, layers: int = 2) -> Path:
+    """A Qwen2 with random weights, the arithmetic world's tokenizer, and heads for vLLM's CPU build."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from stepagent.demo.make_base import make_tokenizer
+
+    torch.manual_seed(seed)
+    tokenizer = make_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=hidden // 32,
+        max_position_embeddings=1024,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_preferences(model: Path, path: Path, count: int = 32) -> Path:
+    """Pairs of random lines after random sums."""
+    tokenizer: Any = load_tokenizer(model)
+    rng = random.Random(0)
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    rows = []
+    for index in range(count):
+        prompt = render(tokenizer, [Message("user", f"{rng.randrange(100)}+{rng.randrange(100)}")])
+        chosen, rejected = (f"{rng.randrange(10**6)}\n" for _ in range(2))
+        rows.append(
+            StepPreference(
+                prompt=prompt,
+                chosen=chosen,
+                rejected=rejected,
+                question="",
+                prefix=(),
+                prompt_ids=ids(prompt),
+                chosen_ids=ids(chosen),
+                rejected_ids=ids(rejected),
+                chosen_ends=False,
+                rejected_ends=False,
+                margin=0.9,
+                problem_id=str(index),
+                depth=1,
+                round=1,
+                generator="sample",
+                judge="random",
+                tokenizer_sha256=tokenizer_sha256(tokenizer),
+            )
+        )
+    write_rows(path, rows)
+    return path
+
+
+def train_next(model: Path, preferences: Path, out: Path) -> Path:
+    """M_{i+1} of `model`: a few steps of step-DPO on an adapter, merged."""
+    settings = OptimizeSettings(learning_rate=1e-2, epochs=2, batch_size=8, lora=LoraSettings(rank=8))
+    optimize(model, preferences, out, settings, 0, lambda *_: None)
+    return out
