@@ -91,7 +91,8 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """The reply to one request: n completions of one rendered context."""
+    """The reply to one request: n completions of one rendered context. Where a server renders chats itself,
+    `prompt_text` is only their plain text."""
 
     choices: tuple[Completion, ...]
     prompt_text: str

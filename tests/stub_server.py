@@ -118,7 +118,11 @@ class Stub:
             "finish_reason": self.finish or reason,
             **({"stop_reason": stopped} if self.tokenises or self.continues else {}),
             "token_ids": ids,
-            "logprobs": {"token_logprobs": [-0.5] * len(ids), "tokens": [chr(i) for i in ids]},
+            "logprobs": {
+                "token_logprobs": [-0.5] * len(ids),
+                "tokens": [chr(i) for i in ids],
+                "content": [{"token": chr(i), "logprob": -0.5} for i in ids],
+            },
         }
 
     def reply(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
@@ -140,7 +144,8 @@ class Stub:
             return None
         choices = [self.choice(index, context, body) for index in range(body.get("n") or 1)]
         usage = {"prompt_tokens": len(context), "completion_tokens": 1, "total_tokens": 1}
-        return {"id": "x", "object": "o", "created": 0, "model": "m", "choices": choices, "usage": usage}
+        made = {"id": "x", "object": "o", "created": 0, "model": "m", "choices": choices, "usage": usage}
+        return {**made, "prompt_token_ids": list(context.encode())} if self.tokenises else made
 
 
 def is_probe(body: dict[str, Any]) -> bool:

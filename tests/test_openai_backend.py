@@ -208,7 +208,7 @@ async def test_a_filtered_reply_and_a_full_window_are_final() -> None:
             await backend(url).complete(ASK, Sampling())
         stub.finish, stub.window = None, 10
         with pytest.raises(BackendError, match="the server's window 10; shorten the problem"):
-            await backend(url).complete(ASK, Sampling())
+            await backend(url).complete(Prompt(ASK.messages, "so "), Sampling())
 
 
 async def test_the_tokenizer_must_be_the_servers(base_model: Path) -> None:

@@ -58,17 +58,16 @@ class Endpoint:
         except JSONDecodeError:
             raise TransientError(f"{self.url}: half a reply") from None
 
-    async def choices(self, path: str, body: Mapping[str, Any]) -> tuple[list[Any], dict[str, int]]:
-        """The `n` choices and the usage of a completion request. Raises as `post` does."""
+    async def choices(self, path: str, body: Mapping[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
+        """The `n` choices of a completion request, and the whole reply. Raises as `post` does."""
         reply = await self.post(path, body)
         try:
             found = list(reply["choices"])
-            usage = dict(reply.get("usage") or {})
             if len(found) != body.get("n", 1):
                 raise TransientError(f"{self.url}: {len(found)} choices instead of {body.get('n', 1)}")
         except (KeyError, TypeError, AttributeError) as error:
             raise self.unreadable(error) from None
-        return found, usage
+        return found, reply
 
     async def serves(self) -> list[str] | None:
         """The names the endpoint serves; None if it does not say."""
