@@ -24,6 +24,7 @@ from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
 from stepagent.optimize.sft import SftRow, encode, sft
 from stepagent.optimize.trainer import PackedBatches
 from stepagent.parity import check_outputs, probe_outputs
+from stepagent.prompting import load_prompt
 
 CPU = torch.device("cpu")
 
@@ -321,3 +322,16 @@ def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path,
             Accelerator(cpu=True), model, tokenizer, random_model, out, [(2, 7, 8)], TrainSettings(), {}
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_an_api_without_ids_get_the_models_own_template(random_model: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(random_model)
+    known = preference(tokenizer, "5", "6")
+    unknown = {"prompt_ids": None, "chosen_ids": None, "rejected_ids": None, "tokenizer_sha256": None}
+    row = preference(tokenizer, "5", "6", prompt="1+1\n\n", **unknown)
+    write_rows(tmp_path / "p.jsonl", [row])
+    solve = load_prompt("demo_solve", ("question",))
+    pairs = load_pairs(tmp_path / "p.jsonl", tokenizer, 100, len(tokenizer), solve)
+    ((chosen, rejected),) = pairs.units
+    assert chosen.ids == (*(known.prompt_ids or ()), *(known.chosen_ids or ()))
+    assert rejected.ids == (*(known.prompt_ids or ()), *(known.rejected_ids or ()))

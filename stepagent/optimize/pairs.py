@@ -37,14 +37,15 @@ def load_pairs(
 ) -> Pairs:
     """Read preferences (any format of `formats`) for a model with this context window and vocabulary size.
 
-    Ids are taken as they were sampled; text is tokenised only where a backend gave no ids. The
+    Ids are taken as they were sampled; text is tokenised only where a backend gave no ids, after the question
+    in the `solve` prompt and this model's chat template. The
     end-of-turn token closes a step only if it ended the solution. Raises DataError for ids of another
     tokenizer and for data without a usable pair.
     """
     sha256 = tokenizer_sha256(tokenizer)
     pairs = Pairs()
     for where, row in read_preferences(data, solve):
-        prompt, steps, moved = _token_ids(where, row, tokenizer, sha256)
+        prompt, steps, moved = _token_ids(where, row, tokenizer, sha256, solve)
         if why := _unusable(prompt, steps, window, vocabulary):
             pairs.aside[why] += 1
             continue
@@ -67,7 +68,11 @@ def load_pairs(
 
 
 def _token_ids(
-    where: str, row: StepPreference | ForeignPair, tokenizer: Any, sha256: str
+    where: str,
+    row: StepPreference | ForeignPair,
+    tokenizer: Any,
+    sha256: str,
+    solve: PromptTemplate | None,
 ) -> tuple[Ids, list[Ids], bool]:
     """Ids of the context and of both steps, and whether the boundary had to be moved."""
     if isinstance(row, StepPreference):
@@ -77,6 +82,8 @@ def _token_ids(
         if row.prompt_ids is not None and row.chosen_ids is not None and row.rejected_ids is not None:
             return row.prompt_ids, [row.chosen_ids, row.rejected_ids], False
         context, bare = row.prompt, False
+        if solve and row.question:  # an API without ids hides its chat template: the prompt is plain text
+            context = render(tokenizer, solve.messages({"question": row.question})) + "".join(row.prefix)
         steps = [(row.chosen, row.chosen_ends), (row.rejected, row.rejected_ends)]
     else:
         rendered = render(tokenizer, row.turns) if row.turns else ""
