@@ -49,11 +49,12 @@ def read_preferences(
 
     Raises DataError for the first bad row.
     """
-    for where, row in _rows(data):
+    for where, row in read_raw(data):
         yield where, _preference(where, row, solve)
 
 
-def _rows(data: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_raw(data: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row as plain data, with where it stands. `data` as in `read_preferences`. Raises DataError."""
     path = Path(data)
     name, _, split = str(data).partition(":")
     if path.is_file() or path.suffix == ".jsonl" or (not Path(name).is_dir() and name.count("/") != 1):

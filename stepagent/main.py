@@ -61,16 +61,42 @@ def search(
 @app.command()
 def judge(
     config: ConfigPath,
-    data: Annotated[Path, typer.Option(help="JSONL rows {question, prefix, candidates, id?}.")],
-    out: Annotated[Path, typer.Option(help="Folder for verdicts.jsonl.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; what it holds is continued.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Judge rows {question, prefix, candidates, id?} into verdicts.jsonl.")
+    ] = None,
+    trees: Annotated[
+        Path | None, typer.Option(help="Judge the trees.jsonl of a search anew; writes new preferences.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="With --trees: another config, whose judge is compared with this one.")
+    ] = None,
+    labelled: Annotated[
+        str | None,
+        typer.Option(
+            "--evaluate",
+            help="Measure the judge on labelled pairs, PRM800K, Math-Shepherd, ProcessBench: file or hub id.",
+        ),
+    ] = None,
+    sample: Annotated[int | None, typer.Option(help="With --evaluate: so many items, by seed.")] = None,
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
-    """Judge candidate steps from a file; continues what OUT already holds."""
+    """Judge candidates from a file, judge a finished search anew, or measure a judge on labelled data."""
     settings = load_config(config, overrides or ())
-    from stepagent.pipeline.alone import judge_alone
+    wanted = [name for name in (data, trees, labelled) if name is not None]
+    if len(wanted) != 1:
+        raise ConfigError("judge: give one of --data, --trees and --evaluate")
+    from stepagent.pipeline import alone
 
-    judge_alone(settings, model or settings.model, data, out)
+    asked = model or settings.model
+    if data is not None:
+        alone.judge_alone(settings, asked, data, out)
+    elif labelled is not None:
+        alone.quality_alone(settings, asked, labelled, sample, out)
+    elif trees is not None:
+        other = load_config(against, overrides or ()) if against else None
+        alone.rejudge_alone(settings, asked, trees, out, other)
 
 
 @app.command()

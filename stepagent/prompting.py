@@ -25,6 +25,7 @@ from stepagent.errors import ConfigError
 from stepagent.types import Message
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_TAG = re.compile(r"</?\w+>")
 _PACKAGE = Path(__file__).parent
 
 
@@ -47,6 +48,15 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """A rubric's grades: from `low` to `high`, written after `mark`."""
+
+    low: float
+    high: float
+    mark: str = "Score:"
+
+
+@dataclass(frozen=True, slots=True)
 class PromptTemplate:
     """A loaded prompt file."""
 
@@ -55,11 +65,20 @@ class PromptTemplate:
     names: tuple[str, ...]
     system: str = ""
     labels: Labels | None = None
+    scale: Scale | None = None
 
     def messages(self, values: Mapping[str, str]) -> tuple[Message, ...]:
-        """The chat turns with every `{name}` replaced; inserted text is never scanned again."""
+        """The chat turns with every `{name}` replaced; inserted text is never scanned again, and cannot close
+        a part of the prompt or a chat turn: its copies of the file's own <tags> and of <|turn|> marks are
+        broken by an invisible mark."""
+        tags = {*_TAG.findall(self.body), "<|"}
+        foreign = re.compile("|".join(re.escape(tag) for tag in tags))
         pattern = re.compile(r"\{(" + "|".join(map(re.escape, self.names)) + r")\}")
-        user = Message("user", pattern.sub(lambda match: values[match[1]], self.body))
+
+        def fill(match: re.Match[str]) -> str:
+            return foreign.sub(lambda tag: "<\u200b" + tag[0][1:], values[match[1]])
+
+        user = Message("user", pattern.sub(fill, self.body))
         return (Message("system", self.system), user) if self.system else (user,)
 
 
@@ -85,13 +104,15 @@ def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
         front = yaml.safe_load(head[1]) if head else {}
     except yaml.YAMLError:
         raise ConfigError(f"{path}: the lines between --- are not valid YAML") from None
-    if not isinstance(front, dict) or not front.keys() <= {"system", "labels"}:
-        raise ConfigError(f"{path}: between the --- lines only 'system' and 'labels' may stand")
+    if not isinstance(front, dict) or not front.keys() <= {"system", "labels", "scale"}:
+        raise ConfigError(f"{path}: between the --- lines only 'system', 'labels' and 'scale' may stand")
     for placeholder in placeholders:
         if "{" + placeholder + "}" not in body:
             raise ConfigError(f"{path}: the placeholder {{{placeholder}}} is missing")
     labels = _labels(path, front["labels"]) if "labels" in front else None
-    return PromptTemplate(path, body.rstrip("\n"), placeholders, str(front.get("system", "")), labels)
+    scale = _scale(path, front["scale"]) if "scale" in front else None
+    system = str(front.get("system", ""))
+    return PromptTemplate(path, body.rstrip("\n"), placeholders, system, labels, scale)
 
 
 JUDGE_PLACEHOLDERS = ("question", "prefix", "first", "second")
@@ -106,6 +127,29 @@ def load_judge_prompt(name: str) -> tuple[PromptTemplate, Labels]:
             'such as labels: {first: "[[A]]", second: "[[B]]"}'
         )
     return template, template.labels
+
+
+def load_rubric_prompt(name: str) -> tuple[PromptTemplate, Scale]:
+    """A pointwise judge's prompt and its scale. Raises ConfigError if it names none."""
+    template = load_prompt(name, ("question", "prefix", "step"))
+    if template.scale is None:
+        raise ConfigError(
+            f"{template.path}: a rubric names its scale between --- lines, such as "
+            'scale: {low: 1, high: 10, mark: "Score:"}'
+        )
+    return template, template.scale
+
+
+def _scale(path: Path, raw: object) -> Scale:
+    if not isinstance(raw, dict) or not {"low", "high"} <= raw.keys() <= {"low", "high", "mark"}:
+        raise ConfigError(f"{path}: 'scale' needs 'low' and 'high', and may have 'mark'")
+    try:
+        scale = Scale(float(raw["low"]), float(raw["high"]), str(raw.get("mark", "Score:")))
+    except (TypeError, ValueError):
+        raise ConfigError(f"{path}: the scale's 'low' and 'high' must be numbers") from None
+    if scale.low >= scale.high or not scale.mark.strip():
+        raise ConfigError(f"{path}: the scale needs low < high and a mark that is not empty")
+    return scale
 
 
 def _labels(path: Path, raw: object) -> Labels:

@@ -50,7 +50,8 @@ class Level:
 
 @dataclass(slots=True)
 class StepTree:
-    """A search's record of one problem. `path` lists the surviving nodes from the first step on."""
+    """A search's record of one problem. `path` lists the surviving nodes from the first step on; `judging`
+    are the counts of `judges.measuring` over its levels."""
 
     problem: Problem
     status: TreeStatus = "max_iterations"
@@ -67,6 +68,7 @@ class StepTree:
     round: int = 0
     generator: str = ""
     judge: str = ""
+    judging: dict[str, float] = field(default_factory=dict)
     schema: str = "stepagent/step-tree/1"
 
     def add(self, parent: int | None, candidates: tuple[Candidate, ...]) -> Level:

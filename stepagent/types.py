@@ -48,7 +48,8 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn. `max_tokens` counts tokens of one completion."""
+    """How completions are drawn. `max_tokens` counts tokens of one completion; `top_logprobs` asks for that
+    many alternatives of its first token."""
 
     n: int = 1
     temperature: float = 0.0
@@ -56,6 +57,7 @@ class Sampling:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     seed: int = 0
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,14 @@ class Completion:
     `text` is what `token_ids` decode to: it includes a matched stop string, up to the token boundary
     at or after the match; an end-of-turn token is in `token_ids` and adds no text. `logprobs` are the
     model's own (temperature 1), one per token. Ids and log-probs are None where the backend gives none.
+    `first` are the likeliest first tokens, as text, with their log-probabilities, where they were asked for.
     """
 
     text: str
     finish_reason: FinishReason
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
+    first: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +144,16 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One comparison: which candidates (indices) sat first and second, and what the judge said."""
+    """One comparison: which candidates (indices) sat first and second, and what the judge said. `probability`
+    is the judge's own chance that the first is better, where it gives one. `asked_again`: the first reply
+    named no verdict."""
 
     first: int
     second: int
     outcome: VoteOutcome
     reply: str = ""
+    probability: float | None = None
+    asked_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def test_placeholders_are_filled_once_and_braces_mean_nothing(tmp_path: Path) ->
         ("---\nlabels: {first: A}\n---\n{question}", "'labels' needs 'first' and 'second'"),
         ("---\nlabels: {first: A, second: AB}\n---\n{question}", "one verdict label contains another"),
         ('---\nlabels: {first: "", second: B}\n---\n{question}', "a verdict label is empty"),
-        ("---\nlable: x\n---\n{question}", "only 'system' and 'labels'"),
+        ("---\nlable: x\n---\n{question}", "only 'system', 'labels' and 'scale'"),
     ],
 )
 def test_bad_prompts_are_refused_at_load(tmp_path: Path, text: str, message: str) -> None:

@@ -3,5 +3,8 @@
 BUILTIN = {
     "transformers": "stepagent.backends.transformers:TransformersBackend",
     "openai": "stepagent.backends.openai:openai_backend",
+    "prm_classifier": "stepagent.backends.prm:TokenClassificationPrm",
+    "prm_tags": "stepagent.backends.prm:TagPrm",
+    "prm_pooling": "stepagent.backends.prm_pooling:PoolingPrm",
     "scripted": "stepagent.backends.scripted:ScriptedBackend",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import Abilities
-from stepagent.errors import BackendError
+from stepagent.errors import BackendError, ConfigError
 from stepagent.prompting import load_prompt
 from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Usage
 
@@ -55,6 +55,12 @@ class Chat:
             body |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
         if "seed" in can.takes:
             body["seed"] = sampling.seed % 2**31
+        if sampling.top_logprobs:
+            if "logprobs" not in can.takes:
+                raise ConfigError(
+                    f"{self._endpoint.url} gives no log-probabilities; judge with kind: pairwise there"
+                )
+            body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
         if can.way == "restate" and (prompt.prefix_text or sampling.stop):
             messages = self._restated(prompt)
         elif can.way == "prefill" and prompt.prefix_text:
@@ -66,6 +72,8 @@ class Chat:
 
     def _choice(self, choice: dict[str, Any], prompt: Prompt, sampling: Sampling) -> Completion:
         text = said(self._endpoint, choice)
+        if sampling.top_logprobs:
+            text = replace(text, first=first_tokens(choice))
         if self._can.way == "prefill":
             return _stopped(text, choice.get("stop_reason"))
         return _next_step(text, prompt.prefix_text, sampling.stop) if sampling.stop else text
@@ -83,6 +91,11 @@ def said(endpoint: Endpoint, choice: dict[str, Any]) -> Completion:
     if message.get("refusal"):
         raise BackendError(f"{endpoint.url}: refused: {message['refusal'][:200]}")
     return Completion(_THOUGHT.sub("", message.get("content") or ""), endpoint.reason(choice))
+
+
+def first_tokens(choice: dict[str, Any]) -> tuple[tuple[str, float], ...]:
+    """The likeliest first tokens of a chat's reply with their log-probabilities."""
+    return tuple((it["token"], it["logprob"]) for it in choice["logprobs"]["content"][0]["top_logprobs"])
 
 
 def plain(prompt: Prompt) -> str:

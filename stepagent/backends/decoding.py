@@ -29,6 +29,7 @@ class Row:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    first: list[tuple[int, float]] | None = None
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
@@ -128,6 +129,10 @@ class Decoder:
             top_p=[row.sampling.top_p for row in self.rows],
             uniforms=[row.uniforms[len(row.token_ids)] for row in self.rows],
         )
+        for place, row in enumerate(self.rows):
+            if row.sampling.top_logprobs and not row.token_ids:
+                best = self._logits[place].log_softmax(-1).topk(row.sampling.top_logprobs)
+                row.first = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         finished = []
         for row, token, logprob in zip(self.rows, drawn.tolist(), logprobs.tolist(), strict=True):
             row.token_ids.append(token)

@@ -123,5 +123,5 @@ def content_key(version: str, prompt: Prompt, sampling: Sampling) -> str:
     """A hash of all that decides a reply's samples, beside their index."""
     turns = [[turn.role, turn.content] for turn in prompt.messages]
     drawn = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop, sampling.seed]
-    content = [version, turns, prompt.prefix_ids or prompt.prefix_text, *drawn]
+    content = [version, turns, prompt.prefix_ids or prompt.prefix_text, *drawn, sampling.top_logprobs]
     return sha256(json.dumps(content).encode()).hexdigest()

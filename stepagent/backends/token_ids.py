@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stepagent.backends.chat import plain, said
+from stepagent.backends.chat import first_tokens, plain, said
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import PROBE
 from stepagent.errors import BackendError
@@ -91,6 +91,7 @@ class TokenIds:
             "max_tokens": min(sampling.max_tokens, window),
             "seed": sampling.seed % 2**31,
             "logprobs": True,
+            "top_logprobs": sampling.top_logprobs,
             "return_token_ids": True,
         }
         found, reply = await self._endpoint.choices("chat/completions", body)
@@ -99,6 +100,7 @@ class TokenIds:
                 said(self._endpoint, choice),
                 token_ids=tuple(choice["token_ids"]),
                 logprobs=tuple(token["logprob"] for token in choice["logprobs"]["content"]),
+                first=first_tokens(choice) if sampling.top_logprobs else None,
             )
             for choice in found
         )

@@ -166,7 +166,11 @@ class TransformersBackend:
         tail = list(context[-_TAIL:])
         before = self._tokenizer.decode(tail, skip_special_tokens=True)
         whole = self._tokenizer.decode(tail + row.token_ids, skip_special_tokens=True)
-        return Completion(whole[len(before) :], row.finish_reason, tuple(row.token_ids), tuple(row.logprobs))
+        first = None
+        if row.first is not None:
+            first = tuple((self._tokenizer.decode([token]), logprob) for token, logprob in row.first)
+        ids, logprobs = tuple(row.token_ids), tuple(row.logprobs)
+        return Completion(whole[len(before) :], row.finish_reason, ids, logprobs, first)
 
 
 def _uniforms(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -2,5 +2,12 @@
 
 BUILTIN = {
     "pairwise": "stepagent.judges.pairwise:PairwiseJudge",
+    "logprob": "stepagent.judges.logprob:LogprobJudge",
+    "pointwise": "stepagent.judges.pointwise:PointwiseJudge",
+    "listwise": "stepagent.judges.listwise:ListwiseJudge",
+    "prm": "stepagent.judges.prm:PrmJudge",
+    "rollouts": "stepagent.judges.rollouts:RolloutJudge",
+    "reference": "stepagent.judges.reference:ReferenceJudge",
+    "panel": "stepagent.judges.panel:PanelJudge",
     "random": "stepagent.judges.random:RandomJudge",
 }

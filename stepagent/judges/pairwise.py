@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -10,10 +11,12 @@ from pydantic import Field
 from stepagent.config import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend
-from stepagent.judges.comparisons import all_pairs_both_seats
+from stepagent.judges.comparisons import Comparisons, compare_candidates
 from stepagent.prompting import Labels, load_judge_prompt
 from stepagent.seeds import derive_seed
 from stepagent.types import (
+    Completion,
+    Message,
     Problem,
     Prompt,
     Sampling,
@@ -26,10 +29,12 @@ from stepagent.types import (
 
 
 class PairwiseJudge:
-    """Asks a backend which of two steps is better, for every pair in both seats (arXiv 2503.03746, Eq. 2).
+    """Asks a backend which of two steps is better, in both seats (arXiv 2503.03746, Eq. 2); `comparisons`
+    says which pairs are compared.
 
     The prompt file needs {question}, {prefix}, {first}, {second} and front matter with the verdict
-    labels. Replies are kept in the votes.
+    labels. Replies are kept in the votes. A reply that names no verdict is shown to the judge once more with
+    the question for nothing but the verdict.
     """
 
     def __init__(
@@ -38,11 +43,13 @@ class PairwiseJudge:
         prompt: str = "judge_pairwise",
         temperature: Annotated[float, Field(ge=0)] = 0.0,
         max_tokens: Positive = 1024,
+        comparisons: Comparisons = "adaptive",
     ) -> None:
         self._backend = backend
         self._template, self._labels = load_judge_prompt(prompt)
         self._temperature = temperature
         self._max_tokens = max_tokens
+        self._comparisons: Comparisons = comparisons
 
     def most(self, width: int) -> dict[str, Usage]:
         """The most that one call can sample, by model."""
@@ -66,17 +73,30 @@ class PairwiseJudge:
                 max_tokens=self._max_tokens,
                 seed=derive_seed(seed, first, second),
             )
+            messages = self._template.messages(values)
+            vote = Vote(first, second, "unparsed")
             try:
-                reply = await self._backend.complete(Prompt(self._template.messages(values)), sampling)
+                reply = await self._backend.complete(Prompt(messages), sampling)
+                vote, usage = self._read(vote, reply.choices[0]), reply.usage
+                if vote.outcome == "unparsed":
+                    again = (*messages, Message("assistant", vote.reply), self._ask_again())
+                    reply = await self._backend.complete(Prompt(again), sampling)
+                    vote = replace(self._read(vote, reply.choices[0]), asked_again=True)
+                    usage += reply.usage
             except BackendError as error:
-                return Vote(first, second, "error", str(error)), Usage()
-            choice = reply.choices[0]
-            outcome: VoteOutcome = "unparsed"
-            if choice.finish_reason == "end":  # a cut-off rationale has not reached its verdict
-                outcome = parse_verdict(choice.text, self._labels)
-            return Vote(first, second, outcome, choice.text), reply.usage
+                return replace(vote, outcome="error", reply=str(error)), Usage()
+            return vote, usage
 
-        return await all_pairs_both_seats(len(candidates), compare, seed)
+        return await compare_candidates(self._comparisons, len(candidates), compare, seed)
+
+    def _read(self, vote: Vote, choice: Completion) -> Vote:
+        outcome: VoteOutcome = "unparsed"
+        if choice.finish_reason == "end":  # a cut-off rationale has not reached its verdict
+            outcome = parse_verdict(choice.text, self._labels)
+        return replace(vote, outcome=outcome, reply=choice.text)
+
+    def _ask_again(self) -> Message:
+        return Message("user", f"Your verdict, and nothing else: {' or '.join(self._labels.all())}")
 
 
 def parse_verdict(reply: str, labels: Labels) -> VoteOutcome:

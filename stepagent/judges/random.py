@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from stepagent.judges.comparisons import all_pairs_both_seats
+from stepagent.judges.comparisons import Comparisons, compare_candidates
 from stepagent.seeds import derive_seed
 from stepagent.types import Problem, Step, Usage, Verdict, Vote
 
 
 class RandomJudge:
     """Prefers either seat with equal chance, by seed. Asks no model."""
+
+    def __init__(self, comparisons: Comparisons = "adaptive") -> None:
+        self._comparisons: Comparisons = comparisons
 
     async def judge(
         self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
@@ -22,4 +25,4 @@ class RandomJudge:
             coin = random.Random(derive_seed(seed, "coin", first, second)).random()
             return Vote(first, second, "first" if coin < 0.5 else "second"), Usage()
 
-        return await all_pairs_both_seats(len(candidates), compare, seed)
+        return await compare_candidates(self._comparisons, len(candidates), compare, seed)

@@ -7,19 +7,25 @@ from pathlib import Path
 
 from stepagent.config import Config
 from stepagent.errors import ConfigError
+from stepagent.jsonl import read_rows
+from stepagent.labelled import read_labelled
 from stepagent.pipeline.components import SEARCH_KEYS, identity, make_components
 from stepagent.pipeline.evaluating import evaluate_stage
+from stepagent.pipeline.judge_quality import quality_stage
 from stepagent.pipeline.judging import judge_stage
 from stepagent.pipeline.progress import output
+from stepagent.pipeline.rejudging import compare_stage, rejudge_stage
 from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import load_candidates, load_held_out, load_problems
 from stepagent.pipeline.searching import search_stage
 from stepagent.runs import RunFolder
+from stepagent.tree import StepTree
 
 
 def search_alone(config: Config, model: str, problems: Path, out: Path) -> None:
     """Search `problems` with `model` into `out`/trees.jsonl and `out`/preferences.jsonl."""
     loaded = load_problems(problems)
+    config = config.model_copy(update={"problems": problems})
     trees, preferences = out / "trees.jsonl", out / "preferences.jsonl"
     with Resources(config, out) as resources:
         components = make_components(config, model, resources)
@@ -45,6 +51,42 @@ def judge_alone(config: Config, model: str, data: Path, out: Path) -> None:
             {"verdicts": verdicts},
             identity(config, "backend", "judge", "seed"),
             lambda: judge_stage(components, config, data, verdicts),
+        )
+    _say(ran, out)
+
+
+def rejudge_alone(config: Config, model: str, trees: Path, out: Path, other: Config | None) -> None:
+    """Judge `trees` anew into `out`; with another config also into `out`/against, and compare the two."""
+
+    def judged(by: Config, asked: str, folder: Path) -> list[StepTree]:
+        with Resources(by, out) as resources:
+            components = make_components(by, asked, resources)
+            RunFolder(folder).stage(
+                "judge again",
+                {"model": Path(asked), "trees": trees},
+                {"trees": folder / "trees.jsonl", "preferences": folder / "preferences.jsonl"},
+                identity(by, "backend", "judge", "seed"),
+                lambda: rejudge_stage(components, by, trees, folder),
+            )
+        return read_rows(folder / "trees.jsonl", StepTree)
+
+    one = judged(config, model, out)
+    if other is not None:
+        two = judged(other, other.model, out / "against")
+        compare_stage((config.judge.kind, f"{other.judge.kind} (against)"), one, two, out)
+
+
+def quality_alone(config: Config, model: str, data: str, sample: int | None, out: Path) -> None:
+    """Measure the judge on labelled data into `out`/metrics.json and items.jsonl."""
+    read_labelled(data, sample, config.seed)
+    with Resources(config, out) as resources:
+        components = make_components(config, model, resources)
+        ran = RunFolder(out).stage(
+            "judge quality",
+            {"model": Path(model), "data": Path(data)},
+            {"items": out / "items.jsonl", "metrics": out / "metrics.json"},
+            [*identity(config, "backend", "judge", "seed"), sample],
+            lambda: quality_stage(components, config, data, sample, out),
         )
     _say(ran, out)
 

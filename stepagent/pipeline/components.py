@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend, Generator, Judge, SearchStrategy
 from stepagent.pipeline.progress import console
 from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.rows import judge_prompt_name, solve_prompt
-from stepagent.prompting import load_judge_prompt, load_prompt
+from stepagent.pipeline.rows import Answers, judge_prompt_name, solve_prompt
+from stepagent.prompting import load_judge_prompt, load_prompt, load_rubric_prompt
 from stepagent.runs import hash_path
 
 SEARCH_KEYS = ("backend", "generator", "judge", "search", "seed")
@@ -46,6 +46,8 @@ def make_components(
     given: dict[str, object] = {"model": model, **(served or {})}
     backend: Backend = _bind("backend", config.backend, given, resources.wrap)()
     given["backend"] = backend
+    held_out = [config.evaluate.problems] if config.evaluate else []
+    given["answers"] = Answers([config.problems, *held_out])
     generator = _bind("generator", config.generator, given, resources.wrap)()
     judge = _bind("judge", config.judge, given, resources.wrap)()
     strategy = _bind("search", config.search, {"generator": generator, "judge": judge})()
@@ -54,7 +56,7 @@ def make_components(
 
 def check_components(config: Config) -> None:
     """Raise ConfigError for a component that could not be made; loads no model."""
-    given: dict[str, object] = {"backend": None, "model": "", "generator": None, "judge": None}
+    given: dict[str, object] = {"backend": None, "model": "", "generator": None, "judge": None, "answers": {}}
     if config.serve and config.serve.command:
         given["base_url"] = ""
     for role, component in (
@@ -64,10 +66,19 @@ def check_components(config: Config) -> None:
         ("search", config.search),
     ):
         _bind(role, component, given)
-    if config.judge.kind == KINDS["judge"]:
-        load_judge_prompt(judge_prompt_name(config.judge))
+    _check_prompt(config.judge)
     if config.generator.kind == KINDS["generator"]:
         solve_prompt(config.generator)
+
+
+def _check_prompt(judge: Component) -> None:
+    name = judge_prompt_name(judge)
+    if judge.kind in ("pairwise", "logprob"):
+        load_judge_prompt(name)
+    elif judge.kind == "pointwise":
+        load_rubric_prompt(name)
+    elif judge.kind == "listwise":
+        load_prompt(name, ("question", "prefix", "candidates"))
 
 
 def _bind(
@@ -88,31 +99,66 @@ def _bind(
 
         def announced() -> Any:
             console.print(f"{role}: {component.kind}, {shown}", style="dim", highlight=False)
-            return wrap(make(), str(shown))
+            made = make()
+            return wrap(made, str(shown)) if hasattr(made, "complete") else made
 
         return announced
+    if role.endswith("judge") and isinstance(members := arguments.get("judges"), list):
+        makers = [_member(role, index, member, given, wrap) for index, member in enumerate(members)]
+        arguments["judges"] = []
+        panel = Component(kind=component.kind, params=arguments)
+        bind(role, panel, judges.BUILTIN, given)
+        rest = {key: value for key, value in arguments.items() if key != "judges"}
+        panel = Component(kind=component.kind, params=rest)
+        return lambda: bind(role, panel, judges.BUILTIN, {**given, "judges": [make() for make in makers]})()
     if nested is None:
-        return bind(role, component, _BUILTIN[role], given)
+        return bind(role, component, _BUILTIN[role.rpartition(".")[2]], given)
     if not isinstance(nested, dict):
         raise ConfigError(f"{role}.backend: expected settings such as {{kind: ..., model: ...}}")
     settings = Component(**{"kind": KINDS["backend"], **nested})
     elsewhere = settings.kind != "openai" or "base_url" in settings.arguments()
     about = {"model": given["model"]} if elsewhere else given
     own = _bind(f"{role}.backend", settings, about, wrap)
-    rest = Component(kind=component.kind, params=arguments)
-    bind(role, rest, _BUILTIN[role], {**given, "backend": None})
-    return lambda: bind(role, rest, _BUILTIN[role], {**given, "backend": own()})()
+    alone = Component(kind=component.kind, params=arguments)
+    builtin = _BUILTIN[role.rpartition(".")[2]]
+    bind(role, alone, builtin, {**given, "backend": None})
+    return lambda: bind(role, alone, builtin, {**given, "backend": own()})()
+
+
+def _member(
+    role: str,
+    index: int,
+    settings: object,
+    given: Mapping[str, object],
+    wrap: Callable[[Backend, str], Backend],
+) -> Callable[[], Any]:
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{role}.judges: item {index + 1} must be settings such as {{kind: pairwise}}")
+    member = Component(**{"kind": KINDS["judge"], **settings})
+    _check_prompt(member)
+    return _bind(f"{role}.judges.{index + 1}.judge", member, given, wrap)
 
 
 def identity(config: Config, *keys: str) -> list[object]:
     """What decides a stage's outcome beside its input files: the settings under `keys`, the prompts'
-    text, and the judge's own model."""
+    text, and the judges' own models."""
     settings = config.model_dump(mode="json")
-    judge = load_prompt(judge_prompt_name(config.judge), ())
-    nested = config.judge.arguments().get("backend") or {}
+    prompts, models = [], []
+    for judge in _judges(config.judge):
+        prompts.append(hash_path(load_prompt(judge_prompt_name(judge), ()).path))
+        nested = judge.arguments().get("backend") or {}
+        models.append(hash_path(Path(str(nested.get("model", "")))) if isinstance(nested, dict) else "")
     return [
         *(settings[key] for key in keys),
         hash_path(solve_prompt(config.generator).path),
-        hash_path(judge.path),
-        hash_path(Path(str(nested.get("model", "")))) if isinstance(nested, dict) else "",
+        *prompts,
+        *models,
     ]
+
+
+def _judges(judge: Component) -> Iterator[Component]:
+    """A judge, and the members of its panel."""
+    yield judge
+    for member in judge.arguments().get("judges") or ():
+        if isinstance(member, dict):
+            yield from _judges(Component(**{"kind": KINDS["judge"], **member}))

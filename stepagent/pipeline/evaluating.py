@@ -16,14 +16,14 @@ from stepagent.config import Config, EvaluateSettings
 from stepagent.errors import BackendError
 from stepagent.interfaces import Judge
 from stepagent.jsonl import write_atomic
-from stepagent.judges.comparisons import winner
+from stepagent.judges.measuring import score_pair
 from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import bar, table
 from stepagent.pipeline.rows import EftRow, load_held_out, load_pairs, plain_step, solve_prompt
 from stepagent.pipeline.searching import search_problems
 from stepagent.seeds import derive_seed
 from stepagent.tree import StepTree
-from stepagent.types import Problem, Prompt, Sampling, Verdict
+from stepagent.types import Problem, Prompt, Sampling
 
 CheckStep = Callable[[str, Sequence[str], str], bool]
 """(question, texts of the steps before, text of the step) -> is the step right?"""
@@ -171,21 +171,6 @@ async def _judge_pairs(
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(ask(index, pair)) for index, pair in enumerate(pairs)]
     return [task.result() for task in tasks]
-
-
-def score_pair(verdict: Verdict, one: int, other: int, expected: int | None) -> tuple[bool, bool | None]:
-    """(right in both seats, same in both seats) for candidates `one` and `other`; `expected` None is a
-    tie. A vote that failed or could not be parsed is neither. Judges without votes are scored by the
-    order of their scores; they have no seats to agree (None)."""
-    votes = [vote for vote in verdict.votes if {vote.first, vote.second} == {one, other}]
-    if not votes:
-        if not verdict.scores:
-            return False, None
-        gap = verdict.scores[one] - verdict.scores[other]
-        ahead = None if gap == 0 else one if gap > 0 else other
-        return ahead == expected, None
-    said = [winner(vote) if vote.outcome not in ("unparsed", "error") else -1 for vote in votes]
-    return all(who == expected for who in said), -1 not in said and len(set(said)) == 1
 
 
 def _own_pairs(trees: Sequence[StepTree], check: CheckStep) -> Iterator[tuple[bool, bool | None]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,9 @@ from stepagent.errors import DataError
 from stepagent.jsonl import read_numbered
 from stepagent.prompting import PromptTemplate, load_prompt
 from stepagent.types import Problem, Step
+
+PROMPTED = ("pairwise", "logprob", "pointwise", "listwise")
+"""The kinds of judge that have a prompt of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,5 +155,28 @@ def solve_prompt(generator: Component) -> PromptTemplate:
 
 
 def judge_prompt_name(judge: Component) -> str:
-    """The prompt the judge is configured with."""
-    return str(judge.arguments().get("prompt", "judge_pairwise"))
+    """The prompt the judge is configured with; where its kind asks for none, the pairwise one."""
+    usual = f"judge_{judge.kind}" if judge.kind in PROMPTED else "judge_pairwise"
+    return str(judge.arguments().get("prompt", usual))
+
+
+class Answers(Mapping[str, str]):
+    """References by question, read from problem files when they are first asked for: by judges whose kind
+    says that they know them."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        problems = [problem for path in self._paths for problem in load_problems(path)]
+        return {problem.question: problem.answer for problem in problems if problem.answer is not None}
+
+    def __getitem__(self, question: str) -> str:
+        return self._known[question]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)

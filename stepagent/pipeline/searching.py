@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from stepagent.config import Config
 from stepagent.errors import BackendError
 from stepagent.jsonl import drop_torn_line, dump_row, read_rows, write_rows
+from stepagent.judges.measuring import JudgeCounts, measure
 from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import bar, console, table
 from stepagent.preferences import PAIR, collect
@@ -48,6 +50,7 @@ def search_problems(
             tree.round = round_index
             tree.generator = config.generator.kind
             tree.judge = config.judge.kind
+            tree.judging = asdict(tree_counts(tree))
             file.write(dump_row(tree))
             file.flush()
             done[tree.problem.id] = tree
@@ -92,6 +95,7 @@ def search_stage(
     rows, outcomes = collect(grown)
     write_rows(preferences, rows)
     report = describe(grown, outcomes, time.monotonic() - start)
+    report |= sum((tree_counts(tree) for tree in grown), JudgeCounts()).figures()
     resources = components.resources
     if replayed := resources.replayed():
         report["requests answered by the store"] = replayed
@@ -99,6 +103,16 @@ def search_stage(
         report["cost of the run so far"] = resources.budget.money
     table(f"Search, round {round_index}", report)
     return report
+
+
+def tree_counts(tree: StepTree) -> JudgeCounts:
+    """What the judge did on a tree's levels."""
+    counts = [
+        measure(level.verdict, [tree.step(node) for node in level.judged])
+        for level in tree.levels
+        if level.verdict is not None
+    ]
+    return sum(counts, JudgeCounts())
 
 
 def describe(trees: Sequence[StepTree], outcomes: Counter[str], seconds: float) -> dict[str, object]:

@@ -28,7 +28,7 @@ from stepagent.serve.proof import Proof, make_probes, prove
 
 _RESTARTS = 5  # of a server that keeps dying before the run gives up
 _DEVELOPER = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
-_CHECKED = 2.0  # seconds for which a look at an external server holds
+_CHECKED = 2.0  # seconds for which a look at the server holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,17 +243,20 @@ class Server:
         """Return once the server can be asked and serves the current deployment; `failed` says that the
         attempt before this one failed. A managed server that died is started again; an external one that came
         back with other weights is given the current ones. Raises ServeError if that cannot be done."""
-        broken = self._reviving or not self.process.alive() if self.managed else failed
-        if broken:
+        if failed or (self.managed and (self._reviving or not self.process.alive())):
             await asyncio.to_thread(self.revive)
 
     def revive(self) -> None:
         """See `ready`."""
         with self._lock:
             current = self.current
-            if current is None or (self.managed and self.process.alive() and not self._reviving):
+            stands = not self.managed or (self.process.alive() and not self._reviving)
+            if current is None or (stands and time.monotonic() - self._looked < _CHECKED):
                 return
+            self._looked = time.monotonic()
             if self.managed:
+                if not self._reviving and self.up():
+                    return
                 self._restarts += 1
                 if self._restarts > _RESTARTS:
                     raise ServeError(f"the server died {self._restarts} times; see {self.process.log}")
@@ -262,8 +265,7 @@ class Server:
                 self.start(current.model, current.name)
                 self._prove_again(current)
                 self._reviving = False
-                return
-            if time.monotonic() - self._looked < _CHECKED:
+                self._looked = time.monotonic()
                 return
             end = time.monotonic() + self.settings.start_seconds
             while not self.client.healthy():

@@ -1,0 +1,70 @@
+"""A process reward model behind a vLLM server's pooling endpoint; `judges/prm.py` says what it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from stepagent.backends.endpoint import Endpoint
+from stepagent.backends.retry import Retries
+from stepagent.config import Positive
+from stepagent.errors import BackendError
+from stepagent.types import Problem, Step, Usage
+
+
+class PoolingPrm:
+    """Sends question, prefix and step, steps separated by `separator`, to /pooling, and reads the row of the
+    last token: of two probabilities the second, of one value that value.
+
+    The server is started with `--runner pooling`; its model classifies tokens (two labels) or gives one
+    reward.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        separator: str = "\n",
+        api_key_env: str = "OPENAI_API_KEY",
+        timeout: Positive = 600,
+        attempts: Positive = 6,
+        max_in_flight: Positive = 64,
+    ) -> None:
+        self.model = model
+        self._endpoint = Endpoint(base_url, model, api_key_env, timeout)
+        self._separator = separator
+        self._retries = Retries(attempts)
+        self._slots = asyncio.Semaphore(max_in_flight)
+
+    async def score(
+        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step]
+    ) -> tuple[list[float], Usage]:
+        """See StepScorer. Raises BackendError or ConfigError."""
+        steps = [step.content + self._separator for step in prefix]
+        before = problem.question + self._separator + "".join(steps)
+        texts = [before + step.content + self._separator for step in candidates]
+
+        async def ask(_: int) -> tuple[list[float], Usage]:
+            async with self._slots:
+                reply = await self._endpoint.post("/pooling", {"input": texts})
+            try:
+                chances = [self._chance(entry["data"]) for entry in reply["data"]]
+                used = (reply.get("usage") or {}).get("prompt_tokens", 0)
+            except (KeyError, TypeError, IndexError) as error:
+                raise self._endpoint.unreadable(error) from None
+            return chances, Usage(1, used, 0)
+
+        return await self._retries.run(ask)
+
+    def _chance(self, data: Sequence[Sequence[float] | float]) -> float:
+        last = data[-1]
+        row = [float(last)] if isinstance(last, int | float) else [float(value) for value in last]
+        if len(row) not in (1, 2):
+            raise BackendError(
+                f"{self._endpoint.url}: {len(row)} labels; a process reward model has two, wrong and right"
+            )
+        return row[-1]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._endpoint.close()

@@ -1,0 +1,40 @@
+"""A judge that knows the reference answer, and says so by its kind: for data and controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from stepagent.answers import is_correct
+from stepagent.errors import ConfigError
+from stepagent.judges.scores import certain, scored_verdict
+from stepagent.types import Problem, Step, Usage, Verdict
+
+
+class ReferenceJudge:
+    """Final steps that reach the reference answer beat final steps that do not. Steps that end nothing are
+    not judged. `answers` are references by question; the search itself never sees them.
+
+    Raises ConfigError for a problem without an answer.
+    """
+
+    def __init__(self, answers: Mapping[str, str]) -> None:
+        self._answers = answers
+
+    async def judge(
+        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
+    ) -> Verdict:
+        """See Judge."""
+        answer = reference_of(problem, self._answers)
+        before = "".join(step.text for step in prefix)
+        scores = [
+            float(is_correct(before + step.text, answer)) if step.ends else math.nan for step in candidates
+        ]
+        return scored_verdict(scores, certain, Usage(), seed, "no_signal")
+
+
+def reference_of(problem: Problem, answers: Mapping[str, str]) -> str:
+    """The problem's reference answer. Raises ConfigError if there is none."""
+    if problem.question not in answers:
+        raise ConfigError(f"judge.kind: problem '{problem.id}' has no 'answer', which this judge needs")
+    return answers[problem.question]
