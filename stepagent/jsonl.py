@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,7 +65,12 @@ def read_rows(path: Path, kind: type[T]) -> list[T]:
 
 def dump_row(row: object) -> str:
     """One JSONL line (with its newline) for a dataclass, a pydantic model or plain JSON data."""
-    return TypeAdapter(type(row)).dump_json(row).decode() + "\n"
+    return _adapter(type(row)).dump_json(row).decode() + "\n"
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def write_atomic(path: Path, text: str) -> None:

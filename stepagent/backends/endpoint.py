@@ -43,7 +43,7 @@ class Endpoint:
             api_key=os.environ.get(api_key_env) or "none",
             timeout=timeout,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [keep_headers]}),
+            http_client=openai.DefaultAioHttpClient(event_hooks={"response": [keep_headers]}),
         )
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:

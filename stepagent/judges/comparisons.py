@@ -46,11 +46,12 @@ async def all_pairs_both_seats(count: int, compare: Compare, seed: int) -> Verdi
 async def adaptive(count: int, compare: Compare, seed: int, confidence: float = CONFIDENCE) -> Verdict:
     """Compare in rounds, each sent at once, until best and worst are settled.
 
-    A candidate may still be best while nobody beats it with an estimated probability of `confidence`, or in
-    both seats; the same from below for the worst. Each round pairs those that may, never the same two again:
-    asking a judge at T=0 again teaches nothing. A judge without noise is done after 3w/2 - 2 comparisons,
-    which is as few as both ends can be found with. Where the seats of a pair disagreed, the judge is noisy:
-    then best and worst are compared with each other and with more of the others (see `_in_doubt`).
+    A candidate may still be best while it has won every comparison, or while none was lost in both seats and
+    nobody beats it with an estimated probability of `confidence`; the same from below for the worst. Each
+    round pairs those that may, never the same two again: asking a judge at T=0 again teaches nothing. A judge
+    without noise is done after 3w/2 - 2 comparisons, which is as few as both ends can be found with. Where
+    the seats of a pair disagreed, the judge is noisy: then best and worst are compared with each other and
+    with more of the others (see `_in_doubt`).
     """
     order = list(range(count))
     random.Random(seed).shuffle(order)
@@ -129,10 +130,15 @@ def contenders(
     gap = math.log(confidence / (1 - confidence))
     beaten = settled_pairs(votes)
     losers, winners = {loser for _, loser in beaten}, {won for won, _ in beaten}
-    met = {vote.first for vote in votes}  # who has met nobody yet is out of nothing
+    settled = {frozenset(pair) for pair in beaten}
+    unsure = {vote.first for vote in votes if frozenset((vote.first, vote.second)) not in settled}
     high, low = max(strengths), min(strengths)
-    best = [i for i, own in enumerate(strengths) if (high - own < gap or i not in met) and i not in losers]
-    worst = [i for i, own in enumerate(strengths) if (own - low < gap or i not in met) and i not in winners]
+
+    def may(i: int, behind: float, out: set[int]) -> bool:
+        return i not in out and (behind < gap or i not in unsure)
+
+    best = [i for i, own in enumerate(strengths) if may(i, high - own, losers)]
+    worst = [i for i, own in enumerate(strengths) if may(i, own - low, winners)]
     return best, worst
 
 
