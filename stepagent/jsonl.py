@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from stepagent.errors import DataError
 
 T = TypeVar("T")
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # building one takes milliseconds
 
 
 def explain(error: ValidationError) -> str:
@@ -65,12 +65,10 @@ def read_rows(path: Path, kind: type[T]) -> list[T]:
 
 def dump_row(row: object) -> str:
     """One JSONL line (with its newline) for a dataclass, a pydantic model or plain JSON data."""
-    return _adapter(type(row)).dump_json(row).decode() + "\n"
-
-
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    kind = type(row)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind].dump_json(row).decode() + "\n"
 
 
 def write_atomic(path: Path, text: str) -> None:

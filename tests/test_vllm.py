@@ -15,14 +15,17 @@ import psutil
 import pytest
 import torch
 import yaml
+from fakes import step
 from vllm_world import make_model, make_preferences, serve_settings, train_next
 
-from stepagent import Message, ModelError, Prompt, Sampling
+from stepagent import Message, ModelError, Problem, Prompt, Sampling
 from stepagent.backends.openai import openai_backend
+from stepagent.backends.prm_pooling import PoolingPrm
 from stepagent.checkpoints import load_model
 from stepagent.config import load_config
 from stepagent.errors import ServeError
 from stepagent.jsonl import iter_json
+from stepagent.judges.prm import PrmJudge
 from stepagent.parity import probe_outputs
 from stepagent.pipeline.deploying import deploy_run
 from stepagent.pipeline.iterate import iterate
@@ -260,3 +263,41 @@ def test_a_round_whose_server_is_killed_in_the_search_ends_with_m2_on_it(tmp_pat
     assert (run / "server" / "server.log").read_text() == log, "a finished run needs no server"
     with pytest.raises(ServeError, match="does not answer"):
         deploy_run(run, None)
+
+
+async def test_a_reward_model_behind_the_pooling_endpoint_scores_as_in_process(tmp_path: Path) -> None:
+    from transformers import Qwen2Config, Qwen2ForTokenClassification
+
+    from stepagent.backends.prm import TokenClassificationPrm
+    from stepagent.demo.make_base import make_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer, folder = make_tokenizer(), tmp_path / "prm"
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        num_labels=2,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.3,
+    )
+    Qwen2ForTokenClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    pooling = ("--dtype", "float32", "--max-model-len", "512", "--runner", "pooling")
+    settings = serve_settings().model_copy(update={"args": pooling})
+    problem, prefix = Problem("p", "12+5"), [step("1+2=3\n")]
+    candidates = [step("5=5\n"), step("12+5=17\n"), step("9\n")]
+    with Server(settings, tmp_path / "server", lambda _: None) as server:
+        server.start(str(folder))
+        scorer = PoolingPrm(server.base_url, server.name, api_key_env=settings.api_key_env)
+        chances, usage = await scorer.score(problem, prefix, candidates)
+        verdict = await PrmJudge(scorer).judge(problem, prefix, candidates, 0)
+        await scorer.close()
+    here, _ = await TokenClassificationPrm(str(folder)).score(problem, prefix, candidates)
+    assert chances == pytest.approx(here, abs=1e-3)
+    assert usage.prompt_tokens > 0
+    assert (verdict.status, verdict.best) == ("ok", here.index(max(here)))

@@ -30,7 +30,7 @@ _LEAST, _SURE, _ROOM = 0.85, 0.998, 0.7
 async def compare_candidates(how: Comparisons, count: int, compare: Compare, seed: int) -> Verdict:
     """A verdict over `count` candidates, by the comparisons that `how` names; of fewer than two, none."""
     if count < 2:
-        return Verdict("no_signal", (0.0,) * count)
+        return Verdict("no_signal", ())
     ask = adaptive if how == "adaptive" else all_pairs_both_seats
     return await ask(count, compare, seed)
 
