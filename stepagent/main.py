@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -193,7 +194,11 @@ def show(
 
 
 def run() -> None:
-    """The installed command: errors a user can mend are one sentence and exit code 2."""
+    """The installed command: errors a user can mend are one sentence and exit code 2. A request to end
+    (SIGTERM, SIGHUP) ends what it started, too."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
     try:
         app()
     except* (StepagentError, OSError) as group:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 FinishReason = Literal["stop", "end", "length"]
 """Why a completion ended: a stop string, the model's end-of-turn token, or the token limit."""
+
+Score = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""nan where a judge has none; JSON knows no nan, so files hold null."""
 
 VerdictStatus = Literal["ok", "no_signal", "unparsed", "error"]
 VoteOutcome = Literal["first", "second", "tie", "unparsed", "error"]
@@ -164,7 +170,7 @@ class Verdict:
     """
 
     status: VerdictStatus
-    scores: tuple[float, ...]
+    scores: tuple[Score, ...]
     best: int | None = None
     worst: int | None = None
     margin: float | None = None

@@ -426,3 +426,27 @@ async def test_all_pairs_stays_the_papers() -> None:
         return Vote(first, second, "first" if first < second else "second"), Usage(1, 0, 0)
 
     assert (await all_pairs_both_seats(4, compare, 0)).usage.requests == 12
+
+
+async def test_scores_that_are_missing_survive_the_files() -> None:
+    from pydantic import TypeAdapter
+
+    from stepagent.jsonl import dump_row
+
+    verdict = Verdict("ok", (math.nan, 0.5, 1.0), 2, 1, 0.9)
+    back = TypeAdapter(Verdict).validate_json(dump_row(verdict))
+    assert math.isnan(back.scores[0])
+    assert back.scores[1:] == (0.5, 1.0)
+
+
+async def test_a_level_whose_judge_fails_without_votes_is_a_failed_tree() -> None:
+    from fakes import ListedGenerator
+
+    from stepagent.search.step import StepSearch
+
+    class Failing:
+        async def judge(self, *_: object) -> Verdict:
+            return Verdict("error", ())
+
+    tree = await StepSearch(ListedGenerator(("a", "b")), Failing(), 2).search(PROBLEM, 0)
+    assert (tree.status, tree.error) == ("failed", "judging a level failed: the judge gave no verdict")

@@ -72,12 +72,12 @@ class Budget:
     async def begin(self) -> None:
         """Count a request as in flight. Raises BudgetError once a limit is reached, after all requests in
         flight have ended: what they brought is kept."""
-        why = self.exhausted()
+        while (why := self.exhausted()) is not None and self._in_flight:
+            async with self._idle:  # what is in flight may cost less than it is counted for
+                await self._idle.wait()
         if why is None:
             self._in_flight += 1
             return
-        async with self._idle:
-            await self._idle.wait_for(lambda: self._in_flight == 0)
         raise BudgetError(
             f"{why} is used up: {self.note()}; what is finished is kept; the same command with a larger "
             "budget goes on from there"

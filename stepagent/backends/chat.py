@@ -23,6 +23,7 @@ class Chat:
     def __init__(self, endpoint: Endpoint, can: Abilities) -> None:
         self._endpoint = endpoint
         self._can = can
+        self._samples: dict[tuple[Prompt, Sampling], dict[int, Completions]] = {}
         self._continue = load_prompt("continue_step", ("task", "prefix", "end"))
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
@@ -36,13 +37,22 @@ class Chat:
         return Completions(choices, plain(prompt), None, usage)
 
     async def _one_by_one(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        single = [replace(sampling, n=1, seed=sampling.seed + k) for k in range(sampling.n)]
+        """Samples that came are kept while the others are asked for again."""
+        kept = self._samples.setdefault((prompt, sampling), {})
+        missing = [k for k in range(sampling.n) if k not in kept]
+        single = [replace(sampling, n=1, seed=sampling.seed + k) for k in missing]
+        tasks = [asyncio.create_task(self.complete(prompt, one)) for one in single]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self.complete(prompt, one)) for one in single]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        replies = [task.result() for task in tasks]
+            await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        kept |= {k: task.result() for k, task in zip(missing, tasks, strict=True) if not task.exception()}
+        for task in tasks:
+            if error := task.exception():
+                raise error
+        replies = [kept[k] for k in range(sampling.n)]
+        del self._samples[prompt, sampling]
         usage = sum((reply.usage for reply in replies), Usage())
         return replace(replies[0], choices=tuple(reply.choices[0] for reply in replies), usage=usage)
 

@@ -75,7 +75,7 @@ class OpenAIBackend:
                 self._way = self._way or await self._find_way()
         try:
             return await self._way.complete(prompt, sampling)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise self._endpoint.unreadable(error) from None
 
     async def close(self) -> None:

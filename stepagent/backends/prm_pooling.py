@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.retry import Retries
 from stepagent.config import Positive
-from stepagent.errors import BackendError
+from stepagent.errors import BackendError, TransientError
 from stepagent.types import Problem, Step, Usage
 
 
 class PoolingPrm:
     """Sends question, prefix and step, steps separated by `separator`, to /pooling, and reads the row of the
-    last token: of two probabilities the second, of one value that value.
+    last token: of two probabilities the second; of one reward that, through a sigmoid if it is none.
 
     The server is started with `--runner pooling`; its model classifies tokens (two labels) or gives one
     reward.
@@ -49,6 +50,8 @@ class PoolingPrm:
                 reply = await self._endpoint.post("/pooling", {"input": texts})
             try:
                 chances = [self._chance(entry["data"]) for entry in reply["data"]]
+                if len(chances) != len(texts):
+                    raise TransientError(f"{self._endpoint.url}: {len(chances)} of {len(texts)} scores")
                 used = (reply.get("usage") or {}).get("prompt_tokens", 0)
             except (KeyError, TypeError, IndexError) as error:
                 raise self._endpoint.unreadable(error) from None
@@ -63,7 +66,8 @@ class PoolingPrm:
             raise BackendError(
                 f"{self._endpoint.url}: {len(row)} labels; a process reward model has two, wrong and right"
             )
-        return row[-1]
+        value = row[-1]
+        return value if 0 <= value <= 1 else 1 / (1 + math.exp(-value))
 
     async def close(self) -> None:
         """Close the connections."""

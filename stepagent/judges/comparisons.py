@@ -24,7 +24,7 @@ Compare = Callable[[int, int], Coroutine[None, None, tuple[Vote, Usage]]]
 Comparisons = Literal["adaptive", "all_pairs"]
 CONFIDENCE = 0.8
 """A candidate is out of the race for best once another beats it with this estimated probability."""
-_LEAST, _SURE, _ROOM = 0.85, 0.998, 0.7
+_LEAST, _SURE, _ROOM = 0.85, 0.9995, 0.7
 
 
 async def compare_candidates(how: Comparisons, count: int, compare: Compare, seed: int) -> Verdict:
@@ -67,7 +67,7 @@ async def adaptive(count: int, compare: Compare, seed: int, confidence: float = 
 def _in_doubt(count: int, votes: Sequence[Vote], order: Sequence[int]) -> list[tuple[int, int]]:
     """What to ask once the ends are settled, if a pair's seats disagreed: best against worst, then each
     against the strongest and the weakest it has not met. Until best beats worst with an estimated probability
-    of 0.85, and on to 0.998 as long as no more than 0.7 of all pairs are asked."""
+    of 0.85, and on to 0.9995 as long as no more than 0.7 of all pairs are asked."""
     good = answered(votes)
     beaten = settled_pairs(good)
     asked = {frozenset((vote.first, vote.second)) for vote in votes}

@@ -53,7 +53,7 @@ class PairwiseJudge:
 
     def most(self, width: int) -> dict[str, Usage]:
         """The most that one call can sample, by model."""
-        calls = width * (width - 1)
+        calls = 2 * width * (width - 1)  # each may be asked for its verdict once more
         return {getattr(self._backend, "model", ""): Usage(calls, 0, calls * self._max_tokens)}
 
     async def judge(
@@ -74,7 +74,7 @@ class PairwiseJudge:
                 seed=derive_seed(seed, first, second),
             )
             messages = self._template.messages(values)
-            vote = Vote(first, second, "unparsed")
+            vote, usage = Vote(first, second, "unparsed"), Usage()
             try:
                 reply = await self._backend.complete(Prompt(messages), sampling)
                 vote, usage = self._read(vote, reply.choices[0]), reply.usage
@@ -84,7 +84,7 @@ class PairwiseJudge:
                     vote = replace(self._read(vote, reply.choices[0]), asked_again=True)
                     usage += reply.usage
             except BackendError as error:
-                return replace(vote, outcome="error", reply=str(error)), Usage()
+                return replace(vote, outcome="error", reply=str(error)), usage
             return vote, usage
 
         return await compare_candidates(self._comparisons, len(candidates), compare, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Literal
 
@@ -23,7 +24,8 @@ class PanelJudge:
     majority       a candidate scores a point for every pair that more members give to it than to the other
     bradley_terry  one strength for each candidate explains what all members said of all pairs
 
-    Best and worst are those of the scores; the margin is the Bradley-Terry probability in both ways.
+    Best and worst are those of the scores; the margin is the Bradley-Terry probability in both ways. The
+    verdict carries no votes: a panel has no seats of its own.
     """
 
     def __init__(
@@ -70,11 +72,8 @@ class PanelJudge:
 
         verdict = scored_verdict([round(score, 9) for score in scores], margin, usage, seed)
         if verdict.margin is not None and verdict.margin <= 0.5:
-            return Verdict("no_signal", verdict.scores, votes=tuple(votes), usage=usage)
-        kept = [vote for one in said for vote in one.votes] or votes
-        return Verdict(
-            verdict.status, verdict.scores, verdict.best, verdict.worst, verdict.margin, tuple(kept), usage
-        )
+            return Verdict("no_signal", verdict.scores, usage=usage)
+        return replace(verdict, usage=usage)
 
 
 def opinions(count: int, verdict: Verdict) -> list[Vote]:

@@ -57,6 +57,8 @@ def judge_alone(config: Config, model: str, data: Path, out: Path) -> None:
 
 def rejudge_alone(config: Config, model: str, trees: Path, out: Path, other: Config | None) -> None:
     """Judge `trees` anew into `out`; with another config also into `out`/against, and compare the two."""
+    if trees.resolve() == (out / "trees.jsonl").resolve():
+        raise ConfigError(f"--out {out}: it holds the very trees; choose another folder")
 
     def judged(by: Config, asked: str, folder: Path) -> list[StepTree]:
         with Resources(by, out) as resources:

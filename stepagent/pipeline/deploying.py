@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -188,6 +189,11 @@ def serve_run(folder: Path) -> None:
     config, run = _open(folder)
     if config.serve is None or config.serve.command is None:
         raise ConfigError(f"{folder}/config.yaml: serve.command is not set; it says how to start the server")
+    if not os.environ.get(config.serve.api_key_env):
+        raise ConfigError(
+            f"set {config.serve.api_key_env} to a secret of your own first: the server asks for it, and who "
+            "uses the server needs it too"
+        )
     server = make_server(config, folder)
     assert server is not None
     with server:

@@ -13,14 +13,14 @@ from pathlib import Path
 from stepagent.config import Config
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Judge
-from stepagent.jsonl import drop_torn_line, dump_row, read_rows, write_atomic
+from stepagent.jsonl import drop_torn_line, dump_row, read_rows, write_atomic, write_rows
 from stepagent.judges.measuring import JudgeCounts, measure, score_pair
 from stepagent.labelled import Labelled, LabelledPair, LabelledSolution, read_labelled
 from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import bar, table
 from stepagent.pipeline.rows import plain_step
 from stepagent.seeds import derive_seed
-from stepagent.types import Problem, Usage, Verdict
+from stepagent.types import Problem, Score, Usage, Verdict
 
 _BINS = 10
 _RIGHT = 0.5  # the score below which a step counts as wrong
@@ -36,7 +36,7 @@ class JudgedItem:
     right: bool
     consistent: bool | None = None
     verdicts: tuple[Verdict, ...] = ()
-    scores: tuple[float, ...] = ()
+    scores: tuple[Score, ...] = ()
     predicted: int | None = None
 
 
@@ -48,7 +48,11 @@ def quality_stage(components: Components, config: Config, data: str, sample: int
     path = out / "items.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     drop_torn_line(path)
-    done = {item.index: item for item in read_rows(path, JudgedItem)} if path.exists() else {}
+    kept = read_rows(path, JudgedItem) if path.exists() else []
+    failed = {item.index for item in kept if any(verdict.status == "error" for verdict in item.verdicts)}
+    done = {item.index: item for item in kept if item.index not in failed}
+    if failed:
+        write_rows(path, done.values())
     components.resources.run(_judge_all(components.judge, config, items, done, path))
     figures = metrics(items, [done[index] for index in range(len(items))])
     if config.prices:
@@ -97,6 +101,8 @@ async def _solution(judge: Judge, index: int, item: LabelledSolution, seed: int)
     for place, step in enumerate(steps):
         problem = Problem(str(index), item.question)
         verdict = await judge.judge(problem, steps[:place], [step], derive_seed(seed, place))
+        if verdict.status == "error":
+            return JudgedItem(index, False, None, (*verdicts, verdict), tuple(scores))
         if verdict.votes or not verdict.scores or not 0 <= verdict.scores[0] <= 1:
             if verdict.scores and math.isnan(verdict.scores[0]):
                 verdicts.append(verdict)

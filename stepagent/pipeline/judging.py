@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stepagent.config import Config
 from stepagent.interfaces import Judge
-from stepagent.jsonl import drop_torn_line, dump_row, read_rows
+from stepagent.jsonl import drop_torn_line, dump_row, read_rows, write_rows
 from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import bar, table
 from stepagent.pipeline.rows import CandidatesRow, load_candidates, plain_step
@@ -31,7 +31,10 @@ def judge_stage(components: Components, config: Config, data: Path, out: Path) -
     rows = load_candidates(data)
     out.parent.mkdir(parents=True, exist_ok=True)
     drop_torn_line(out)
-    done = {row.id: row for row in read_rows(out, VerdictRow)} if out.exists() else {}
+    kept = read_rows(out, VerdictRow) if out.exists() else []
+    done = {row.id: row for row in kept if row.verdict.status != "error"}
+    if len(done) < len(kept):
+        write_rows(out, done.values())
     components.resources.run(_judge(components.judge, config, rows, done, out))
     statuses = Counter(row.verdict.status for row in done.values())
     table("Verdicts", {"rows": len(done), **{str(name): count for name, count in statuses.items()}})

@@ -34,7 +34,10 @@ def rejudge_stage(components: Components, config: Config, trees: Path, out: Path
     judged = out / "trees.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     drop_torn_line(judged)
-    done = {tree.problem.id: tree for tree in read_rows(judged, StepTree)} if judged.exists() else {}
+    kept = read_rows(judged, StepTree) if judged.exists() else []
+    done = {tree.problem.id: tree for tree in kept if not _failed(tree)}
+    if len(done) < len(kept):
+        write_rows(judged, done.values())
     components.resources.run(_rejudge(components.judge, config, before, done, judged))
     after = [done[tree.problem.id] for tree in before]
     rows, outcomes = collect(after)
@@ -43,6 +46,10 @@ def rejudge_stage(components: Components, config: Config, trees: Path, out: Path
     seconds = sum(tree.seconds for tree in after)
     table(f"Judged again: {trees}", {**describe(after, outcomes, seconds), **counts.figures()})
     return after
+
+
+def _failed(tree: StepTree) -> bool:
+    return any(level.verdict is not None and level.verdict.status == "error" for level in tree.levels)
 
 
 async def _rejudge(

@@ -73,7 +73,8 @@ class StepSearch:
             level.abandoned = True
             if level.verdict and level.verdict.status == "error":
                 replies = [v.reply for v in level.verdict.votes if v.outcome == "error"]
-                raise BackendError(f"every comparison of a level failed: {replies[0]}")
+                why = replies[0] if replies else "the judge gave no verdict"
+                raise BackendError(f"judging a level failed: {why}")
             if tree.rollbacks == self._max_rollbacks:
                 tree.status = "no_signal"
                 return

@@ -55,7 +55,9 @@ class VllmClient:
     def window(self, name: str) -> int:
         """How many tokens a request may hold."""
         reply = self._ask("get", "/v1/models", timeout=_PROMPTLY)
-        return next((int(e["max_model_len"]) for e in reply["data"] if e["id"] == name), 1 << 20)
+        return next(
+            (int(e.get("max_model_len") or 1 << 20) for e in reply["data"] if e["id"] == name), 1 << 20
+        )
 
     def reloads(self) -> bool:
         """Whether the weights can be reloaded in place."""
@@ -99,6 +101,13 @@ class VllmClient:
     def unload_adapter(self, name: str) -> None:
         """Serve it no more."""
         self._post_text("/v1/unload_lora_adapter", {"lora_name": name})
+
+    def unload_adapters(self, keep: str) -> None:
+        """Serve no adapter but `keep`."""
+        reply = self._ask("get", "/v1/models", timeout=_PROMPTLY)
+        for entry in reply["data"]:
+            if entry.get("parent") and entry["id"] != keep:
+                self.unload_adapter(entry["id"])
 
     def _post_text(self, path: str, body: dict[str, str]) -> None:
         try:

@@ -65,6 +65,8 @@ class Server:
         self.process = Process(folder)
         self._tell = tell
         self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._given_up: ServeError | None = None
         self._restarts = 0
         self._reviving = False
         self._born: float | None = None
@@ -76,6 +78,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed.set()  # a thread that waits to revive the server must not start it after us
         self.process.stop()
 
     @property
@@ -92,14 +95,11 @@ class Server:
         assert self.settings.command is not None
         folder = served_folder(model)
         where = str(folder.resolve()) if folder.is_dir() else model
-        given = {
-            "--model": where,
-            "--served-model-name": name or self.name,
-            "--host": self.settings.host,
-            "--port": str(self.settings.port),
-        }
+        names = [name, self.name] if name and name != self.name else [self.name]
+        given = ["--model", where, "--served-model-name", *names]
+        given += ["--host", self.settings.host, "--port", str(self.settings.port)]
         self.process.start(
-            [*self.settings.command, *(part for pair in given.items() for part in pair), *self.settings.args],
+            [*self.settings.command, *given, *self.settings.args],
             {**_DEVELOPER, "VLLM_API_KEY": os.environ[self.settings.api_key_env], **self.settings.env},
             self.settings.host,
             self.settings.port,
@@ -124,10 +124,9 @@ class Server:
         fitting = [ids for ids in model.sequences if 1 < len(ids) < window]
         if not fitting:
             raise ServeError(f"no probe fits into the server's window of {window} tokens; raise it")
-        old = served_folder(model.against) if model.against else None
-        if old is not None and not old.is_dir():
-            old = None
-        probes = make_probes(fitting, served_folder(model.path), old)
+        # what is served now is what a reload that does nothing would leave there
+        against = before.model if before and before.sha256 != sha256 else model.against
+        probes = make_probes(fitting, _weights(model.path), _weights(against) if against else None)
 
         def shown(name: str) -> Proof:
             return prove(probes, lambda ids: self.client.logprobs(name, ids))
@@ -179,7 +178,8 @@ class Server:
             proof = shown(self.name)
         except ServeError:
             return None
-        same = before is None and served[self.name] == str(served_folder(model.path).resolve())
+        folders = {model.path, str(served_folder(model.path).resolve())}
+        same = before is None and served[self.name] in folders
         return ("found", self.name, proof) if proof.outcome == "proven" or same else None
 
     def _method(self, model: Model, before: Deployment | None) -> Method:
@@ -212,7 +212,7 @@ class Server:
             self.start(model.path)
             return self.name
         if method == "reload":
-            self.client.reload(served_folder(model.path))
+            self.client.reload(_loadable(model.path))
             return self.name
         self.client.drain()
         name = f"{self.name}-{model.index}"
@@ -226,7 +226,9 @@ class Server:
         try:
             try:
                 if tried == ["reload"]:
-                    self.client.reload(served_folder(before.model))
+                    self.client.reload(_loadable(before.model))
+                elif tried == ["adapter"]:
+                    self.client.unload_adapters(keep=before.name)
                 proof = self._prove_again(before)
             except ServeError:
                 if not self.managed:
@@ -247,42 +249,56 @@ class Server:
             await asyncio.to_thread(self.revive)
 
     def revive(self) -> None:
-        """See `ready`."""
+        """See `ready`. What could not be revived once is not tried again."""
         with self._lock:
-            current = self.current
-            stands = not self.managed or (self.process.alive() and not self._reviving)
-            if current is None or (stands and time.monotonic() - self._looked < _CHECKED):
+            if self._given_up is not None:
+                raise self._given_up
+            try:
+                self._revive()
+            except ServeError as failure:
+                self._given_up = failure
+                raise
+
+    def _revive(self) -> None:
+        current = self.current
+        stands = not self.managed or (self.process.alive() and not self._reviving)
+        if current is None or (stands and time.monotonic() - self._looked < _CHECKED):
+            return
+        self._looked = time.monotonic()
+        if self.managed:
+            if not self._reviving and self.up():
                 return
+            if self._closed.is_set():
+                raise ServeError("the run is over; its server is not started again")
+            self._restarts += 1
+            if self._restarts > _RESTARTS:
+                raise ServeError(f"the server died {self._restarts} times; see {self.process.log}")
+            self._tell(f"the server died; it is started again with {current.model}")
+            self._reviving = True  # a process that starts is alive, but cannot be asked yet
+            self.start(current.model, current.name)
+            self._prove_again(current)
+            self._reviving = False
             self._looked = time.monotonic()
-            if self.managed:
-                if not self._reviving and self.up():
-                    return
-                self._restarts += 1
-                if self._restarts > _RESTARTS:
-                    raise ServeError(f"the server died {self._restarts} times; see {self.process.log}")
-                self._tell(f"the server died; it is started again with {current.model}")
-                self._reviving = True  # a process that starts is alive, but cannot be asked yet
-                self.start(current.model, current.name)
-                self._prove_again(current)
-                self._reviving = False
-                self._looked = time.monotonic()
-                return
-            end = time.monotonic() + self.settings.start_seconds
-            while not self.client.healthy():
-                if time.monotonic() > end:
-                    raise ServeError(f"{self.base_url} does not answer any more")
-                self._tell(f"waiting for {self.base_url}")
-                time.sleep(1)
-            self._looked = time.monotonic()
-            if self.client.born() != self._born:
-                self._tell(f"the server was restarted; it is given {current.model}")
-                self._restore(current)
+            return
+        end = time.monotonic() + self.settings.start_seconds
+        while not self.client.healthy():
+            if time.monotonic() > end or self._closed.is_set():
+                raise ServeError(f"{self.base_url} does not answer any more")
+            self._tell(f"waiting for {self.base_url}")
+            time.sleep(1)
+        self._looked = time.monotonic()
+        if self.client.born() != self._born:
+            self._tell(f"the server was restarted; it is given {current.model}")
+            self._restore(current)
 
     def _restore(self, current: Deployment) -> None:
         try:
             self._prove_again(current)
         except ServeError:
-            self.client.reload(served_folder(current.model))
+            if current.method == "adapter":
+                self.client.load_adapter(current.name, Path(current.model) / "adapter")
+            else:
+                self.client.reload(_loadable(current.model))
             self._prove_again(current)
         self._born = self.client.born()
 
@@ -301,6 +317,26 @@ class Server:
             if not self.managed:
                 raise ServeError("serve.while_training: stop needs serve.command")
             self.process.stop()
+
+
+def _weights(model: str) -> str | Path:
+    """A folder's served weights, or a hub id as it is."""
+    folder = served_folder(model)
+    return folder if folder.is_dir() else model
+
+
+def _loadable(model: str) -> Path:
+    """The folder of a model, also of a hub id that was downloaded. Raises ServeError."""
+    folder = served_folder(model)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError):
+        raise ServeError(f"{model}: not a folder and not downloaded, so it cannot be reloaded") from None
 
 
 def _adapter_base(model: str) -> Path | None:
