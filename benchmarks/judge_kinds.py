@@ -20,6 +20,7 @@ from stepagent.config import Component, Config
 from stepagent.demo.data import write_data
 from stepagent.demo.world import FIRST, SECOND, compare, correct_line, next_operation, result, worked
 from stepagent.jsonl import read_rows, write_rows
+from stepagent.labelled import read_labelled
 from stepagent.optimize.sft import SftRow, sft
 from stepagent.pipeline.components import make_components
 from stepagent.pipeline.demo import demo_config
@@ -69,7 +70,7 @@ def measured(config: Config, model: Path, name: str, data: Path, folder: Path) -
     judged = config.model_copy(update={"judge": Component(**KINDS[name])})
     with Resources(judged, folder) as resources:
         components = make_components(judged, str(model), resources)
-        quality_stage(components, judged, str(data), None, folder)
+        quality_stage(components, judged, read_labelled(data, None, 0), name, folder)
     figures: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return figures
 

@@ -60,7 +60,7 @@ def rejudge_alone(config: Config, model: str, trees: Path, out: Path, other: Con
     if trees.resolve() == (out / "trees.jsonl").resolve():
         raise ConfigError(f"--out {out}: it holds the very trees; choose another folder")
 
-    def judged(by: Config, asked: str, folder: Path) -> list[StepTree]:
+    def judged(by: Config, asked: str, folder: Path) -> None:
         with Resources(by, out) as resources:
             components = make_components(by, asked, resources)
             RunFolder(folder).stage(
@@ -70,17 +70,18 @@ def rejudge_alone(config: Config, model: str, trees: Path, out: Path, other: Con
                 identity(by, "backend", "judge", "seed"),
                 lambda: rejudge_stage(components, by, trees, folder),
             )
-        return read_rows(folder / "trees.jsonl", StepTree)
 
-    one = judged(config, model, out)
+    judged(config, model, out)
     if other is not None:
-        two = judged(other, other.model, out / "against")
+        against = out / "against"
+        judged(other, other.model, against)
+        one, two = (read_rows(folder / "trees.jsonl", StepTree) for folder in (out, against))
         compare_stage((config.judge.kind, f"{other.judge.kind} (against)"), one, two, out)
 
 
 def quality_alone(config: Config, model: str, data: str, sample: int | None, out: Path) -> None:
     """Measure the judge on labelled data into `out`/metrics.json and items.jsonl."""
-    read_labelled(data, sample, config.seed)
+    items = read_labelled(data, sample, config.seed)
     with Resources(config, out) as resources:
         components = make_components(config, model, resources)
         ran = RunFolder(out).stage(
@@ -88,7 +89,7 @@ def quality_alone(config: Config, model: str, data: str, sample: int | None, out
             {"model": Path(model), "data": Path(data)},
             {"items": out / "items.jsonl", "metrics": out / "metrics.json"},
             [*identity(config, "backend", "judge", "seed"), sample],
-            lambda: quality_stage(components, config, data, sample, out),
+            lambda: quality_stage(components, config, items, data, out),
         )
     _say(ran, out)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from collections import Counter
@@ -13,11 +12,12 @@ from pathlib import Path
 from stepagent.config import Config
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Judge
-from stepagent.jsonl import drop_torn_line, dump_row, read_rows, write_atomic, write_rows
+from stepagent.jsonl import write_atomic
 from stepagent.judges.measuring import JudgeCounts, measure, score_pair
-from stepagent.labelled import Labelled, LabelledPair, LabelledSolution, read_labelled
+from stepagent.labelled import Labelled, LabelledPair, LabelledSolution
+from stepagent.pipeline.appending import append_all, resume
 from stepagent.pipeline.components import Components
-from stepagent.pipeline.progress import bar, table
+from stepagent.pipeline.progress import table
 from stepagent.pipeline.rows import plain_step
 from stepagent.seeds import derive_seed
 from stepagent.types import Problem, Score, Usage, Verdict
@@ -40,49 +40,33 @@ class JudgedItem:
     predicted: int | None = None
 
 
-def quality_stage(components: Components, config: Config, data: str, sample: int | None, out: Path) -> None:
-    """Judge `sample` items of `data` (all by default) into `out`/items.jsonl; continues what it holds. Writes
-    metrics.json and prints the table. Raises DataError, or ConfigError for a judge that cannot score single
-    steps where the data label those."""
-    items = read_labelled(data, sample, config.seed)
+def quality_stage(
+    components: Components, config: Config, items: Sequence[Labelled], name: str, out: Path
+) -> None:
+    """Judge the `items` of the data `name` into `out`/items.jsonl; continues what it holds. Writes
+    metrics.json and prints the table. Raises ConfigError for a judge that cannot score single steps where the
+    data label those."""
     path = out / "items.jsonl"
-    out.mkdir(parents=True, exist_ok=True)
-    drop_torn_line(path)
-    kept = read_rows(path, JudgedItem) if path.exists() else []
-    failed = {item.index for item in kept if any(verdict.status == "error" for verdict in item.verdicts)}
-    done = {item.index: item for item in kept if item.index not in failed}
-    if failed:
-        write_rows(path, done.values())
-    components.resources.run(_judge_all(components.judge, config, items, done, path))
-    figures = metrics(items, [done[index] for index in range(len(items))])
+    done = resume(path, JudgedItem, lambda item: item.index, _failed)
+
+    async def ask(index: int, item: Labelled) -> JudgedItem:
+        seed = derive_seed(config.seed, "labelled item", index)
+        if isinstance(item, LabelledPair):
+            return await _pair(components.judge, index, item, seed)
+        return await _solution(components.judge, index, item, seed)
+
+    indexed = dict(enumerate(items))
+    asked = append_all(path, "labelled items", config.concurrency, indexed, done, ask)
+    components.resources.run(asked)
+    figures = metrics(items, [done[index] for index in indexed])
     if config.prices:
         figures["cost of the run so far"] = components.resources.budget.money
     write_atomic(out / "metrics.json", json.dumps(figures, indent=2) + "\n")
-    table(f"Judge: {config.judge.kind} on {data}", figures)
+    table(f"Judge: {config.judge.kind} on {name}", figures)
 
 
-async def _judge_all(
-    judge: Judge, config: Config, items: Sequence[Labelled], done: dict[int, JudgedItem], path: Path
-) -> None:
-    limit = asyncio.Semaphore(config.concurrency)
-    with bar("labelled items", len(items)) as progress, path.open("a", encoding="utf-8") as file:
-        progress.advance(len(done))
-
-        async def ask(index: int, item: Labelled) -> None:
-            seed = derive_seed(config.seed, "labelled item", index)
-            async with limit:
-                if isinstance(item, LabelledPair):
-                    done[index] = await _pair(judge, index, item, seed)
-                else:
-                    done[index] = await _solution(judge, index, item, seed)
-            file.write(dump_row(done[index]))
-            file.flush()
-            progress.advance()
-
-        async with asyncio.TaskGroup() as group:
-            for index, item in enumerate(items):
-                if index not in done:
-                    group.create_task(ask(index, item))
+def _failed(item: JudgedItem) -> bool:
+    return any(verdict.status == "error" for verdict in item.verdicts)
 
 
 async def _pair(judge: Judge, index: int, item: LabelledPair, seed: int) -> JudgedItem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from collections import Counter
@@ -14,9 +13,10 @@ from pathlib import Path
 from stepagent.config import Config
 from stepagent.errors import DataError
 from stepagent.interfaces import Judge
-from stepagent.jsonl import drop_torn_line, dump_row, read_rows, write_atomic, write_rows
+from stepagent.jsonl import read_rows, write_atomic, write_rows
+from stepagent.pipeline.appending import append_all, resume
 from stepagent.pipeline.components import Components
-from stepagent.pipeline.progress import bar, output, table
+from stepagent.pipeline.progress import output, table
 from stepagent.pipeline.searching import describe, tree_counts
 from stepagent.preferences import collect
 from stepagent.seeds import derive_seed
@@ -24,53 +24,30 @@ from stepagent.tree import Level, StepTree
 from stepagent.types import Usage, Verdict
 
 
-def rejudge_stage(components: Components, config: Config, trees: Path, out: Path) -> list[StepTree]:
+def rejudge_stage(components: Components, config: Config, trees: Path, out: Path) -> None:
     """Judge every level of `trees` anew, into `out`/trees.jsonl and `out`/preferences.jsonl. No step is
     sampled: the path of each tree stays, and the siblings are those the search saw. Continues what `out`
     holds."""
     before = read_rows(trees, StepTree)
     if not before:
         raise DataError(f"{trees}: no trees in the file")
-    judged = out / "trees.jsonl"
-    out.mkdir(parents=True, exist_ok=True)
-    drop_torn_line(judged)
-    kept = read_rows(judged, StepTree) if judged.exists() else []
-    done = {tree.problem.id: tree for tree in kept if not _failed(tree)}
-    if len(done) < len(kept):
-        write_rows(judged, done.values())
-    components.resources.run(_rejudge(components.judge, config, before, done, judged))
-    after = [done[tree.problem.id] for tree in before]
+    path = out / "trees.jsonl"
+    done = resume(path, StepTree, lambda tree: tree.problem.id, _failed)
+    trees_by_id = {tree.problem.id: tree for tree in before}
+
+    async def again(_: str, tree: StepTree) -> StepTree:
+        return await _judged(components.judge, config, tree)
+
+    asked = append_all(path, "judge again", config.concurrency, trees_by_id, done, again)
+    components.resources.run(asked)
+    after = [done[name] for name in trees_by_id]
     rows, outcomes = collect(after)
     write_rows(out / "preferences.jsonl", rows)
-    counts = sum((tree_counts(tree) for tree in after[1:]), tree_counts(after[0]))
-    seconds = sum(tree.seconds for tree in after)
-    table(f"Judged again: {trees}", {**describe(after, outcomes, seconds), **counts.figures()})
-    return after
+    table(f"Judged again: {trees}", describe(after, outcomes, sum(tree.seconds for tree in after)))
 
 
 def _failed(tree: StepTree) -> bool:
     return any(level.verdict is not None and level.verdict.status == "error" for level in tree.levels)
-
-
-async def _rejudge(
-    judge: Judge, config: Config, trees: Sequence[StepTree], done: dict[str, StepTree], out: Path
-) -> None:
-    limit = asyncio.Semaphore(config.concurrency)
-    with bar("judge again", len(trees)) as progress, out.open("a", encoding="utf-8") as file:
-        progress.advance(len(done))
-
-        async def again(tree: StepTree) -> None:
-            async with limit:
-                new = await _judged(judge, config, tree)
-            done[tree.problem.id] = new
-            file.write(dump_row(new))
-            file.flush()
-            progress.advance()
-
-        async with asyncio.TaskGroup() as group:
-            for tree in trees:
-                if tree.problem.id not in done:
-                    group.create_task(again(tree))
 
 
 async def _judged(judge: Judge, config: Config, tree: StepTree) -> StepTree:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from stepagent.config import Config
 from stepagent.errors import BackendError
-from stepagent.jsonl import drop_torn_line, dump_row, read_rows, write_rows
+from stepagent.jsonl import dump_row, write_rows
 from stepagent.judges.measuring import JudgeCounts, measure
+from stepagent.pipeline.appending import resume
 from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import bar, console, table
 from stepagent.preferences import PAIR, collect
@@ -33,12 +34,7 @@ def search_problems(
     What a killed run had finished is kept; a torn last line and failed trees are searched again. Raises
     BackendError if every tree failed: then the cause is not the problems.
     """
-    trees.parent.mkdir(parents=True, exist_ok=True)
-    drop_torn_line(trees)
-    kept = read_rows(trees, StepTree) if trees.exists() else []
-    done = {tree.problem.id: tree for tree in kept if tree.status != "failed"}
-    if len(done) < len(kept):
-        write_rows(trees, done.values())
+    done = resume(trees, StepTree, lambda tree: tree.problem.id, lambda tree: tree.status == "failed")
     left = [problem.without_answer() for problem in problems if problem.id not in done]
     _say_most(components, len(left))
     steps = 0
@@ -95,7 +91,6 @@ def search_stage(
     rows, outcomes = collect(grown)
     write_rows(preferences, rows)
     report = describe(grown, outcomes, time.monotonic() - start)
-    report |= sum((tree_counts(tree) for tree in grown), JudgeCounts()).figures()
     resources = components.resources
     if replayed := resources.replayed():
         report["requests answered by the store"] = replayed
@@ -116,7 +111,8 @@ def tree_counts(tree: StepTree) -> JudgeCounts:
 
 
 def describe(trees: Sequence[StepTree], outcomes: Counter[str], seconds: float) -> dict[str, object]:
-    """The closing figures of a search: how trees ended, pairs kept, levels dropped and why, cost."""
+    """The closing figures of a search: how trees ended, pairs kept, levels dropped and why, cost, and how
+    the judge behaved."""
     usage = sum((tree.usage for tree in trees), Usage())
     ends = Counter(tree.status for tree in trees)
     votes = [v for tree in trees for lv in tree.levels if lv.verdict for v in lv.verdict.votes]
@@ -133,4 +129,5 @@ def describe(trees: Sequence[StepTree], outcomes: Counter[str], seconds: float) 
         "prompt tokens": usage.prompt_tokens,
         "sampled tokens": usage.completion_tokens,
         "seconds": round(seconds, 1),
+        **sum((tree_counts(tree) for tree in trees), JudgeCounts()).figures(),
     }
