@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from stepagent.judges.comparisons import CONFIDENCE, adaptive, all_pairs_both_seats, bradley_terry
+from stepagent.judges.comparisons import CONFIDENCE, adaptive, all_pairs_both_seats
+from stepagent.judges.strengths import bradley_terry
 from stepagent.seeds import derive_seed
 from stepagent.types import Usage, Verdict, Vote
 

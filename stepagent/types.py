@@ -166,7 +166,9 @@ class Vote:
 class Verdict:
     """A judge's outcome over candidates; indices refer to the candidates in the order they were given.
 
-    Only "ok" makes a preference pair. `margin` is the estimated probability that best beats worst.
+    Only "ok" makes a preference pair. `margin` is the estimated probability that best beats worst. `values`
+    say in [0, 1] how good each candidate is: its own score where the judge scores steps one by one (then
+    values of different levels compare), else the estimated probability that it beats one of its siblings.
     """
 
     status: VerdictStatus
@@ -176,6 +178,7 @@ class Verdict:
     margin: float | None = None
     votes: tuple[Vote, ...] = ()
     usage: Usage = Usage()
+    values: tuple[Score, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

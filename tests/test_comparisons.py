@@ -7,7 +7,8 @@ import math
 import pytest
 
 from stepagent import Usage, Verdict, Vote
-from stepagent.judges.comparisons import all_pairs_both_seats, bradley_terry, tally
+from stepagent.judges.comparisons import all_pairs_both_seats, tally
+from stepagent.judges.strengths import bradley_terry
 
 
 async def verdict_of(count: int, prefer: object, seed: int = 0) -> Verdict:

@@ -13,9 +13,11 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Literal
 
+from stepagent.judges.strengths import among_siblings, bradley_terry, chance
 from stepagent.types import Usage, Verdict, Vote
 
 Compare = Callable[[int, int], Coroutine[None, None, tuple[Vote, Usage]]]
@@ -55,27 +57,43 @@ async def adaptive(count: int, compare: Compare, seed: int, confidence: float = 
     """
     order = list(range(count))
     random.Random(seed).shuffle(order)
-    votes: list[Vote] = []
+    standing = Standing.after(count, [])
     usage = Usage()
-    while pairs := next_round(count, votes, order, confidence) or _in_doubt(count, votes, order):
+    while pairs := next_round(standing, order, confidence) or _in_doubt(standing, order):
         asked, cost = await _ask([seat for a, b in pairs for seat in ((a, b), (b, a))], compare)
-        votes += asked
+        standing = Standing.after(count, [*standing.votes, *asked])
         usage += cost
-    return settle(count, votes, usage, order)
+    return settle(standing, usage, order)
 
 
-def _in_doubt(count: int, votes: Sequence[Vote], order: Sequence[int]) -> list[tuple[int, int]]:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the votes so far say: `good` are those of pairs that were answered in both seats, `beaten` the
+    (winner, loser) of pairs that both seats agree on; `strengths` are fitted to the good ones."""
+
+    votes: list[Vote]
+    asked: set[frozenset[int]]
+    good: list[Vote]
+    beaten: list[tuple[int, int]]
+    strengths: list[float]
+
+    @classmethod
+    def after(cls, count: int, votes: list[Vote]) -> Standing:
+        """The standing of `count` candidates after `votes`."""
+        good = answered(votes)
+        asked = {frozenset((vote.first, vote.second)) for vote in votes}
+        return cls(votes, asked, good, settled_pairs(good), bradley_terry(count, good))
+
+
+def _in_doubt(standing: Standing, order: Sequence[int]) -> list[tuple[int, int]]:
     """What to ask once the ends are settled, if a pair's seats disagreed: best against worst, then each
     against the strongest and the weakest it has not met. Until best beats worst with an estimated probability
     of 0.85, and on to 0.9995 as long as no more than 0.7 of all pairs are asked."""
-    good = answered(votes)
-    beaten = settled_pairs(good)
-    asked = {frozenset((vote.first, vote.second)) for vote in votes}
-    if 2 * len(beaten) == len(good):
+    asked, strengths, count = set(standing.asked), standing.strengths, len(order)
+    if 2 * len(standing.beaten) == len(standing.good):
         return []
-    strengths = bradley_terry(count, good)
-    best, worst = _ends(strengths, beaten, order)
-    margin = 1 / (1 + math.exp(strengths[worst] - strengths[best]))
+    best, worst = _ends(standing, order)
+    margin = chance(strengths, best, worst)
     room = int(_ROOM * count * (count - 1) / 2) - len(asked) if margin >= _LEAST else 2
     if margin >= _SURE or room < 1 or best == worst:
         return []
@@ -98,15 +116,11 @@ async def _ask(seats: Sequence[tuple[int, int]], compare: Compare) -> tuple[list
     return [vote for vote, _ in results], sum((usage for _, usage in results), Usage())
 
 
-def next_round(
-    count: int, votes: Sequence[Vote], order: Sequence[int], confidence: float
-) -> list[tuple[int, int]]:
+def next_round(standing: Standing, order: Sequence[int], confidence: float) -> list[tuple[int, int]]:
     """The pairs to compare next, each candidate in one at most; none when both ends are settled."""
-    asked = {frozenset((vote.first, vote.second)) for vote in votes}
-    good = answered(votes)
-    strengths = bradley_terry(count, good)
+    asked, strengths = standing.asked, standing.strengths
     place = {candidate: rank for rank, candidate in enumerate(order)}
-    above, below = contenders(strengths, good, confidence)
+    above, below = contenders(standing, confidence)
     pairs: list[tuple[int, int]] = []
     busy: set[int] = set()
     for race, sign in ((above, -1), (below, 1)):
@@ -123,15 +137,13 @@ def next_round(
     return pairs
 
 
-def contenders(
-    strengths: Sequence[float], votes: Sequence[Vote], confidence: float
-) -> tuple[list[int], list[int]]:
+def contenders(standing: Standing, confidence: float) -> tuple[list[int], list[int]]:
     """Who may still be best, and who worst."""
     gap = math.log(confidence / (1 - confidence))
-    beaten = settled_pairs(votes)
-    losers, winners = {loser for _, loser in beaten}, {won for won, _ in beaten}
-    settled = {frozenset(pair) for pair in beaten}
-    unsure = {vote.first for vote in votes if frozenset((vote.first, vote.second)) not in settled}
+    strengths = standing.strengths
+    losers, winners = {loser for _, loser in standing.beaten}, {won for won, _ in standing.beaten}
+    settled = {frozenset(pair) for pair in standing.beaten}
+    unsure = {vote.first for vote in standing.good if frozenset((vote.first, vote.second)) not in settled}
     high, low = max(strengths), min(strengths)
 
     def may(i: int, behind: float, out: set[int]) -> bool:
@@ -170,28 +182,18 @@ def winner(vote: Vote) -> int | None:
     return {"first": vote.first, "second": vote.second}.get(vote.outcome)
 
 
-def settle(count: int, votes: Sequence[Vote], usage: Usage, order: Sequence[int]) -> Verdict:
+def settle(standing: Standing, usage: Usage, order: Sequence[int]) -> Verdict:
     """The strongest and the weakest candidate by Bradley-Terry, equal ones in `order`; no agreed pair was
     lost by the best or won by the worst, if there are such candidates. Scores are log-strengths. Status as
     in `tally`."""
-    good = answered(votes)
-    strengths = bradley_terry(count, good)
-    done = (tuple(strengths), None, None, None, tuple(votes), usage)
-    if not good:
-        failed = all(vote.outcome == "error" for vote in votes)
-        return Verdict("error" if failed else "unparsed", *done)
-    beaten = settled_pairs(good)
-    best, worst = _ends(strengths, beaten, order)
-    margin = 1 / (1 + math.exp(strengths[worst] - strengths[best]))
-    if not beaten or margin <= 0.5 + 1e-9:
-        return Verdict("no_signal", *done)
-    return Verdict("ok", tuple(strengths), best, worst, margin, tuple(votes), usage)
+    best, worst = _ends(standing, order)
+    ends = (best, worst) if standing.beaten and best != worst else None
+    return _verdict(standing, standing.strengths, ends, usage)
 
 
-def _ends(
-    strengths: Sequence[float], beaten: Sequence[tuple[int, int]], order: Sequence[int]
-) -> tuple[int, int]:
-    losers, winners = {loser for _, loser in beaten}, {won for won, _ in beaten}
+def _ends(standing: Standing, order: Sequence[int]) -> tuple[int, int]:
+    strengths = standing.strengths
+    losers, winners = {loser for _, loser in standing.beaten}, {won for won, _ in standing.beaten}
     unbeaten = [i for i in order if i not in losers] or list(order)
     unbeating = [i for i in order if i not in winners] or list(order)
     best = max(unbeaten, key=lambda i: round(strengths[i], 6))
@@ -209,74 +211,27 @@ def tally(count: int, votes: Sequence[Vote], usage: Usage, seed: int) -> Verdict
     otherwise; "no_signal" if all scores are equal, or if over all seats the worst did no worse than the
     best; else "ok".
     """
-    good = answered(votes)
+    standing = Standing.after(count, list(votes))
     scores = [0.0] * count
-    for won, _ in settled_pairs(good):
+    for won, _ in standing.beaten:
         scores[won] += 1
-    done = (tuple(scores), None, None, None, tuple(votes), usage)
-    if not good:
-        failed = all(vote.outcome == "error" for vote in votes)
-        return Verdict("error" if failed else "unparsed", *done)
     if max(scores) == min(scores):
-        return Verdict("no_signal", *done)
+        return _verdict(standing, scores, None, usage)
     rng = random.Random(seed)
     best = rng.choice([i for i in range(count) if scores[i] == max(scores)])
     worst = rng.choice([i for i in range(count) if scores[i] == min(scores)])
-    strengths = bradley_terry(count, good)
-    margin = 1 / (1 + math.exp(strengths[worst] - strengths[best]))
-    if margin <= 0.5:
-        return Verdict("no_signal", *done)
-    return Verdict("ok", tuple(scores), best, worst, margin, tuple(votes), usage)
+    return _verdict(standing, scores, (best, worst), usage)
 
 
-def bradley_terry(count: int, votes: Sequence[Vote], prior: float = 0.5) -> list[float]:
-    """Log-strengths that explain the votes (Bradley and Terry 1952), so that the estimated probability
-    that i beats j is sigmoid(s_i - s_j). A tie is half a win each, a vote with a probability that share of
-    one; votes that failed do not belong here.
-
-    `prior` adds that many wins and losses against a candidate of strength 0: it keeps a clean sweep
-    finite and one vote modest. Fitted by Newton's method: the log-likelihood is concave.
-    """
-    wins = [prior] * count
-    met = [[0.0] * count for _ in range(count)]
-    for vote in votes:
-        met[vote.first][vote.second] += 1
-        met[vote.second][vote.first] += 1
-        share = vote.probability
-        if share is None:
-            share = {"first": 1.0, "second": 0.0}.get(vote.outcome, 0.5)
-        wins[vote.first] += share
-        wins[vote.second] += 1 - share
-    strengths = [0.0] * count
-    for _ in range(50):
-        slope = list(wins)
-        curve = [[0.0] * count for _ in range(count)]
-        for i, own in enumerate(strengths):
-            opponents = [(j, other, met[i][j]) for j, other in enumerate(strengths) if met[i][j]]
-            for j, other, meetings in [*opponents, (i, 0.0, 2 * prior)]:
-                chance = 1 / (1 + math.exp(other - own))
-                slope[i] -= meetings * chance
-                bend = meetings * chance * (1 - chance)
-                curve[i][i] += bend
-                if j != i:
-                    curve[i][j] -= bend
-        step = _solve(curve, slope)
-        strengths = [own + max(-1.0, min(1.0, move)) for own, move in zip(strengths, step, strict=True)]
-        if max(map(abs, step)) < 1e-10:
-            break
-    return strengths
-
-
-def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
-    """x of matrix x = right, for a symmetric positive definite matrix (Gaussian elimination)."""
-    count = len(right)
-    rows = [[*row, value] for row, value in zip(matrix, right, strict=True)]
-    for i in range(count):
-        for j in range(i + 1, count):
-            if factor := rows[j][i] / rows[i][i]:
-                rows[j] = [a - factor * b for a, b in zip(rows[j], rows[i], strict=True)]
-    found = [0.0] * count
-    for i in reversed(range(count)):
-        known = sum(rows[i][j] * found[j] for j in range(i + 1, count))
-        found[i] = (rows[i][count] - known) / rows[i][i]
-    return found
+def _verdict(
+    standing: Standing, scores: Sequence[float], ends: tuple[int, int] | None, usage: Usage
+) -> Verdict:
+    done = Verdict("no_signal", tuple(scores), votes=tuple(standing.votes), usage=usage)
+    if not standing.good:
+        failed = all(vote.outcome == "error" for vote in standing.votes)
+        return replace(done, status="error" if failed else "unparsed")
+    done = replace(done, values=among_siblings(standing.strengths))
+    margin = chance(standing.strengths, *ends) if ends else 0.5
+    if ends is None or margin <= 0.5 + 1e-9:
+        return done
+    return replace(done, status="ok", best=ends[0], worst=ends[1], margin=margin)

@@ -11,8 +11,9 @@ from typing import Literal
 
 from stepagent.config import Positive
 from stepagent.interfaces import Judge
-from stepagent.judges.comparisons import answered, bradley_terry, winner
+from stepagent.judges.comparisons import answered, winner
 from stepagent.judges.scores import scored_verdict
+from stepagent.judges.strengths import among_siblings, bradley_terry, chance
 from stepagent.seeds import derive_seed
 from stepagent.types import Problem, Step, Usage, Verdict, Vote
 
@@ -68,12 +69,12 @@ class PanelJudge:
             return Verdict(missing, tuple(scores), usage=usage)
 
         def margin(best: int, worst: int) -> float:
-            return 1 / (1 + math.exp(strengths[worst] - strengths[best]))
+            return chance(strengths, best, worst)
 
         verdict = scored_verdict([round(score, 9) for score in scores], margin, usage, seed)
         if verdict.margin is not None and verdict.margin <= 0.5:
-            return Verdict("no_signal", verdict.scores, usage=usage)
-        return replace(verdict, usage=usage)
+            verdict = Verdict("no_signal", verdict.scores, usage=usage)
+        return replace(verdict, values=among_siblings(strengths))
 
 
 def opinions(count: int, verdict: Verdict) -> list[Vote]:

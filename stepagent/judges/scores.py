@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from stepagent.types import Usage, Verdict, VerdictStatus
 
@@ -16,18 +17,18 @@ def scored_verdict(
     scores: Sequence[float], margin: Margin, usage: Usage, seed: int, missing: VerdictStatus = "unparsed"
 ) -> Verdict:
     """The highest and the lowest score, equal ones broken by seed. A score that is nan could not be had: it
-    is never best or worst; with fewer than two others the status is `missing`."""
+    is never best or worst; with fewer than two others the status is `missing`. Scores are in [0, 1]."""
     known = [i for i, score in enumerate(scores) if not math.isnan(score)]
-    done = (tuple(scores), None, None, None, (), usage)
+    done = Verdict("no_signal", tuple(scores), usage=usage, values=tuple(scores))
     if len(known) < 2:
-        return Verdict(missing if len(scores) > 1 else "no_signal", *done)
+        return replace(done, status=missing) if len(scores) > 1 else done
     high, low = max(scores[i] for i in known), min(scores[i] for i in known)
     if high == low:
-        return Verdict("no_signal", *done)
+        return done
     rng = random.Random(seed)
     best = rng.choice([i for i in known if scores[i] == high])
     worst = rng.choice([i for i in known if scores[i] == low])
-    return Verdict("ok", tuple(scores), best, worst, margin(best, worst), (), usage)
+    return replace(done, status="ok", best=best, worst=worst, margin=margin(best, worst))
 
 
 def by_errors(scores: Sequence[float], errors: Sequence[float]) -> Margin:
