@@ -1,18 +1,33 @@
-"""Does a solution reach the reference answer? Evaluation only; nothing in the loop calls this."""
+"""Which answer does a solution reach, and is it the same as another? For evaluation, votes and rollouts; no
+rule of the loop reads a reference."""
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import re
+import resource
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as TooSlow
+from functools import cache
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
 
 _BOXED = re.compile(r"\\boxed\{")
 _VALUE = r"-?\d[\d,]*(?:\.\d+)?"
-_STATED = re.compile(rf"[Aa]nswer\s*(?:is)?\s*[:=]?\s*({_VALUE})")
+_STATED = re.compile(r"(?:####|[Aa]nswer\s*(?:is|:|=))[:\s*]*([^\n]+)")
 _NUMBER = re.compile(_VALUE)
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?:\D|\Z))")
+_CHOICE = re.compile(r"\(?\*{0,2}([A-J])\*{0,2}\)?[.:]?(?:\s.*)?")
+_SECONDS = 5.0
+_MEMORY = 4 << 30  # bytes that a comparison may take
 
 
 def final_answer(solution: str) -> str | None:
-    """The last boxed expression, else the last stated answer, else the last number of the last line."""
+    """The last boxed expression, else what the last "answer is", "Answer:" or "####" states (its number or
+    choice where it opens with one), else the last number of the last line, else the choice that the last line
+    names."""
     boxes = list(_BOXED.finditer(solution))
     if boxes:
         start = boxes[-1].end()
@@ -22,29 +37,84 @@ def final_answer(solution: str) -> str | None:
             if depth == 0:
                 return solution[start:index].strip()
         return None  # a box that never closes is not an answer
-    stated = _STATED.findall(solution)
-    if stated:
-        return str(stated[-1])
+    if stated := _STATED.findall(solution):
+        said = stated[-1].strip().strip("$").rstrip(". ")
+        number = re.match(rf"({_VALUE})(?=[\s.,;$]|\Z)", said)
+        choice = _CHOICE.fullmatch(said)
+        return number[1] if number else choice[1] if choice else said or None
     lines = solution.strip().splitlines()
-    numbers = _NUMBER.findall(lines[-1]) if lines else []
-    return numbers[-1] if numbers else None
+    if not lines:
+        return None
+    numbers = _NUMBER.findall(lines[-1])
+    if numbers:
+        return str(numbers[-1])
+    only = re.fullmatch(r"\(?([A-J])\)?\.?", lines[-1].strip())
+    return only[1] if only else None
 
 
 def is_correct(solution: str, reference: str) -> bool:
-    """Whether the solution's final answer equals `reference`, as text, as number or, by math-verify,
-    as mathematics."""
+    """Whether the solution's final answer is the `reference`."""
     answer = final_answer(solution)
-    if answer is None:
-        return False
-    plain = [text.replace(" ", "").rstrip(".") for text in (answer, reference)]
-    if all(re.fullmatch(_VALUE, text) for text in plain):
-        plain = [_GROUPED.sub("", text) for text in plain]
+    return answer is not None and same_answer(answer, reference)
+
+
+def same_answer(answer: str, reference: str) -> bool:
+    """Whether two answers are the same as text, as choice, as number or, by math-verify, as mathematics. What
+    math-verify cannot say within five seconds is not the same."""
+    plain = [_plain(text) for text in (answer, reference)]
     if plain[0] == plain[1]:
         return True
     try:
         return float(plain[0]) == float(plain[1])
     except ValueError:
         pass
+    if not all(re.search(r"\d|\\[a-zA-Z]|^[a-z]$", text) for text in plain):
+        return False  # words, not mathematics
+    return _same_mathematics(answer, reference)
+
+
+def majority(solutions: Sequence[str]) -> list[int]:
+    """The solutions (indices, in order) that reach the answer of most; empty if none states an answer."""
+    groups: dict[str, list[int]] = {}
+    for index, solution in enumerate(solutions):
+        if answer := final_answer(solution):
+            known = next((it for it in groups if same_answer(answer, it)), answer)
+            groups.setdefault(known, []).append(index)
+    return max(groups.values(), key=len, default=[])
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"\\(?:text|mathrm|textbf)\{([^{}]*)\}", r"\1", text.strip().strip("$"))
+    text = re.sub(r"\s", "", text).rstrip(".").removesuffix("\\%").removesuffix("%")
+    if choice := re.fullmatch(r"\(([A-J])\)", text):
+        return choice[1].casefold()
+    if re.fullmatch(_VALUE, text):
+        text = _GROUPED.sub("", text)
+    return text.casefold()
+
+
+def _same_mathematics(answer: str, reference: str) -> bool:
+    try:
+        return bool(_worker().schedule(_verify, (answer, reference), timeout=_SECONDS).result())
+    except (TooSlow, ProcessExpired, MemoryError):
+        return False
+
+
+@cache
+def _worker() -> Any:
+    """One process, which is killed and replaced when it is too slow: sympy can loop, and take all memory."""
+    pool = ProcessPool(1, context=multiprocessing.get_context("spawn"), initializer=_bound)
+    atexit.register(pool.stop)
+    return pool
+
+
+def _bound() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+
+
+def _verify(answer: str, reference: str) -> bool:
     from math_verify import parse, verify  # heavy: loads sympy
 
-    return bool(verify(parse(f"${reference}$"), parse(f"${answer}$")))
+    # the process is killed when it is too slow: no alarms of its own
+    gold, own = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
+    return bool(verify(gold, own, timeout_seconds=None))

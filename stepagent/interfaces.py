@@ -1,4 +1,4 @@
-"""The four things a user may swap, one method each.
+"""The four things a user may swap, one method each, and what a generator may offer beside.
 
 A class with the method is enough: name it in the config as `kind: my_module:MyJudge`.
 """
@@ -27,6 +27,18 @@ class Generator(Protocol):
 
     async def propose(self, problem: Problem, prefix: Sequence[Step], width: int, seed: int) -> Proposal:
         """Sample `width` next steps after `prefix`; equal ones are merged and counted."""
+        ...
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """What a generator may offer beside steps: whole solutions. Strategies that ask for them say so."""
+
+    async def solve(
+        self, problem: Problem, count: int, max_tokens: int, seed: int, *, greedy: bool = False
+    ) -> Proposal:
+        """Sample `count` solutions, each one step of the proposal; `greedy`: at temperature 0. A solution
+        that reaches `max_tokens` is marked runaway."""
         ...
 
 

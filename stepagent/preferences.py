@@ -15,6 +15,8 @@ def level_outcome(level: Level) -> str:
     """What became of a level: `pair`, or the reason why it makes none."""
     if level.abandoned and level.chosen is not None:
         return "rolled back"
+    if level.abandoned and level.verdict is not None and level.verdict.status == "ok":
+        return "branch left"
     if not level.judged:
         return "only flawed candidates"
     if level.verdict is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -82,13 +83,21 @@ class StepTree:
     def step(self, node: int) -> Step:
         return self.nodes[node].candidate.step
 
+    def path_to(self, node: int | None) -> list[int]:
+        """The nodes from the first step down to `node` (included)."""
+        nodes: list[int] = []
+        while node is not None:
+            nodes.append(node)
+            node = self.nodes[node].parent
+        return nodes[::-1]
+
     def prefix(self, node: int | None) -> tuple[Step, ...]:
         """The steps from the first one down to `node` (included)."""
-        steps: list[Step] = []
-        while node is not None:
-            steps.append(self.step(node))
-            node = self.nodes[node].parent
-        return tuple(reversed(steps))
+        return tuple(self.step(it) for it in self.path_to(node))
+
+    def level_of(self, node: int) -> Level:
+        """The level that `node` is a candidate of."""
+        return self.levels[bisect_right([level.nodes[0] for level in self.levels], node) - 1]
 
     def solution(self) -> tuple[Step, ...]:
         """The surviving path's steps."""
@@ -96,6 +105,5 @@ class StepTree:
 
     def surviving_levels(self) -> Iterator[Level]:
         """The level each step of the path was chosen in, in order; abandoned ones are not among them."""
-        by_choice = {level.chosen: level for level in self.levels if not level.abandoned}
         for node in self.path:
-            yield by_choice[node]
+            yield self.level_of(node)

@@ -25,6 +25,7 @@ from stepagent import (
     Verdict,
     Vote,
 )
+from stepagent.answers import majority
 from stepagent.backends.scripted import ScriptedBackend
 from stepagent.backends.transformers import TransformersBackend
 from stepagent.config import load_config
@@ -36,7 +37,7 @@ from stepagent.judges.panel import PanelJudge, points
 from stepagent.judges.pointwise import PointwiseJudge, parse_grade
 from stepagent.judges.prm import PrmJudge
 from stepagent.judges.reference import ReferenceJudge
-from stepagent.judges.rollouts import RolloutJudge, majority
+from stepagent.judges.rollouts import RolloutJudge
 from stepagent.pipeline.components import check_components, make_components
 from stepagent.pipeline.resources import Resources
 from stepagent.prompting import Labels, Scale, load_judge_prompt
@@ -271,8 +272,8 @@ async def test_rollouts_score_a_step_by_where_its_solutions_end() -> None:
         assert verdict.scores[1] == pytest.approx(17 / 18)
         assert verdict.margin is not None
         assert verdict.margin > 0.95
-    assert majority(["\\boxed{0.5}", "\\boxed{1/2}", "\\boxed{7}", "nothing"]) == "0.5"
-    assert majority([]) is None
+    assert majority(["\\boxed{0.5}", "\\boxed{1/2}", "\\boxed{7}", "nothing"]) == [0, 1]
+    assert majority([]) == []
 
 
 class Chances:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from stepagent.tree import joined_ids
 from stepagent.types import (
     Candidate,
     Completion,
+    Completions,
     Message,
     Problem,
     Prompt,
@@ -42,6 +44,7 @@ class SampleGenerator:
         max_tokens: Positive = 512,
     ) -> None:
         self._backend = backend
+        self.model: str = getattr(backend, "model", "")
         self._template = load_prompt(prompt, ("question",))
         self._boundary: BoundaryKind = boundary
         self._temperature = temperature
@@ -50,7 +53,7 @@ class SampleGenerator:
 
     def most(self, width: int) -> dict[str, Usage]:
         """The most that one call can sample, by model."""
-        return {getattr(self._backend, "model", ""): Usage(1, 0, width * self._max_tokens)}
+        return {self.model: Usage(1, 0, width * self._max_tokens)}
 
     async def propose(self, problem: Problem, prefix: Sequence[Step], width: int, seed: int) -> Proposal:
         """See Generator."""
@@ -63,32 +66,56 @@ class SampleGenerator:
             stop=(terminator(self._boundary, depth),),
             seed=seed,
         )
-        messages = self._template.messages({"question": problem.question})
-        prompt = continue_from(messages, prefix)
-        reply = await self._backend.complete(prompt, sampling)
-        steps = [self._step(choice, depth) for choice in reply.choices]
-        ids = reply.prompt_ids
-        if ids is not None and prompt.prefix_ids is not None:
-            ids = ids[: len(ids) - len(prompt.prefix_ids)]
-        else:
-            ids = None
-        return Proposal(
-            context_text=reply.prompt_text.removesuffix(prompt.prefix_text),
-            context_ids=ids,
-            candidates=merge(steps, prefix),
-            usage=reply.usage,
-            tokenizer_sha256=reply.tokenizer_sha256,
-        )
+        prompt, reply = await self._ask(problem, prefix, sampling)
+        steps = [_step(it, content(self._boundary, depth, it.text)) for it in reply.choices]
+        return _proposal(prompt, reply, merge(steps, prefix))
 
-    def _step(self, choice: Completion, depth: int) -> Step:
-        return Step(
-            text=choice.text,
-            content=content(self._boundary, depth, choice.text),
-            finish_reason=choice.finish_reason,
-            ends=choice.finish_reason == "end",
-            token_ids=choice.token_ids,
-            logprob=sum(choice.logprobs) if choice.logprobs is not None else None,
+    async def solve(
+        self, problem: Problem, count: int, max_tokens: int, seed: int, *, greedy: bool = False
+    ) -> Proposal:
+        """See Solver."""
+        sampling = Sampling(max_tokens=max_tokens, seed=seed)
+        if not greedy:
+            sampling = replace(sampling, n=count, temperature=self._temperature, top_p=self._top_p)
+        prompt, reply = await self._ask(problem, (), sampling)
+        found = merge([_step(it, it.text.strip()) for it in reply.choices], ())
+        # a solution that goes round and yet ends is one
+        kept = tuple(
+            replace(it, flaws=tuple(flaw for flaw in it.flaws if flaw != "repeating")) for it in found
         )
+        return _proposal(prompt, reply, kept)
+
+    async def _ask(
+        self, problem: Problem, prefix: Sequence[Step], sampling: Sampling
+    ) -> tuple[Prompt, Completions]:
+        prompt = continue_from(self._template.messages({"question": problem.question}), prefix)
+        return prompt, await self._backend.complete(prompt, sampling)
+
+
+def _proposal(prompt: Prompt, reply: Completions, candidates: tuple[Candidate, ...]) -> Proposal:
+    ids = reply.prompt_ids
+    if ids is not None and prompt.prefix_ids is not None:
+        ids = ids[: len(ids) - len(prompt.prefix_ids)]
+    else:
+        ids = None
+    context = reply.prompt_text.removesuffix(prompt.prefix_text)
+    return Proposal(context, ids, candidates, reply.usage, reply.tokenizer_sha256)
+
+
+def _may_repeat(whole: Candidate) -> Candidate:
+    """A solution that goes round and yet ends is one."""
+    return replace(whole, flaws=tuple(flaw for flaw in whole.flaws if flaw != "repeating"))
+
+
+def _step(choice: Completion, said: str) -> Step:
+    return Step(
+        text=choice.text,
+        content=said,
+        finish_reason=choice.finish_reason,
+        ends=choice.finish_reason == "end",
+        token_ids=choice.token_ids,
+        logprob=sum(choice.logprobs) if choice.logprobs is not None else None,
+    )
 
 
 def continue_from(messages: tuple[Message, ...], prefix: Sequence[Step]) -> Prompt:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stepagent.answers import final_answer, is_correct
+from stepagent.answers import final_answer, is_correct, majority
 from stepagent.config import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend
@@ -63,13 +63,7 @@ class RolloutJudge:
             if candidates[index].ends:
                 return [text] * self._rollouts, Usage()
             prompt = Prompt(messages, text, joined_ids(steps))
-            sampling = Sampling(
-                self._rollouts,
-                self._sampling.temperature,
-                self._sampling.top_p,
-                self._sampling.max_tokens,
-                seed=derive_seed(seed, "roll", index),
-            )
+            sampling = replace(self._sampling, seed=derive_seed(seed, "roll", index))
             try:
                 reply = await self._backend.complete(prompt, sampling)
             except BackendError:
@@ -81,7 +75,7 @@ class RolloutJudge:
             tasks = [group.create_task(roll(index)) for index in range(len(candidates))]
         rolled = [task.result() for task in tasks]
         usage = sum((it[1] for it in rolled if it), Usage())
-        target = reference or majority([text for it in rolled if it for text in it[0]])
+        target = reference or _most([text for it in rolled if it for text in it[0]])
         if target is None:
             failed = all(it is None for it in rolled)
             nothing = [math.nan] * len(rolled)
@@ -92,12 +86,6 @@ class RolloutJudge:
         return scored_verdict(scores, by_errors(scores, errors), usage, seed, "error")
 
 
-def majority(solutions: Sequence[str]) -> str | None:
-    """The final answer that most solutions reach, as it is written in the first of them."""
-    found = [answer for answer in map(final_answer, solutions) if answer]
-    groups: Counter[str] = Counter()
-    for answer in found:
-        boxed = f"\\boxed{{{answer}}}"
-        same = (known for known in groups if known == answer or is_correct(boxed, known))
-        groups[next(same, answer)] += 1
-    return groups.most_common(1)[0][0] if groups else None
+def _most(solutions: Sequence[str]) -> str | None:
+    found = majority(solutions)
+    return final_answer(solutions[found[0]]) if found else None

@@ -1,0 +1,53 @@
+"""Best-first search (the A* family without a cost, as in Tree of Thoughts, arXiv 2305.10601): the open path
+that is worth most is the next one to go on, wherever it is in the tree.
+
+Degenerate case: with `width` 1 it is plain decoding.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from stepagent.config import Positive
+from stepagent.interfaces import Generator, Judge
+from stepagent.search.growing import Aggregate, TreeSearch, finish, path_value
+from stepagent.seeds import derive_seed
+from stepagent.tree import StepTree
+from stepagent.types import Problem
+
+
+class BestFirstSearch(TreeSearch):
+    """At most `expansions` paths go on; the first finished path that is worth more than all open ones
+    wins."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        judge: Judge,
+        width: Positive = 4,
+        expansions: Positive = 40,
+        aggregate: Aggregate = "mean",
+    ) -> None:
+        super().__init__(generator, judge, width)
+        self._expansions = expansions
+        self._aggregate: Aggregate = aggregate
+
+    def levels(self) -> int:
+        """See TreeSearch."""
+        return self._expansions
+
+    async def _grow(self, tree: StepTree, problem: Problem, seed: int) -> None:
+        open_paths: list[tuple[float, int, int | None]] = [(0.0, 0, None)]
+        for turn in range(self._expansions):
+            if not open_paths or self._ends(tree, open_paths[0][2]):
+                break
+            _, _, parent = heapq.heappop(open_paths)
+            level = await self._expand(tree, problem, parent, derive_seed(seed, problem.id, turn))
+            for node in level.judged:
+                deeper = -len(tree.path_to(node))  # among equals the deepest
+                heapq.heappush(open_paths, (-path_value(tree, node, self._aggregate), deeper, node))
+        ranked = sorted(open_paths, key=lambda path: (not self._ends(tree, path[2]), path[0], path[1]))
+        finish(tree, ranked[0][2] if ranked else None)
+
+    def _ends(self, tree: StepTree, node: int | None) -> bool:
+        return node is not None and tree.step(node).ends
