@@ -50,7 +50,8 @@ def timed(config: Config, backend: Backend, problems: list[Problem]) -> tuple[fl
     strategy = StepSearch(generator, judge, **config.search.arguments())
     trees: list[StepTree] = []
     start = time.perf_counter()
-    asyncio.run(search_all(strategy, problems, config.seed, len(problems), trees.append))
+    work = enumerate(problems)
+    asyncio.run(search_all(strategy, work, config.seed, len(problems), lambda _, tree: trees.append(tree)))
     seconds = time.perf_counter() - start
     ordered = sorted(trees, key=lambda tree: tree.problem.id)
     solutions = ["".join(step.text for step in tree.solution()) for tree in ordered]

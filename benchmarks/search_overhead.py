@@ -160,7 +160,7 @@ def main() -> None:
                     components = make_components(config, str(model), resources, served)
                     start = time.perf_counter()
                     search_stage(
-                        components, problems, out / "trees.jsonl", out / "preferences.jsonl", config, 1
+                        components, problems, len(problems), out / "trees.jsonl", out / "p.jsonl", config, 1
                     )
                     return time.perf_counter() - start
 

@@ -101,7 +101,7 @@ def _sft_arm(config: Config, start: Path, folder: Path, resources: Resources) ->
         files = run.round(index)
         write_rows(files / "problems.jsonl", drawn)
         trees, pairs = files / "trees.jsonl", files / "preferences.jsonl"
-        search_stage(components, drawn, trees, pairs, config, index)
+        search_stage(components, drawn, len(drawn), trees, pairs, config, index)
         rows = read_rows(pairs, StepPreference)
         targets = [
             Target((*row.prompt_ids, *row.chosen_ids), len(row.prompt_ids))

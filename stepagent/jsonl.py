@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from stepagent.errors import DataError
 
 T = TypeVar("T")
+_BLOCK = 1 << 16  # bytes
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # building one takes milliseconds
 
 
@@ -45,21 +47,24 @@ def iter_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def read_numbered(path: Path, kind: type[T], hint: str = "") -> list[tuple[int, T]]:
-    """All rows of a file as `kind`, each with its line number. Raises DataError for the first bad one,
+def iter_numbered(path: Path, kind: type[T], hint: str = "") -> Iterator[tuple[int, T]]:
+    """The rows of a file as `kind`, each with its line number. Raises DataError for the first bad one,
     with file, line, what is wrong, and `hint`."""
     adapter = TypeAdapter(kind)
-    rows = []
     for number, row in iter_json(path):
         try:
-            rows.append((number, adapter.validate_python(row)))
+            yield number, adapter.validate_python(row)
         except ValidationError as error:
             raise DataError.at(path, number, explain(error) + hint) from None
-    return rows
+
+
+def read_numbered(path: Path, kind: type[T], hint: str = "") -> list[tuple[int, T]]:
+    """All rows of a file. See `iter_numbered`."""
+    return list(iter_numbered(path, kind, hint))
 
 
 def read_rows(path: Path, kind: type[T]) -> list[T]:
-    """All rows of a file as `kind`. Raises DataError as `read_numbered` does."""
+    """All rows of a file as `kind`. Raises DataError as `iter_numbered` does."""
     return [row for _, row in read_numbered(path, kind)]
 
 
@@ -71,20 +76,29 @@ def dump_row(row: object) -> str:
     return _ADAPTERS[kind].dump_json(row).decode() + "\n"
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a whole file or none of it: a reader never sees half."""
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """A file that takes its place only when it is finished: a reader never sees half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
 
 
+def write_atomic(path: Path, text: str) -> None:
+    """Write a whole file or none of it."""
+    with _whole(path) as file:
+        file.write(text)
+
+
 def write_rows(path: Path, rows: Iterable[object]) -> None:
-    """Write rows as JSONL, atomically."""
-    write_atomic(path, "".join(dump_row(row) for row in rows))
+    """Write rows as JSONL, the whole file or none of it, one row at a time in memory."""
+    with _whole(path) as file:
+        for row in rows:
+            file.write(dump_row(row))
 
 
 def drop_torn_line(path: Path) -> None:
@@ -92,6 +106,13 @@ def drop_torn_line(path: Path) -> None:
     if not path.is_file():
         return
     with path.open("rb+") as file:
-        data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.truncate(data.rfind(b"\n") + 1)
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            block = file.read(end - start)
+            if (found := block.rfind(b"\n")) >= 0:
+                file.truncate(start + found + 1)
+                return
+            end = start
+        file.truncate(0)

@@ -211,7 +211,7 @@ def test_failed_trees_are_tried_again_and_all_failed_is_an_error(
     mute = ["--set", "backend={kind: scripted, rules: []}"]
     failed = stepagent("search", config, "--out", tmp_path / "out", *mute)
     assert failed.returncode == 2
-    assert "all 6 problems failed, the first with: no scripted reply" in failed.stderr
+    assert "6 problems in a row failed, the last with: no scripted reply" in failed.stderr
     partly = CONFIG.replace('when: "", say: ["good', 'when: "[(][0-3][)]", say: ["good')
     config.write_text(partly.format(folder=tmp_path, model="none"))
     done = stepagent("search", config, "--out", tmp_path / "part")

@@ -25,6 +25,7 @@ from stepagent import (
 )
 from stepagent.backends.limits import RateLimited, duration
 from stepagent.backends.openai import OpenAIBackend
+from stepagent.backends.pool import Pool
 from stepagent.backends.retry import Retrying
 from stepagent.backends.store import ResponseStore, Stored
 from stepagent.errors import TransientError
@@ -51,7 +52,7 @@ def backend(
     url: str, timeout: int = 5, attempts: int = 4, longest_wait: float = 0.05, model: str = "m"
 ) -> Retrying:
     OPEN.append(OpenAIBackend(url, model, "NO_KEY", timeout))
-    return Retrying(OPEN[-1], attempts, 16, longest_wait)
+    return Retrying(Pool([OPEN[-1]], 16), attempts, longest_wait)
 
 
 async def close_all() -> None:
@@ -238,7 +239,7 @@ def searched(stub: Stub, problems: int, store: Path | None = None) -> list[objec
         asked = [Problem(str(i), f"{i}+1") for i in range(problems)]
 
         async def search() -> None:
-            await search_all(strategy, asked, 0, 32, trees.append)
+            await search_all(strategy, enumerate(asked), 0, 32, lambda _, tree: trees.append(tree))
             await close_all()
 
         asyncio.run(search())
@@ -269,7 +270,7 @@ async def test_a_rate_limit_is_learned_from_429s() -> None:
     with serve(stub) as url:
         OPEN.append(OpenAIBackend(url, "m", "NO_KEY", 5))
         await OPEN[-1].complete(ASK, Sampling())
-        used = Retrying(RateLimited(OPEN[-1]), 30, 64, 0.05)
+        used = Retrying(Pool([RateLimited(OPEN[-1])], 64), 30, 0.05)
         async with asyncio.TaskGroup() as group:
             for seed in range(100):
                 group.create_task(used.complete(ASK, Sampling(seed=seed)))

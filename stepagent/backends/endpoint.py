@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from json import JSONDecodeError
 from typing import Any
@@ -79,6 +80,18 @@ class Endpoint:
             raise self.failure(error) from None
         except openai.OpenAIError as error:
             raise self.failure(error) from None
+
+    async def prefix_cache(self) -> tuple[float, float] | None:
+        """vLLM's counters: prompt tokens found in the prefix cache, and looked up; None for other servers."""
+        try:
+            text = await self._client.get(f"{self.url.removesuffix('/v1')}/metrics", cast_to=str)
+        except openai.OpenAIError:
+            return None
+        hits, asked = (
+            re.findall(rf"^vllm:prefix_cache_{name}_total\S* (\S+)$", text, re.MULTILINE)
+            for name in ("hits", "queries")
+        )
+        return (sum(map(float, hits)), sum(map(float, asked))) if asked else None
 
     def reason(self, choice: Mapping[str, Any]) -> FinishReason:
         """Why a choice ended. Raises BackendError for a refusal: a final outcome."""

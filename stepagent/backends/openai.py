@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from stepagent.backends.chat import Chat
 from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.limits import RateLimited
+from stepagent.backends.pool import Pool
 from stepagent.backends.probe import PROBE, probe
 from stepagent.backends.retry import Ready, Retrying
 from stepagent.backends.token_ids import TokenIds
@@ -22,7 +23,7 @@ from stepagent.types import Completions, Prompt, Sampling
 
 
 def openai_backend(
-    base_url: str,
+    base_url: str | list[str],
     model: str,
     api_key_env: str = "OPENAI_API_KEY",
     timeout: Positive = 600,
@@ -34,14 +35,16 @@ def openai_backend(
     version: str | None = None,
     ready: Ready | None = None,
 ) -> Backend:
-    """`model` is the name the endpoint serves; `timeout` is in seconds. Requests that may succeed later are
-    made up to `attempts` times, at most `max_in_flight` at once, and no faster than the endpoint's 429s and
-    headers, or the limits given here, allow. `tokenizer`, the folder or hub id of the served model, lets
-    `stepagent optimize` know whose token ids it is given. `version` tells apart weights that are served
+    """`model` is the name the endpoint serves; `timeout` is in seconds. With several addresses each request
+    goes to the endpoint with the fewest in flight; the limits are those of each. Requests that may succeed
+    later are made up to `attempts` times, at most `max_in_flight` at once, and no faster than the endpoint's
+    429s and headers, or the limits given here, allow. `tokenizer`, the folder or hub id of the served model,
+    lets `stepagent optimize` know whose token ids it is given. `version` tells apart weights that are served
     under one name; `ready` returns once the server can be asked."""
-    endpoint = OpenAIBackend(base_url, model, api_key_env, timeout, tokenizer, version)
-    limited = RateLimited(endpoint, requests_per_minute, tokens_per_minute)
-    return Retrying(limited, attempts, max_in_flight, ready=ready)
+    urls = [base_url] if isinstance(base_url, str) else base_url
+    endpoints = [OpenAIBackend(url, model, api_key_env, timeout, tokenizer, version) for url in urls]
+    limited = [RateLimited(endpoint, requests_per_minute, tokens_per_minute) for endpoint in endpoints]
+    return Retrying(Pool(limited, max_in_flight), attempts, ready=ready)
 
 
 class OpenAIBackend:
@@ -81,6 +84,10 @@ class OpenAIBackend:
     async def close(self) -> None:
         """Close the connections that are kept open between requests."""
         await self._endpoint.close()
+
+    async def prefix_cache(self) -> tuple[float, float] | None:
+        """See Wrapper."""
+        return await self._endpoint.prefix_cache()
 
     async def _find_way(self) -> TokenIds | Chat:
         can = await probe(self._endpoint)

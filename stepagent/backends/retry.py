@@ -1,8 +1,7 @@
-"""The one retry layer, around any backend, and the bound on its requests in flight."""
+"""The one retry layer, around any backend."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -47,29 +46,26 @@ class Retries:
 
 
 class Retrying(Wrapper):
-    """`backend` with retries and a bound on its requests in flight. `ready` is awaited before every attempt,
-    told whether one before failed: it returns once the server can be asked."""
+    """`backend` with retries. `ready` is awaited before every attempt, told whether one before failed: it
+    returns once the server can be asked."""
 
     def __init__(
         self,
         backend: Backend,
         attempts: int,
-        max_in_flight: int,
         longest_wait: float = 60,
         ready: Ready | None = None,
     ) -> None:
         super().__init__(backend)
-        self._slots = asyncio.Semaphore(max_in_flight)
         self._retries = Retries(attempts, longest_wait)
         self._ready = ready
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        """See Backend. A request that waits to be made again leaves its slot to others."""
+        """See Backend."""
 
         async def ask(attempt: int) -> Completions:
-            async with self._slots:
-                if self._ready:
-                    await self._ready(attempt > 1)
-                return await self.wrapped.complete(prompt, sampling)
+            if self._ready:
+                await self._ready(attempt > 1)
+            return await self.wrapped.complete(prompt, sampling)
 
         return await self._retries.run(ask)

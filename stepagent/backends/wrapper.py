@@ -19,3 +19,9 @@ class Wrapper:
         close = getattr(self.wrapped, "close", None)
         if close is not None:
             await close()
+
+    async def prefix_cache(self) -> tuple[float, float] | None:
+        """Prompt tokens that the server's prefix cache held, and prompt tokens asked for, since it started;
+        None where it does not say."""
+        ask = getattr(self.wrapped, "prefix_cache", None)
+        return await ask() if ask is not None else None

@@ -16,7 +16,7 @@ from stepagent.pipeline.judging import judge_stage
 from stepagent.pipeline.progress import output
 from stepagent.pipeline.rejudging import compare_stage, rejudge_stage
 from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.rows import load_candidates, load_held_out, load_problems
+from stepagent.pipeline.rows import check_problems, iter_problems, load_candidates, load_held_out
 from stepagent.pipeline.searching import search_stage
 from stepagent.runs import RunFolder
 from stepagent.tree import StepTree
@@ -24,7 +24,7 @@ from stepagent.tree import StepTree
 
 def search_alone(config: Config, model: str, problems: Path, out: Path) -> None:
     """Search `problems` with `model` into `out`/trees.jsonl and `out`/preferences.jsonl."""
-    loaded = load_problems(problems)
+    count = check_problems(problems)
     config = config.model_copy(update={"problems": problems})
     trees, preferences = out / "trees.jsonl", out / "preferences.jsonl"
     with Resources(config, out) as resources:
@@ -34,7 +34,7 @@ def search_alone(config: Config, model: str, problems: Path, out: Path) -> None:
             {"model": Path(model), "problems": problems},
             {"trees": trees, "preferences": preferences},
             identity(config, *SEARCH_KEYS),
-            lambda: search_stage(components, loaded, trees, preferences, config, 1),
+            lambda: search_stage(components, iter_problems(problems), count, trees, preferences, config, 1),
         )
     _say(ran, out)
 

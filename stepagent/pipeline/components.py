@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stepagent import backends, generators, judges, search
+from stepagent.backends.wrapper import Wrapper
 from stepagent.building import bind
 from stepagent.config import KINDS, Component, Config, check_base_url
 from stepagent.errors import ConfigError
@@ -34,6 +35,10 @@ class Components:
     judge: Judge
     strategy: SearchStrategy
     resources: Resources
+
+    async def prefix_cache(self) -> tuple[float, float] | None:
+        """See Wrapper: the counts of the server that generates."""
+        return await Wrapper(self.backend).prefix_cache()
 
 
 def make_components(
@@ -94,7 +99,11 @@ def _bind(
     if role.endswith("backend"):
         shown = arguments.get("model", given["model"])
         if component.kind == "openai" and "base_url" in arguments:
-            check_base_url(role, arguments["base_url"])
+            addresses = arguments["base_url"]
+            for address in addresses if isinstance(addresses, list) else [addresses]:
+                check_base_url(role, address)
+            if addresses == []:
+                raise ConfigError(f"{role}.base_url: the list is empty; name at least one endpoint")
         make = bind(role, component, backends.BUILTIN, given)
 
         def announced() -> Any:

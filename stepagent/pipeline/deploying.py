@@ -84,6 +84,13 @@ def make_server(config: Config, folder: Path, running: bool = False) -> Server |
     arguments = config.backend.arguments()
     external = arguments.get("base_url")
     settings = config.serve
+    if isinstance(external, list):
+        if len(external) > 1:
+            raise ConfigError(
+                "backend.base_url: a run puts each new model on one server; put vLLM's data parallelism "
+                "behind one address (several addresses serve stepagent search and evaluate)"
+            )
+        external = external[0]
     if config.backend.kind != "openai":
         if settings is not None:
             raise ConfigError("serve: is for backend.kind: openai; write backend: {kind: openai}")

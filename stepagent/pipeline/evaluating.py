@@ -13,17 +13,17 @@ from pydantic import TypeAdapter
 from stepagent.answers import is_correct
 from stepagent.building import import_object
 from stepagent.config import Config, EvaluateSettings
-from stepagent.errors import BackendError
-from stepagent.interfaces import Judge
+from stepagent.interfaces import Judge, SearchStrategy
 from stepagent.jsonl import write_atomic
 from stepagent.judges.measuring import score_pair
 from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import bar, table
-from stepagent.pipeline.rows import EftRow, load_held_out, load_pairs, plain_step, solve_prompt
-from stepagent.pipeline.searching import search_problems
+from stepagent.pipeline.rows import EftRow, load_held_out, load_pairs, plain_step
+from stepagent.pipeline.searching import searched
+from stepagent.search.greedy import GreedySearch
 from stepagent.seeds import derive_seed
 from stepagent.tree import StepTree
-from stepagent.types import Problem, Prompt, Sampling
+from stepagent.types import Problem
 
 CheckStep = Callable[[str, Sequence[str], str], bool]
 """(question, texts of the steps before, text of the step) -> is the step right?"""
@@ -59,27 +59,25 @@ def evaluate(
     problems = load_held_out(settings.problems)
     pairs = load_pairs(settings.pairs) if settings.pairs else []
     check = load_check(settings)
-    greedy = components.resources.run(_greedy(components, config, settings, problems, name))
-    searched = problems[: settings.search_problems]
-    trees = (
-        search_problems(components, searched, folder / "trees.jsonl", config, 0, f"judged search, {name}")
-        if searched
-        else []
+    strategy = GreedySearch(components.generator, settings.max_tokens)
+    greedy = _trees(
+        components, strategy, problems, folder / "greedy.jsonl", config, f"greedy solutions, {name}"
     )
+    drawn = problems[: settings.search_problems]
+    trees = []
+    if drawn:
+        label = f"judged search, {name}"
+        trees = _trees(components, components.strategy, drawn, folder / "trees.jsonl", config, label)
     judged = components.resources.run(_judge_pairs(components.judge, config, pairs, name)) if pairs else []
     own = list(_own_pairs(trees, check)) if check else []
-    solved = [outcome is True for outcome in greedy]
+    solved = [is_solved(tree, problem) for tree, problem in zip(greedy, problems, strict=True)]
     paths = [tree.solution() for tree in trees if tree.status == "ended"]
     steps = [step for path in paths for step in path]
     return Evaluation(
         name=name,
         greedy_accuracy=_share(solved) or 0.0,
         search_accuracy=_share(
-            [
-                tree.status == "ended"
-                and is_correct("".join(step.text for step in tree.solution()), problem.answer or "")
-                for tree, problem in zip(trees, searched, strict=True)
-            ]
+            [is_solved(tree, problem) for tree, problem in zip(trees, drawn, strict=True)]
         ),
         judge_accuracy=_share([right for right, _ in judged]),
         judge_consistency=_share([same for _, same in judged if same is not None]),
@@ -88,7 +86,7 @@ def evaluate(
         own_pairs=len(own),
         steps_per_solution=len(steps) / len(paths) if paths else None,
         tokens_per_step=sum(len(step.token_ids or ()) for step in steps) / len(steps) if steps else None,
-        failed_requests=greedy.count(None),
+        failed_requests=sum(tree.status == "failed" for tree in greedy),
         solved=tuple(solved),
     )
 
@@ -113,38 +111,26 @@ def evaluate_stage(
     return done
 
 
+def is_solved(tree: StepTree, problem: Problem) -> bool:
+    """Whether a tree's solution ends, at the problem's reference answer."""
+    text = "".join(step.text for step in tree.solution())
+    return tree.status == "ended" and is_correct(text, problem.answer or "")
+
+
+def _trees(
+    components: Components,
+    strategy: SearchStrategy,
+    problems: Sequence[Problem],
+    path: Path,
+    config: Config,
+    label: str,
+) -> list[StepTree]:
+    with searched(components, strategy, problems, len(problems), path, config, 0, label) as found:
+        return list(found)
+
+
 def _share(outcomes: Sequence[bool]) -> float | None:
     return sum(outcomes) / len(outcomes) if outcomes else None
-
-
-async def _greedy(
-    components: Components,
-    config: Config,
-    settings: EvaluateSettings,
-    problems: Sequence[Problem],
-    name: str,
-) -> list[bool | None]:
-    """Whether the most likely solution of each problem reaches its answer; None if its request failed."""
-    template = solve_prompt(config.generator)
-    limit = asyncio.Semaphore(config.concurrency)
-    with bar(f"greedy solutions, {name}", len(problems)) as progress:
-
-        async def solve(problem: Problem) -> bool | None:
-            prompt = Prompt(template.messages({"question": problem.question}))
-            sampling = Sampling(max_tokens=settings.max_tokens)
-            async with limit:
-                try:
-                    reply = await components.backend.complete(prompt, sampling)
-                except BackendError:
-                    return None
-                finally:
-                    progress.advance()
-            choice = reply.choices[0]
-            return choice.finish_reason == "end" and is_correct(choice.text, problem.answer or "")
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(solve(problem)) for problem in problems]
-    return [task.result() for task in tasks]
 
 
 async def _judge_pairs(

@@ -125,7 +125,8 @@ def _round(run: RunFolder, config: Config, asked: Models, model: str, index: int
 
     def search() -> None:
         components = asked.components(model, index)
-        report = search_stage(components, load_problems(problems), trees, preferences, config, index)
+        drawn = load_problems(problems)
+        report = search_stage(components, drawn, len(drawn), trees, preferences, config, index)
         write_atomic(folder / "search.json", json.dumps(report, indent=2) + "\n")
 
     def train() -> None:

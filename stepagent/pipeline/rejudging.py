@@ -17,8 +17,7 @@ from stepagent.jsonl import read_rows, write_atomic, write_rows
 from stepagent.pipeline.appending import append_all, resume
 from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import output, table
-from stepagent.pipeline.searching import describe, tree_counts
-from stepagent.preferences import collect
+from stepagent.pipeline.searching import SearchCounts, tree_counts
 from stepagent.seeds import derive_seed
 from stepagent.tree import Level, StepTree
 from stepagent.types import Usage, Verdict
@@ -41,9 +40,9 @@ def rejudge_stage(components: Components, config: Config, trees: Path, out: Path
     asked = append_all(path, "judge again", config.concurrency, trees_by_id, done, again)
     components.resources.run(asked)
     after = [done[name] for name in trees_by_id]
-    rows, outcomes = collect(after)
-    write_rows(out / "preferences.jsonl", rows)
-    table(f"Judged again: {trees}", describe(after, outcomes, sum(tree.seconds for tree in after)))
+    counts = SearchCounts()
+    write_rows(out / "preferences.jsonl", counts.watch(after))
+    table(f"Judged again: {trees}", counts.figures(sum(tree.seconds for tree in after)))
 
 
 def _failed(tree: StepTree) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from stepagent.config import Component, InitSettings
 from stepagent.errors import DataError
-from stepagent.jsonl import read_numbered
+from stepagent.jsonl import iter_numbered, read_numbered
 from stepagent.prompting import PromptTemplate, load_prompt
+from stepagent.seeds import derive_seed
 from stepagent.types import Problem, Step
 
 PROMPTED = ("pairwise", "logprob", "pointwise", "listwise")
@@ -76,26 +79,44 @@ def plain_step(text: str) -> Step:
     return Step(text, text.strip(), "stop", ends=False)
 
 
-def load_problems(path: Path) -> list[Problem]:
-    """Problems from JSONL rows {question, id?, answer?, metadata?}; a missing id is the row's number.
-
-    Raises DataError with file and line for a row without a question or a repeated id.
-    """
+def iter_problems(path: Path) -> Iterator[Problem]:
+    """Problems from JSONL rows {question, id?, answer?, metadata?}, one at a time; a missing id is the row's
+    number. Raises DataError with file and line for a row without a question."""
     hint = '; a problem is a row such as {"question": "...", "answer": "..."}'
-    seen: dict[str, int] = {}
-    problems = []
-    for number, (line, row) in enumerate(read_numbered(path, _ProblemRow, hint), start=1):
+    for number, (line, row) in enumerate(iter_numbered(path, _ProblemRow, hint), start=1):
         if not row.question.strip():
             raise DataError.at(path, line, "the 'question' is empty; a problem needs one")
+        name = str(row.id) if row.id is not None else str(number)
+        answer = str(row.answer) if row.answer is not None else None
+        yield Problem(name, row.question, answer, row.metadata or {})
+
+
+def check_problems(path: Path) -> int:
+    """How many problems a file holds. Raises DataError for a bad row, a repeated id, or none at all. Keeps
+    eight bytes a problem."""
+    hashes = array("Q")
+    for problem in iter_problems(path):
+        hashes.append(derive_seed(problem.id))
+    if not hashes:
+        raise DataError(f"{path}: no problems in the file")
+    if any(one == other for one, other in pairwise(sorted(hashes))):
+        _refuse_repeated(path)
+    return len(hashes)
+
+
+def _refuse_repeated(path: Path) -> None:
+    seen: dict[str, int] = {}
+    for number, (line, row) in enumerate(iter_numbered(path, _ProblemRow), start=1):
         name = str(row.id) if row.id is not None else str(number)
         if name in seen:
             raise DataError.at(path, line, f"the id '{name}' is also in line {seen[name]}; make ids unique")
         seen[name] = line
-        answer = str(row.answer) if row.answer is not None else None
-        problems.append(Problem(name, row.question, answer, row.metadata or {}))
-    if not problems:
-        raise DataError(f"{path}: no problems in the file")
-    return problems
+
+
+def load_problems(path: Path) -> list[Problem]:
+    """All problems of a file. Raises DataError as `iter_problems` and `check_problems` do."""
+    check_problems(path)
+    return list(iter_problems(path))
 
 
 def load_held_out(path: Path) -> list[Problem]:

@@ -4,69 +4,76 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from stepagent.config import Config
 from stepagent.errors import BackendError
-from stepagent.jsonl import dump_row, write_rows
+from stepagent.interfaces import SearchStrategy
+from stepagent.jsonl import write_rows
 from stepagent.judges.measuring import JudgeCounts, measure
-from stepagent.pipeline.appending import resume
 from stepagent.pipeline.components import Components
 from stepagent.pipeline.progress import bar, console, table
-from stepagent.preferences import PAIR, collect
+from stepagent.pipeline.treefile import TreeFile
+from stepagent.preferences import PAIR, level_outcome, tree_preferences
 from stepagent.search.runner import search_all
 from stepagent.tree import StepTree
-from stepagent.types import Problem, Usage
+from stepagent.types import Problem, StepPreference, Usage
+
+_IN_A_ROW = 16  # failures without a success between them, after which the cause is not the problems
 
 
-def search_problems(
+@contextmanager
+def searched(
     components: Components,
-    problems: Sequence[Problem],
+    strategy: SearchStrategy,
+    problems: Iterable[Problem],
+    count: int,
     trees: Path,
     config: Config,
     round_index: int,
     label: str,
-) -> list[StepTree]:
-    """Search what `trees` does not hold yet, appending a line as each tree finishes; returns all trees.
+) -> Iterator[TreeFile]:
+    """Search those of `count` problems that `trees` does not hold yet, appending a line as each tree
+    finishes; gives all trees.
 
     What a killed run had finished is kept; a torn last line and failed trees are searched again. Raises
-    BackendError if every tree failed: then the cause is not the problems.
+    BackendError once 16 problems in a row, or all, have failed: then the cause is not the problems.
     """
-    done = resume(trees, StepTree, lambda tree: tree.problem.id, lambda tree: tree.status == "failed")
-    left = [problem.without_answer() for problem in problems if problem.id not in done]
-    _say_most(components, len(left))
-    steps = 0
-    with bar(label, len(problems)) as progress, trees.open("a", encoding="utf-8") as file:
-        progress.advance(len(done))
+    steps = in_a_row = 0
+    with TreeFile(trees) as file:
+        _say_most(components, strategy, count - file.found)
+        with bar(label, count) as progress:
+            progress.advance(file.found)
 
-        def finished(tree: StepTree) -> None:
-            nonlocal steps
-            tree.round = round_index
-            tree.generator = config.generator.kind
-            tree.judge = config.judge.kind
-            tree.judging = asdict(tree_counts(tree))
-            file.write(dump_row(tree))
-            file.flush()
-            done[tree.problem.id] = tree
-            steps += len(tree.path)
-            budget = components.resources.budget
-            progress.advance(note=f"{steps} steps, {budget.note()}")
+            def finished(place: int, tree: StepTree) -> None:
+                nonlocal steps, in_a_row
+                tree.round = round_index
+                tree.generator = config.generator.kind
+                tree.judge = config.judge.kind
+                tree.judging = asdict(tree_counts(tree))
+                file.append(place, tree)
+                steps += len(tree.path)
+                progress.advance(note=f"{steps} steps, {components.resources.budget.note()}")
+                in_a_row = in_a_row + 1 if tree.status == "failed" else 0
+                if in_a_row == min(count, _IN_A_ROW):
+                    raise BackendError(
+                        f"{in_a_row} problems in a row failed, the last with: {tree.error}; what is "
+                        "finished is kept, and the same command continues"
+                    )
 
-        components.resources.run(
-            search_all(components.strategy, left, config.seed, config.concurrency, finished)
-        )
-    grown = [done[problem.id] for problem in problems]
-    if all(tree.status == "failed" for tree in grown):
-        raise BackendError(f"all {len(grown)} problems failed, the first with: {grown[0].error}")
-    return grown
+            left = ((place, problem.without_answer()) for place, problem in file.left(problems))
+            work = search_all(strategy, left, config.seed, config.concurrency, finished)
+            components.resources.run(work)
+        yield file
 
 
-def _say_most(components: Components, problems: int) -> None:
+def _say_most(components: Components, strategy: SearchStrategy, problems: int) -> None:
     """What endpoints may have to sample, before they are asked."""
-    most: dict[str, Usage] = getattr(components.strategy, "most", dict)()
-    if not components.resources.asks_endpoints or not most or not problems:
+    most: dict[str, Usage] = getattr(strategy, "most", dict)()
+    if not components.resources.asks_endpoints or not most or problems < 1:
         return
     total = sum(most.values(), Usage())
     said = f"at most {problems * total.requests:,} requests and {problems * total.completion_tokens:,} tokens"
@@ -79,25 +86,38 @@ def _say_most(components: Components, problems: int) -> None:
 
 def search_stage(
     components: Components,
-    problems: Sequence[Problem],
+    problems: Iterable[Problem],
+    count: int,
     trees: Path,
     preferences: Path,
     config: Config,
     round_index: int,
 ) -> dict[str, object]:
-    """Search, write both files, print what became of every level. Returns the counts."""
+    """Search `count` problems, write both files, print what became of every level. Returns the counts."""
     start = time.monotonic()
-    grown = search_problems(components, problems, trees, config, round_index, f"search, round {round_index}")
-    rows, outcomes = collect(grown)
-    write_rows(preferences, rows)
-    report = describe(grown, outcomes, time.monotonic() - start)
     resources = components.resources
+    cached = resources.run(components.prefix_cache())
+    label = f"search, round {round_index}"
+    counts = SearchCounts()
+    with searched(
+        components, components.strategy, problems, count, trees, config, round_index, label
+    ) as found:
+        write_rows(preferences, counts.watch(found))
+    report = counts.figures(time.monotonic() - start)
+    if share := _hit_rate(cached, resources.run(components.prefix_cache())):
+        report["prompt tokens from the servers' prefix cache"] = share
     if replayed := resources.replayed():
         report["requests answered by the store"] = replayed
     if config.prices:
         report["cost of the run so far"] = resources.budget.money
     table(f"Search, round {round_index}", report)
     return report
+
+
+def _hit_rate(before: tuple[float, float] | None, after: tuple[float, float] | None) -> str | None:
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    return f"{(after[0] - before[0]) / (after[1] - before[1]):.1%}"
 
 
 def tree_counts(tree: StepTree) -> JudgeCounts:
@@ -110,24 +130,41 @@ def tree_counts(tree: StepTree) -> JudgeCounts:
     return sum(counts, JudgeCounts())
 
 
-def describe(trees: Sequence[StepTree], outcomes: Counter[str], seconds: float) -> dict[str, object]:
-    """The closing figures of a search: how trees ended, pairs kept, levels dropped and why, cost, and how
-    the judge behaved."""
-    usage = sum((tree.usage for tree in trees), Usage())
-    ends = Counter(tree.status for tree in trees)
-    votes = [v for tree in trees for lv in tree.levels if lv.verdict for v in lv.verdict.votes]
-    asked = Counter(vote.outcome for vote in votes)
-    return {
-        "problems": len(trees),
-        **{f"  {name}": count for name, count in ends.most_common()},
-        "levels": sum(outcomes.values()),
-        "  preference pairs": outcomes[PAIR],
-        **{f"  no pair: {why}": n for why, n in outcomes.most_common() if why != PAIR},
-        "comparisons": len(votes),
-        **{f"  {name}": count for name, count in asked.most_common()},
-        "requests": usage.requests,
-        "prompt tokens": usage.prompt_tokens,
-        "sampled tokens": usage.completion_tokens,
-        "seconds": round(seconds, 1),
-        **sum((tree_counts(tree) for tree in trees), JudgeCounts()).figures(),
-    }
+class SearchCounts:
+    """The closing figures of a search: how trees ended, pairs kept, levels dropped and why, cost, and how the
+    judge behaved. Trees pass through one by one."""
+
+    def __init__(self) -> None:
+        self._ends: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
+        self._votes: Counter[str] = Counter()
+        self._usage = Usage()
+        self._judging = JudgeCounts()
+
+    def watch(self, trees: Iterable[StepTree]) -> Iterator[StepPreference]:
+        """The preferences of `trees`, which are counted as they pass."""
+        for tree in trees:
+            self._ends[tree.status] += 1
+            self._outcomes.update(level_outcome(level) for level in tree.levels)
+            for level in tree.levels:
+                self._votes.update(vote.outcome for vote in (level.verdict.votes if level.verdict else ()))
+            self._usage += tree.usage
+            self._judging += tree_counts(tree)
+            yield from tree_preferences(tree)
+
+    def figures(self, seconds: float) -> dict[str, object]:
+        """The counts by name."""
+        return {
+            "problems": self._ends.total(),
+            **{f"  {name}": count for name, count in self._ends.most_common()},
+            "levels": self._outcomes.total(),
+            "  preference pairs": self._outcomes[PAIR],
+            **{f"  no pair: {why}": n for why, n in self._outcomes.most_common() if why != PAIR},
+            "comparisons": self._votes.total(),
+            **{f"  {name}": count for name, count in self._votes.most_common()},
+            "requests": self._usage.requests,
+            "prompt tokens": self._usage.prompt_tokens,
+            "sampled tokens": self._usage.completion_tokens,
+            "seconds": round(seconds, 1),
+            **self._judging.figures(),
+        }

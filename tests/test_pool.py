@@ -1,0 +1,178 @@
+"""Endpoints behind one backend; old problems first; what a search holds in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fakes import ListedGenerator, RankingJudge
+from stub_server import Stub, drop, serve
+
+from stepagent import (
+    Completions,
+    DataError,
+    Message,
+    Problem,
+    Prompt,
+    Proposal,
+    Sampling,
+    Step,
+    StepTree,
+    Usage,
+)
+from stepagent.backends.openai import openai_backend
+from stepagent.backends.pool import Pool, turn
+from stepagent.errors import TransientError
+from stepagent.pipeline.treefile import TreeFile
+from stepagent.search.runner import search_all
+from stepagent.search.step import StepSearch
+
+ASK = Prompt((Message("user", "1+1"),))
+
+
+class Slow:
+    """Answers after a while; records who asked and how many at once."""
+
+    def __init__(self, seconds: float = 0.01) -> None:
+        self.seconds = seconds
+        self.asked: list[int] = []
+        self.open = self.most = 0
+        self.down = False
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        self.asked.append(turn.get())
+        if self.down:
+            raise TransientError("gone")
+        self.open += 1
+        self.most = max(self.most, self.open)
+        await asyncio.sleep(self.seconds)
+        self.open -= 1
+        return Completions((), "", None, Usage())
+
+
+async def ask(pool: Pool, whose: Sequence[int]) -> None:
+    async def one(place: int) -> None:
+        turn.set(place)
+        await pool.complete(ASK, Sampling())
+
+    async with asyncio.TaskGroup() as group:
+        for place in whose:
+            group.create_task(one(place))
+
+
+async def test_the_oldest_problem_gets_the_next_free_place() -> None:
+    slow = Slow()
+    await ask(Pool([slow], 2), [9, 8, 5, 1, 7, 3, 1])
+    assert slow.asked == [9, 8, 1, 1, 3, 5, 7], "the first two found a place, the others by age"
+    assert slow.most == 2
+
+
+async def test_each_request_goes_to_the_endpoint_with_the_fewest() -> None:
+    fast, slow = Slow(0.01), Slow(0.05)
+    await ask(Pool([slow, fast], 3), range(36))
+    assert slow.most == fast.most == 3
+    assert len(fast.asked) > 3 * len(slow.asked)
+
+
+async def test_an_endpoint_that_fails_rests_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("stepagent.backends.pool.monotonic", lambda: now)
+    good, bad = Slow(), Slow()
+    bad.down = True
+    pool = Pool([bad, good], 4)
+    with pytest.raises(TransientError):
+        await pool.complete(ASK, Sampling())
+    await ask(pool, range(8))
+    assert (len(bad.asked), len(good.asked)) == (1, 8)
+    now, bad.down = 1.1, False
+    await ask(pool, range(4))
+    assert len(bad.asked) == 2, "one request tries it first"
+    await ask(pool, range(4))
+    assert len(bad.asked) == 4, "and then it has its share again"
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_leaves_no_hole() -> None:
+    slow = Slow(0.02)
+    pool = Pool([slow], 1)
+    tasks = [asyncio.create_task(pool.complete(ASK, Sampling())) for _ in range(4)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.sleep(0.03)
+    tasks[3].cancel()
+    assert [type(it) for it in await asyncio.wait_for(_ended(tasks), 1)] == [
+        Completions,
+        asyncio.CancelledError,
+        Completions,
+        asyncio.CancelledError,
+    ]
+    assert await pool.complete(ASK, Sampling())
+
+
+async def _ended(tasks: Sequence[asyncio.Task[Completions]]) -> list[Completions | BaseException]:
+    await asyncio.wait(tasks)
+    return [asyncio.CancelledError() if it.cancelled() else it.result() for it in tasks]
+
+
+async def test_a_request_of_a_real_endpoint_that_dies_is_answered_by_the_other() -> None:
+    one, other = Stub(lambda context, seed: "2"), Stub(lambda context, seed: "2")
+    with serve(one) as first, serve(other) as second:
+        both = openai_backend([first, second], "m", max_in_flight=4)
+        await ask(both, range(8))  # type: ignore[arg-type]
+        assert len(one.served) == len(other.served) == 4
+        one.faults += [drop] * 100
+        await ask(both, range(8))  # type: ignore[arg-type]
+        assert len(other.served) == 12
+        await both.close()  # type: ignore[attr-defined]
+
+
+def tree(name: str, status: str = "ended") -> StepTree:
+    made = StepTree(Problem(name, "q"))
+    made.status = status  # type: ignore[assignment]
+    return made
+
+
+def test_trees_come_back_in_the_order_of_the_problems_and_failed_ones_go(tmp_path: Path) -> None:
+    path = tmp_path / "trees.jsonl"
+    problems = [Problem(name, "q") for name in "abcd"]
+    with TreeFile(path) as file:
+        left = dict(file.left(problems))
+        assert list(left) == [0, 1, 2, 3]
+        file.append(2, tree("c"))
+        file.append(0, tree("a", "failed"))
+        file.append(3, tree("d"))
+        assert [it.problem.id for it in file] == ["a", "c", "d"]
+    path.write_bytes(path.read_bytes() + b'{"torn')
+    with TreeFile(path) as file:
+        assert file.found == 2
+        assert [place for place, _ in file.left(problems)] == [0, 1]
+        file.append(1, tree("b"))
+        file.append(0, tree("a"))
+        assert [it.problem.id for it in file] == list("abcd")
+    path.write_text('{"question": "q"}\n')
+    with pytest.raises(DataError, match=r"trees\.jsonl:1: not a step tree; move the file away"):
+        TreeFile(path)
+
+
+async def test_problems_are_read_only_as_they_are_needed() -> None:
+    read: list[int] = []
+    ended: list[int] = []
+
+    class Yielding(ListedGenerator):
+        async def propose(self, problem: Problem, prefix: Sequence[Step], width: int, seed: int) -> Proposal:
+            await asyncio.sleep(0)
+            return await super().propose(problem, prefix, width, seed)
+
+    def stream() -> list[tuple[int, Problem]]:
+        for place in range(100):
+            read.append(place)
+            yield place, Problem(str(place), "q")
+
+    def finished(place: int, _: StepTree) -> None:
+        ended.append(place)
+        assert len(read) - len(ended) <= 4
+
+    strategy = StepSearch(Yielding(["a"], ["b."]), RankingJudge(len), 1)
+    await search_all(strategy, stream(), 0, 4, finished)
+    assert sorted(ended) == list(range(100))
