@@ -30,11 +30,18 @@ class Retries:
 
     async def run(self, ask: Callable[[int], Awaitable[T]]) -> T:
         """What `ask` gives; it is told which attempt this is, from 1. The last failure is raised as it is."""
+        try:
+            return await ask(1)  # most succeed, and tenacity has its price
+        except TransientError as error:
+            failed: TransientError | None = error
         again = AsyncRetrying(
             stop=self._stop, wait=self._wait, retry=retry_if_exception_type(TransientError), reraise=True
         )
         async for attempt in again:
             with attempt:
+                if failed is not None:
+                    first, failed = failed, None
+                    raise first
                 return await ask(attempt.retry_state.attempt_number)
         raise AssertionError("tenacity gives up by raising")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from dataclasses import replace
@@ -9,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from stepagent.backends.wrapper import Wrapper
 from stepagent.errors import DataError
@@ -27,8 +29,9 @@ _COMPLETION = TypeAdapter(Completion)
 
 
 class ResponseStore:
-    """Completions by content key and sample index. Every reply is committed on its own, so a process that is
-    killed loses only what was in flight. Raises DataError for a file that is no store."""
+    """Completions by content key and sample index. A reply is committed before anybody sees it, those that
+    come together in one transaction, so a process that is killed loses only what was in flight. Raises
+    DataError for a file that is no store."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,9 +42,13 @@ class ResponseStore:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise DataError(f"{path}: not a usable response store ({error}); move it away") from None
+        self._contexts: list[tuple[object, ...]] = []
+        self._responses: list[tuple[object, ...]] = []
+        self._waiting: list[asyncio.Future[None]] = []
 
     def get(self, key: str, count: int) -> Completions | None:
         """The first `count` stored samples, or as many as there are; None if there are none."""
+        self.commit()
         rows = self._db.execute(
             "SELECT completion, requests, prompt_tokens, completion_tokens FROM responses "
             "WHERE key = ? AND sample < ? ORDER BY sample",
@@ -60,25 +67,42 @@ class ResponseStore:
             tokenizer,
         )
 
-    def put(self, key: str, first: int, reply: Completions, model: str) -> None:
+    async def put(self, key: str, first: int, reply: Completions, model: str) -> None:
         """Commit the samples from index `first` on. The request's cost is kept with its first sample, each
         sample's own tokens with it where they are known."""
-        ids = json.dumps(reply.prompt_ids) if reply.prompt_ids is not None else None
+        ids = to_json(reply.prompt_ids).decode() if reply.prompt_ids is not None else None
         cost = (reply.usage.requests, reply.usage.prompt_tokens, reply.usage.completion_tokens)
-        rows = [
-            (key, first + i, _COMPLETION.dump_json(choice).decode(), model, *(cost if i == 0 else (0, 0, 0)))
-            for i, choice in enumerate(reply.choices)
-        ]
+        loop = asyncio.get_running_loop()
+        if not self._responses:
+            loop.call_soon(self.commit)
+        self._contexts.append((key, reply.prompt_text, ids, reply.tokenizer_sha256))
+        for i, choice in enumerate(reply.choices):
+            said = _COMPLETION.dump_json(choice).decode()
+            self._responses.append((key, first + i, said, model, *(cost if i == 0 else (0, 0, 0))))
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(done)
+        await done
+
+    def commit(self) -> None:
+        """Write what was put since the last time."""
+        if not self._responses:
+            return
         with self._db:
             self._db.execute("BEGIN")
-            self._db.execute(
-                "INSERT OR IGNORE INTO contexts VALUES (?, ?, ?, ?)",
-                (key, reply.prompt_text, ids, reply.tokenizer_sha256),
+            self._db.executemany("INSERT OR IGNORE INTO contexts VALUES (?, ?, ?, ?)", self._contexts)
+            self._db.executemany(
+                "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", self._responses
             )
-            self._db.executemany("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._contexts.clear()
+        self._responses.clear()
+        for done in self._waiting:
+            if not done.done():
+                done.set_result(None)
+        self._waiting.clear()
 
     def spent(self) -> dict[str, Usage]:
         """What all stored replies cost, by model."""
+        self.commit()
         rows = self._db.execute(
             "SELECT model, SUM(requests), SUM(prompt_tokens), SUM(completion_tokens) FROM responses "
             "GROUP BY model"
@@ -86,7 +110,8 @@ class ResponseStore:
         return {model: Usage(*cost) for model, *cost in rows}
 
     def close(self) -> None:
-        """Close the file."""
+        """Commit and close the file."""
+        self.commit()
         self._db.close()
 
 
@@ -113,7 +138,7 @@ class Stored(Wrapper):
             return stored
         rest = replace(sampling, n=sampling.n - have, seed=sampling.seed + have)
         reply = await self.wrapped.complete(prompt, rest)
-        self._store.put(key, have, reply, self.model)
+        await self._store.put(key, have, reply, self.model)
         if not stored:
             return reply
         return replace(reply, choices=stored.choices + reply.choices, usage=stored.usage + reply.usage)

@@ -1,0 +1,154 @@
+"""A loopback endpoint for benchmarks: vLLM's token-id API, seeded step lengths with stragglers, a fixed
+number of slots, seconds per token. Its own process, so that it takes no time of the client's."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+END = 256
+_FILLER = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=20_000))
+_STRAGGLERS, _LONGER = 0.05, 6.0  # this share of steps is so many times as long
+
+
+class Stub:
+    """Steps are lines of a number and filler; after `depth` steps comes the end. A verdict prefers the step
+    of the larger number. A reply takes its longest choice's tokens times `seconds_per_token` in one of
+    `slots`."""
+
+    def __init__(self, slots: int, seconds_per_token: float, tokens: int, depth: int) -> None:
+        self._slots = asyncio.Semaphore(slots)
+        self._seconds = seconds_per_token
+        self._tokens = tokens
+        self._depth = depth
+
+    def _step(self, context: str, seed: int) -> str:
+        rng = random.Random(f"{context}{seed}")
+        length = self._tokens * math.exp(rng.gauss(-0.125, 0.5))
+        if rng.random() < _STRAGGLERS:
+            length *= _LONGER
+        start = rng.randrange(len(_FILLER) // 2)
+        filler = _FILLER[start : start + max(1, int(length))]
+        said = f"{rng.randrange(10**6):06d} {filler}"
+        return f"{said}\n" if context.rpartition("<assistant>")[2].count("\n") + 1 < self._depth else said
+
+    def _verdict(self, context: str) -> str:
+        first, second = (context.rpartition(f"|{seat} ")[2][:6] for seat in "AB")
+        return f"{'r' * self._tokens} [[{'A' if first > second else 'B'}]]"
+
+    def _choice(self, context: str, asked: Mapping[str, Any], index: int) -> dict[str, Any]:
+        judging = "messages" in asked
+        text = self._verdict(context) if judging else self._step(context, int(asked.get("seed") or 0) + index)
+        stopped = "\n" if text.endswith("\n") else None
+        ids = list(text.encode()) + ([] if stopped else [END])
+        logprobs: dict[str, Any] = {"token_logprobs": [-0.5] * len(ids), "tokens": [chr(i) for i in ids]}
+        if judging:
+            logprobs = {"content": [{"token": chr(i), "logprob": -0.5} for i in ids]}
+        return {
+            "index": index,
+            "text": text,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": "stop",
+            "stop_reason": stopped,
+            "token_ids": ids,
+            "logprobs": logprobs,
+        }
+
+    async def reply(self, path: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What the endpoint answers."""
+        if path == "/tokenize":
+            turns = asked.get("messages") or []
+            text = "".join(f"<{turn['role']}>{turn['content']}" for turn in turns) + "<assistant>"
+            return {"tokens": list(text.encode()), "max_model_len": 10**6}
+        if path == "/detokenize":
+            return {"prompt": bytes(it for it in asked["tokens"] if it < END).decode()}
+        if "messages" in asked:
+            context = asked["messages"][-1]["content"]
+        else:
+            context = bytes(it for it in asked["prompt"] if it < END).decode()
+        choices = [self._choice(context, asked, index) for index in range(asked.get("n") or 1)]
+        service = self._seconds * max(len(choice["token_ids"]) for choice in choices)
+        async with self._slots:
+            await asyncio.sleep(service)
+        sampled = sum(len(choice["token_ids"]) for choice in choices)
+        usage = {
+            "prompt_tokens": len(context),
+            "completion_tokens": sampled,
+            "total_tokens": len(context) + sampled,
+        }
+        return {
+            "id": "stub",
+            "object": "chat.completion" if "messages" in asked else "text_completion",
+            "created": 0,
+            "model": "stub",
+            "choices": choices,
+            "usage": usage,
+            "prompt_token_ids": list(context.encode()),
+            "service_seconds": service,
+        }
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One kept-alive connection."""
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                path = head.split(b" ", 2)[1].decode()
+                if head.startswith(b"GET"):
+                    writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                    continue
+                length = re.search(rb"(?i)content-length: *(\d+)", head)
+                assert length
+                asked = json.loads(await reader.readexactly(int(length[1])))
+                sent = json.dumps(await self.reply(path, asked)).encode()
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n" % len(sent) + sent
+                )
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+
+@contextmanager
+def running(slots: int, seconds_per_token: float, tokens: int, depth: int) -> Iterator[str]:
+    """The base URL of a stub in a process of its own, as long as the block runs."""
+    options = [str(it) for it in (slots, seconds_per_token, tokens, depth)]
+    with subprocess.Popen([sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+        finally:
+            process.terminate()
+
+
+async def _serve(stub: Stub) -> None:
+    server = await asyncio.start_server(stub.connected, "127.0.0.1", 0, limit=1 << 24, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("slots", type=int)
+    parser.add_argument("seconds_per_token", type=float)
+    parser.add_argument("tokens", type=int)
+    parser.add_argument("depth", type=int)
+    asked = parser.parse_args()
+
+    async def start() -> None:
+        await _serve(Stub(asked.slots, asked.seconds_per_token, asked.tokens, asked.depth))
+
+    asyncio.run(start())
+
+
+if __name__ == "__main__":
+    main()
