@@ -6,8 +6,8 @@ A search (policies, store, tree, files) runs against a stub that answers at once
 Then the very same requests are sent by `openai.AsyncOpenAI` with the same transport (aiohttp) and as many in
 flight, through its `create` methods (`bare`) and through its untyped `post`, the least it can do
 (`untyped`), and nothing is done with the replies. `stepagent_over_bare` and `stepagent_over_untyped` are
-ratios of median CPU seconds per request. `--memory 1000,100000` also prints the peak memory of searches over
-so many small problems (width 2, depth 2, scripted replies), each in a process of its own.
+ratios of median CPU seconds per request. `--memory 1000,100000` prints instead the peak memory of searches
+over so many small problems (width 2, depth 2, scripted replies), each in a process of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +32,7 @@ from stepagent.backends.endpoint import Endpoint
 from stepagent.config import Config, load_config
 from stepagent.jsonl import write_rows
 from stepagent.pipeline.alone import search_alone
-from stepagent.types import Problem
+from stepagent.types import Candidate, Problem, Proposal, Step, Usage
 
 Request = tuple[str, Mapping[str, Any]]
 
@@ -45,15 +48,35 @@ search: {{width: {width}, max_iterations: 20}}
 SCRIPTED = """
 model: none
 problems: {problems}
-concurrency: 64
-backend:
-  kind: scripted
-  rules:
-    - {{after: "[[A]]", reply: "no"}}
+backend: {{kind: scripted, rules: []}}
 generator: {{kind: "client_overhead:Coins"}}
 judge: {{kind: random}}
 search: {{width: 2, max_iterations: 2}}
 """
+
+
+class Coins:
+    """Two steps, then the end: no model, no network."""
+
+    async def propose(self, problem: Problem, prefix: Sequence[Step], width: int, seed: int) -> Proposal:
+        """See Generator."""
+        ends = bool(prefix)
+        await asyncio.sleep(0)
+        steps = [
+            Step(text, text, "end" if ends else "stop", ends, (1, 2), -1.0) for text in ("heads", "tails")
+        ]
+        return Proposal("Q", (0,), tuple(Candidate(step) for step in steps), Usage(1, 1, 4), "none")
+
+
+def peak_memory(problems: int) -> float:
+    """Peak MiB of a search over so many scripted problems."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        path = folder / "problems.jsonl"
+        write_rows(path, (Problem(str(i), f"What is {i}+{i}?") for i in range(problems)))
+        (folder / "c.yaml").write_text(SCRIPTED.format(problems=path))
+        search_alone(load_config(folder / "c.yaml"), "none", path, folder / "out")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def bare(url: str, requests: Sequence[Request], in_flight: int, typed: bool) -> float:
@@ -94,6 +117,24 @@ def searched(config: Config, problems: Path, out: Path) -> float:
     return time.process_time() - start
 
 
+def memory(sizes: Sequence[str], path: Path | None) -> None:
+    """Print the peak memory of each size, from a process of its own."""
+    code = "import sys, client_overhead as it; print(it.peak_memory(int(sys.argv[1])))"
+    figures = {}
+    for size in sizes:
+        done = subprocess.run(
+            [sys.executable, "-c", code, size],
+            cwd=Path(__file__).parent,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        figures[size] = float(done.stdout.splitlines()[-1])
+        print(f"{int(size):>9,} problems: {figures[size]:.0f} MiB", flush=True)
+    if path:
+        path.write_text(json.dumps({"peak_mib": figures}, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--problems", type=int, default=200)
@@ -103,8 +144,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=40, help="of a step and of a verdict")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--memory", help="only peak memory, of searches over so many problems: 1000,100000")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    if asked.memory:
+        memory(asked.memory.split(","), asked.json)
+        return
     recorded: list[Request] = []
     post = Endpoint.post
 
