@@ -1,5 +1,6 @@
-"""A loopback endpoint for benchmarks: vLLM's token-id API, seeded step lengths with stragglers, a fixed
-number of slots, seconds per token. Its own process, so that it takes no time of the client's."""
+"""A loopback endpoint for benchmarks: vLLM's token-id API, seeded lengths of steps and verdicts with
+stragglers, a fixed number of slots, seconds per token. Its own process, so that it takes no time of the
+client's."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _STRAGGLERS, _LONGER = 0.05, 6.0  # this share of steps is so many times as long
 
 
 class Stub:
-    """Steps are lines of a number and filler; after `depth` steps comes the end. A verdict prefers the step
+    """Steps are lines of a number and words; after `depth` steps comes the end. A verdict prefers the step
     of the larger number. A reply takes its longest choice's tokens times `seconds_per_token` in one of
     `slots`."""
 
@@ -33,17 +34,19 @@ class Stub:
 
     def _step(self, context: str, seed: int) -> str:
         rng = random.Random(f"{context}{seed}")
+        said = f"{rng.randrange(10**6):06d} {self._words(rng)}"
+        return f"{said}\n" if context.rpartition("<assistant>")[2].count("\n") + 1 < self._depth else said
+
+    def _words(self, rng: random.Random) -> str:
         length = self._tokens * math.exp(rng.gauss(-0.125, 0.5))
         if rng.random() < _STRAGGLERS:
             length *= _LONGER
         start = rng.randrange(len(_FILLER) // 2)
-        filler = _FILLER[start : start + max(1, int(length))]
-        said = f"{rng.randrange(10**6):06d} {filler}"
-        return f"{said}\n" if context.rpartition("<assistant>")[2].count("\n") + 1 < self._depth else said
+        return _FILLER[start : start + max(1, int(length))]
 
     def _verdict(self, context: str) -> str:
         first, second = (context.rpartition(f"|{seat} ")[2][:6] for seat in "AB")
-        return f"{'r' * self._tokens} [[{'A' if first > second else 'B'}]]"
+        return f"{self._words(random.Random(context))} [[{'A' if first > second else 'B'}]]"
 
     def _choice(self, context: str, asked: Mapping[str, Any], index: int) -> dict[str, Any]:
         judging = "messages" in asked

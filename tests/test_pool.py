@@ -23,7 +23,7 @@ from stepagent import (
     Usage,
 )
 from stepagent.backends.openai import openai_backend
-from stepagent.backends.pool import Pool, turn
+from stepagent.backends.pool import Opening, Pool, Turn, turn
 from stepagent.errors import TransientError
 from stepagent.pipeline.treefile import TreeFile
 from stepagent.search.runner import search_all
@@ -42,7 +42,7 @@ class Slow:
         self.down = False
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        self.asked.append(turn.get())
+        self.asked.append(whose.place if (whose := turn.get(None)) else 0)
         if self.down:
             raise TransientError("gone")
         self.open += 1
@@ -54,7 +54,7 @@ class Slow:
 
 async def ask(pool: Pool, whose: Sequence[int]) -> None:
     async def one(place: int) -> None:
-        turn.set(place)
+        turn.set(Turn(place))
         await pool.complete(ASK, Sampling())
 
     async with asyncio.TaskGroup() as group:
@@ -67,6 +67,20 @@ async def test_the_oldest_problem_gets_the_next_free_place() -> None:
     await ask(Pool([slow], 2), [9, 8, 5, 1, 7, 3, 1])
     assert slow.asked == [9, 8, 1, 1, 3, 5, 7], "the first two found a place, the others by age"
     assert slow.most == 2
+
+
+async def test_when_the_last_are_open_those_furthest_behind_go_first() -> None:
+    slow, opening = Slow(), Opening(over=True)
+    pool = Pool([slow], 1)
+
+    async def one(place: int, asked: int) -> None:
+        turn.set(Turn(place, asked, opening))
+        await pool.complete(ASK, Sampling())
+
+    async with asyncio.TaskGroup() as group:
+        for place, asked in ((0, 9), (1, 7), (2, 3), (3, 5), (4, 3)):
+            group.create_task(one(place, asked))
+    assert slow.asked == [0, 2, 4, 3, 1]
 
 
 async def test_each_request_goes_to_the_endpoint_with_the_fewest() -> None:

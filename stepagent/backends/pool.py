@@ -7,6 +7,7 @@ import asyncio
 import heapq
 from collections.abc import Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from itertools import count
 from time import monotonic
 
@@ -15,9 +16,38 @@ from stepagent.errors import TransientError
 from stepagent.interfaces import Backend
 from stepagent.types import Completions, Prompt, Sampling
 
-turn: ContextVar[int] = ContextVar("turn", default=0)
-"""Whose request it is: when all endpoints are full, the lowest goes first. A search sets it to the problem's
-place, so that old problems end before new ones go on."""
+
+@dataclass(slots=True)
+class Opening:
+    """Whether a search still has problems to open."""
+
+    over: bool = False
+
+
+@dataclass(slots=True)
+class Turn:
+    """Whose request it is: the problem's place among all, and how often its tree has asked so far."""
+
+    place: int = 0
+    asked: int = 0
+    opening: Opening = field(default_factory=Opening)
+
+    def key(self) -> tuple[int, int, int]:
+        """The lowest goes first when all endpoints are full. While there are problems to open, old ones go
+        first: they end, and new ones take their places. When the last are open, those that are furthest
+        behind go first, so that all end together and no server waits for a single long tree."""
+        return (1, self.asked, self.place) if self.opening.over else (0, self.place, self.asked)
+
+
+turn: ContextVar[Turn] = ContextVar("turn")
+_NOBODY = Turn()
+
+
+def asks() -> None:
+    """Count that the tree at hand goes on asking."""
+    if whose := turn.get(None):
+        whose.asked += 1
+
 
 _FIRST_REST, _LONGEST_REST = 1.0, 60.0  # seconds
 
@@ -42,7 +72,7 @@ class Pool(Wrapper):
         super().__init__(backends[0])
         self._lanes = [_Lane(backend) for backend in backends]
         self._bound = max_in_flight
-        self._waiting: list[tuple[int, int, asyncio.Future[_Lane]]] = []
+        self._waiting: list[tuple[tuple[int, int, int], int, asyncio.Future[_Lane]]] = []
         self._arrivals = count()
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
@@ -76,7 +106,7 @@ class Pool(Wrapper):
         lane = self._free()
         if lane is None or self._waiting:
             place: asyncio.Future[_Lane] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (turn.get(), next(self._arrivals), place))
+            heapq.heappush(self._waiting, (turn.get(_NOBODY).key(), next(self._arrivals), place))
             try:
                 return await place
             except asyncio.CancelledError:

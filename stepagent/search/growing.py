@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Literal
 
+from stepagent.backends.pool import asks
 from stepagent.errors import BackendError
 from stepagent.interfaces import Generator, Judge
 from stepagent.seeds import derive_seed
@@ -94,10 +95,12 @@ class TreeSearch:
     async def _next(
         self, problem: Problem, prefix: Sequence[Step], seed: int
     ) -> tuple[Proposal, Verdict | None]:
+        asks()
         proposal = await self._generator.propose(problem, prefix, self._width, derive_seed(seed, "propose"))
         sound = [candidate.step for candidate in proposal.candidates if not candidate.flaws]
         if len(sound) < 2:
             return proposal, None
+        asks()
         return proposal, await self._judge.judge(problem, prefix, sound, derive_seed(seed, "judge"))
 
 
