@@ -24,7 +24,7 @@ from stepagent.interfaces import Backend
 from stepagent.judges.pairwise import PairwiseJudge
 from stepagent.pipeline.demo import demo_config
 from stepagent.pipeline.initialize import initialize
-from stepagent.pipeline.rows import load_problems
+from stepagent.pipeline.problems import load_problems, problem_file
 from stepagent.search.runner import search_all
 from stepagent.search.step import StepSearch
 from stepagent.tree import StepTree
@@ -74,7 +74,7 @@ def main() -> None:
         model = arguments.model or str(folder / "M_1")
         if not arguments.model:
             initialize(config, config.init, folder / "M_1")
-        if arguments.problems > len(load_problems(config.problems)):
+        if arguments.problems > len(load_problems(problem_file(config.problems, folder))):
             write_data(
                 folder / "more",
                 arguments.seed,
@@ -85,7 +85,7 @@ def main() -> None:
                 pairs=1,
             )
             config = config.model_copy(update={"problems": folder / "more" / "problems.jsonl"})
-        problems = load_problems(config.problems)[: arguments.problems]
+        problems = load_problems(problem_file(config.problems, folder))[: arguments.problems]
         problems = [problem.without_answer() for problem in problems]
         backend = TransformersBackend(model, **config.backend.arguments())
         timed(config, backend, problems[:4])

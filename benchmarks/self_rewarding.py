@@ -32,8 +32,8 @@ from stepagent.pipeline.demo import demo_config
 from stepagent.pipeline.evaluating import evaluate_stage
 from stepagent.pipeline.initialize import initialize
 from stepagent.pipeline.iterate import iterate
+from stepagent.pipeline.problems import load_problems, problem_file
 from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.rows import load_problems
 from stepagent.pipeline.searching import search_stage
 from stepagent.runs import RunFolder
 from stepagent.types import StepPreference
@@ -93,7 +93,8 @@ def _sft_arm(config: Config, start: Path, folder: Path, resources: Resources) ->
     for index in range(1, config.rounds + 2):
         components = make_components(config, str(model), resources)
         measured = run.path / "evaluation" / f"M{index}"
-        evaluate_stage(components, config, light, f"M{index}", measured)
+        held_out = problem_file(light.problems, run.path)
+        evaluate_stage(components, config, light, held_out, f"M{index}", measured)
         models.append(json.loads((measured / "metrics.json").read_text()))
         if index > config.rounds:
             break

@@ -24,6 +24,15 @@ _SECONDS = 5.0
 _MEMORY = 4 << 30  # bytes that a comparison may take
 
 
+def stated_answer(solution: str) -> str | None:
+    """What a worked solution marks as its answer: the last boxed expression, else what stands behind
+    "####"."""
+    if _BOXED.search(solution):
+        return final_answer(solution)
+    _, found, said = solution.rpartition("####")
+    return (said.strip() or None) if found else None
+
+
 def final_answer(solution: str) -> str | None:
     """The last boxed expression, else what the last "answer is", "Answer:" or "####" states (its number or
     choice where it opens with one), else the last number of the last line, else the choice that the last line

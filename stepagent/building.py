@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, get_type_hints
@@ -18,7 +18,7 @@ from stepagent.errors import ConfigError
 
 def bind(
     role: str, component: Component, builtins: Mapping[str, str], given: Mapping[str, object]
-) -> Callable[[], Any]:
+) -> partial[Any]:
     """What makes a component when it is called, its arguments checked: `builtins` maps short kinds to
     `module:Class`; own classes use the same path.
 

@@ -117,12 +117,30 @@ class OptimizeSettings(TrainSettings):
         return self
 
 
+class ProblemSettings(Settings):
+    """Where problems come from: `path` names a JSONL, CSV or Parquet file, a dataset folder, a hub id with
+    its `subset` and `split`, or a preset (gsm8k, math, math500, numina, aime, olympiadbench). `question`,
+    `answer` and `id` name the columns; without an id it is the row's number. `worked`: the answer column
+    holds worked solutions, whose boxed or ####-marked answer is the reference. `sample` draws so many by
+    `seed`."""
+
+    path: str
+    subset: str | None = None
+    split: str | None = None
+    question: str = "question"
+    answer: str = "answer"
+    id: str | None = None
+    worked: bool = False
+    sample: Positive | None = None
+    seed: int = 0
+
+
 class EvaluateSettings(Settings):
     """Held-out data. `search_problems` bounds the judged search, the dearest of the measurements.
     `check_step` names a function (question, step texts before, step) -> right?, for worlds where a single
     step can be checked: it measures the judge on pairs the model itself proposed."""
 
-    problems: Path
+    problems: Path | ProblemSettings
     pairs: Path | None = None
     search_problems: Annotated[int, Field(ge=0)] = 200
     max_tokens: Positive = 2048
@@ -175,7 +193,7 @@ class Config(Settings):
     model: str
     rounds: Positive = 3
     concurrency: Positive = 64
-    problems: Path
+    problems: Path | ProblemSettings
     problems_per_round: tuple[Positive, ...] | None = None
     backend: Component = Component(kind=KINDS["backend"])
     generator: Component = Component(kind=KINDS["generator"])

@@ -21,8 +21,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from stepagent.errors import DataError
-from stepagent.jsonl import explain, iter_json
+from stepagent.jsonl import explain
 from stepagent.prompting import PromptTemplate
+from stepagent.tables import read_raw
 from stepagent.types import Message, StepPreference
 
 
@@ -51,27 +52,6 @@ def read_preferences(
     """
     for where, row in read_raw(data):
         yield where, _preference(where, row, solve)
-
-
-def read_raw(data: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row as plain data, with where it stands. `data` as in `read_preferences`. Raises DataError."""
-    path = Path(data)
-    name, _, split = str(data).partition(":")
-    if path.is_file() or path.suffix == ".jsonl" or (not Path(name).is_dir() and name.count("/") != 1):
-        for line, row in iter_json(path):
-            yield f"{path}:{line}", row
-        return
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise DataError(f"{data}: reading a dataset needs: pip install 'stepagent[train]'") from None
-    try:
-        rows = load_dataset(name, split=split or "train")
-    except Exception as error:  # noqa: BLE001 - whatever the hub, the network or a builder raises
-        what = str(error).strip().partition("\n")[0][:200]
-        raise DataError(f"{data}: neither a file nor a dataset that can be read ({what})") from None
-    for number, row in enumerate(rows):
-        yield f"{data} row {number}", row
 
 
 def _preference(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepagent.errors import DataError
-from stepagent.formats import read_raw
+from stepagent.tables import read_raw
 
 
 @dataclass(frozen=True, slots=True)

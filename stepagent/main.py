@@ -49,7 +49,9 @@ def search(
     config: ConfigPath,
     out: Annotated[Path, typer.Option(help="Folder for trees.jsonl and preferences.jsonl.")],
     model: Model = None,
-    problems: Annotated[Path | None, typer.Option(help="JSONL of problems [default: the config's].")] = None,
+    problems: Annotated[
+        Path | None, typer.Option(help="JSONL, CSV, Parquet, hub id or preset [default: the config's].")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Search step trees and export step preferences; continues what OUT already holds."""
@@ -126,14 +128,26 @@ def optimize(
 def evaluate(
     config: ConfigPath,
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and trees.jsonl.")],
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare search strategies instead: greedy,best_of_n,step,beam,dvts,best_first,mcts."
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="With --compare: sampled tokens that a problem may cost.")
+    ] = None,
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
-    """Measure greedy accuracy, judged search and the judge itself on held-out data."""
+    """Measure greedy accuracy, judged search and the judge itself on held-out data, or compare strategies."""
     settings = load_config(config, overrides or ())
-    from stepagent.pipeline.alone import evaluate_alone
+    from stepagent.pipeline import alone
 
-    evaluate_alone(settings, model or settings.model, out)
+    if compare is not None:
+        alone.compare_alone(settings, model or settings.model, compare, budget, out)
+    else:
+        alone.evaluate_alone(settings, model or settings.model, out)
 
 
 @app.command()

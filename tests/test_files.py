@@ -9,7 +9,7 @@ import pytest
 from stepagent import ConfigError, DataError, Problem
 from stepagent.answers import final_answer, is_correct
 from stepagent.jsonl import drop_torn_line, iter_json, read_rows, write_atomic, write_rows
-from stepagent.pipeline.rows import load_problems
+from stepagent.pipeline.problems import load_problems
 from stepagent.prompting import load_prompt
 from stepagent.runs import RunFolder
 

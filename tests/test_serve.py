@@ -160,7 +160,7 @@ def test_settings_that_cannot_be_meant(settings: dict[str, object], said: str, t
     (tmp_path / "p.jsonl").write_text('{"question": "q"}\n')
     path.write_text(json.dumps({**BASE, "problems": str(tmp_path / "p.jsonl"), **settings}))
     with pytest.raises(ConfigError, match=said):
-        check_inputs(load_config(path))
+        check_inputs(load_config(path), path.parent)
 
 
 def test_a_managed_server_gets_a_key_and_an_external_one_the_backends(

@@ -5,25 +5,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepagent.config import Config
+from stepagent.config import Config, ProblemSettings
 from stepagent.errors import ConfigError
 from stepagent.jsonl import read_rows
 from stepagent.labelled import read_labelled
+from stepagent.pipeline.comparing import check_names
+from stepagent.pipeline.comparing import compare_stage as compare_strategies
 from stepagent.pipeline.components import SEARCH_KEYS, identity, make_components
-from stepagent.pipeline.evaluating import evaluate_stage
+from stepagent.pipeline.evaluating import EVALUATION_FILES, evaluate_stage
 from stepagent.pipeline.judge_quality import quality_stage
 from stepagent.pipeline.judging import judge_stage
+from stepagent.pipeline.problems import check_problems, iter_problems, load_held_out, problem_file
 from stepagent.pipeline.progress import output
 from stepagent.pipeline.rejudging import compare_stage, rejudge_stage
 from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.rows import check_problems, iter_problems, load_candidates, load_held_out
+from stepagent.pipeline.rows import load_candidates
 from stepagent.pipeline.searching import search_stage
 from stepagent.runs import RunFolder
 from stepagent.tree import StepTree
 
 
-def search_alone(config: Config, model: str, problems: Path, out: Path) -> None:
-    """Search `problems` with `model` into `out`/trees.jsonl and `out`/preferences.jsonl."""
+def search_alone(config: Config, model: str, source: Path | ProblemSettings, out: Path) -> None:
+    """Search the problems of `source` with `model` into `out`/trees.jsonl and `out`/preferences.jsonl."""
+    problems = problem_file(source, out)
     count = check_problems(problems)
     config = config.model_copy(update={"problems": problems})
     trees, preferences = out / "trees.jsonl", out / "preferences.jsonl"
@@ -99,18 +103,35 @@ def evaluate_alone(config: Config, model: str, out: Path) -> None:
     wanted = config.evaluate
     if wanted is None:
         raise ConfigError("no 'evaluate' section in the config; it names held-out problems and pairs")
-    load_held_out(wanted.problems)
-    inputs = {"model": Path(model), "problems": wanted.problems}
+    problems = problem_file(wanted.problems, out)
+    load_held_out(problems)
+    inputs = {"model": Path(model), "problems": problems}
     with Resources(config, out) as resources:
         components = make_components(config, model, resources)
         ran = RunFolder(out).stage(
             "evaluate",
             {**inputs, "pairs": wanted.pairs} if wanted.pairs else inputs,
-            {"metrics": out / "metrics.json", "trees": out / "trees.jsonl"},
+            {name: out / file for name, file in EVALUATION_FILES.items()},
             identity(config, *SEARCH_KEYS, "evaluate"),
-            lambda: evaluate_stage(components, config, wanted, model, out),
+            lambda: evaluate_stage(components, config, wanted, problems, model, out),
         )
     _say(ran, out)
+
+
+def compare_alone(config: Config, model: str, names: str, budget: int | None, out: Path) -> None:
+    """Compare strategies at equal cost into `out`/compare.json and compare.png."""
+    wanted = config.evaluate
+    if wanted is None:
+        raise ConfigError("no 'evaluate' section in the config; it names held-out problems")
+    if budget is None or budget < 1:
+        raise ConfigError("--budget: say how many sampled tokens a problem may cost, such as --budget 4000")
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    check_names(config, listed)
+    source = problem_file(wanted.problems, out)
+    problems = load_held_out(source)
+    with Resources(config, out) as resources:
+        components = make_components(config, model, resources)
+        compare_strategies(components, config, model, listed, budget, problems, source, out)
 
 
 def _say(ran: bool, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from stepagent.building import bind
 from stepagent.config import KINDS, Component, Config, check_base_url
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend, Generator, Judge, SearchStrategy
+from stepagent.pipeline.problems import Answers
 from stepagent.pipeline.progress import console
 from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.rows import Answers, judge_prompt_name, solve_prompt
+from stepagent.pipeline.rows import judge_prompt_name, solve_prompt
 from stepagent.prompting import load_judge_prompt, load_prompt, load_rubric_prompt
 from stepagent.runs import hash_path
 
@@ -52,11 +54,24 @@ def make_components(
     backend: Backend = _bind("backend", config.backend, given, resources.wrap)()
     given["backend"] = backend
     held_out = [config.evaluate.problems] if config.evaluate else []
-    given["answers"] = Answers([config.problems, *held_out])
+    given["answers"] = Answers([config.problems, *held_out], resources.folder)
     generator = _bind("generator", config.generator, given, resources.wrap)()
     judge = _bind("judge", config.judge, given, resources.wrap)()
     strategy = _bind("search", config.search, {"generator": generator, "judge": judge})()
     return Components(backend, generator, judge, strategy, resources)
+
+
+def make_strategy(config: Config, components: Components) -> SearchStrategy:
+    """The config's strategy, on the judge and the generator that are there. Raises ConfigError."""
+    given = {"generator": components.generator, "judge": components.judge}
+    made: SearchStrategy = _bind("search", config.search, given)()
+    return made
+
+
+def parameters_of(strategy: Component) -> frozenset[str]:
+    """The names that a strategy's constructor takes. Raises ConfigError for one that could not be made."""
+    made = bind("search", strategy, search.BUILTIN, {"generator": None, "judge": None})
+    return frozenset(inspect.signature(made.func).parameters)
 
 
 def check_components(config: Config) -> None:

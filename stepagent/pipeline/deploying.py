@@ -15,9 +15,10 @@ from stepagent.errors import ConfigError
 from stepagent.jsonl import iter_json
 from stepagent.pipeline.components import Components, make_components
 from stepagent.pipeline.initialize import sft_rows
+from stepagent.pipeline.problems import load_problems, problem_file
 from stepagent.pipeline.progress import Telling, console, table
 from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.rows import load_problems, solve_prompt
+from stepagent.pipeline.rows import solve_prompt
 from stepagent.runs import RunFolder
 from stepagent.serve.deployment import Deployment
 from stepagent.serve.server import Model, Server
@@ -135,7 +136,7 @@ def _sequences(config: Config, run: RunFolder, model: str, index: int) -> list[t
     if config.init:
         learned = sft_rows(config, config.init)
         return [ids(row.messages, row.response) for row in rng.sample(learned, min(_PROBES, len(learned)))]
-    problems = load_problems(config.problems)
+    problems = load_problems(problem_file(config.problems, run.path))
     solve = solve_prompt(config.generator)
     drawn_problems = rng.sample(problems, min(_PROBES, len(problems)))
     return [ids(solve.messages({"question": problem.question}), "") for problem in drawn_problems]

@@ -17,13 +17,17 @@ from stepagent.interfaces import Judge, SearchStrategy
 from stepagent.jsonl import write_atomic
 from stepagent.judges.measuring import score_pair
 from stepagent.pipeline.components import Components
+from stepagent.pipeline.problems import load_held_out
 from stepagent.pipeline.progress import bar, table
-from stepagent.pipeline.rows import EftRow, load_held_out, load_pairs, plain_step
+from stepagent.pipeline.rows import EftRow, load_pairs, plain_step
 from stepagent.pipeline.searching import searched
 from stepagent.search.greedy import GreedySearch
 from stepagent.seeds import derive_seed
 from stepagent.tree import StepTree
 from stepagent.types import Problem
+
+EVALUATION_FILES = {"metrics": "metrics.json", "trees": "trees.jsonl", "greedy": "greedy.jsonl"}
+"""What an evaluation writes into its folder."""
 
 CheckStep = Callable[[str, Sequence[str], str], bool]
 """(question, texts of the steps before, text of the step) -> is the step right?"""
@@ -53,21 +57,33 @@ class Evaluation:
 
 
 def evaluate(
-    components: Components, config: Config, settings: EvaluateSettings, name: str, folder: Path
+    components: Components,
+    config: Config,
+    settings: EvaluateSettings,
+    source: Path,
+    name: str,
+    folder: Path,
 ) -> Evaluation:
-    """Measure one model; the held-out search's trees go to `folder`."""
-    problems = load_held_out(settings.problems)
+    """Measure one model on the problems of the file `source`; the held-out search's trees go to `folder`."""
+    problems = load_held_out(source)
     pairs = load_pairs(settings.pairs) if settings.pairs else []
     check = load_check(settings)
     strategy = GreedySearch(components.generator, settings.max_tokens)
     greedy = _trees(
-        components, strategy, problems, folder / "greedy.jsonl", config, f"greedy solutions, {name}"
+        components,
+        strategy,
+        problems,
+        folder / EVALUATION_FILES["greedy"],
+        config,
+        f"greedy solutions, {name}",
     )
     drawn = problems[: settings.search_problems]
     trees = []
     if drawn:
         label = f"judged search, {name}"
-        trees = _trees(components, components.strategy, drawn, folder / "trees.jsonl", config, label)
+        trees = _trees(
+            components, components.strategy, drawn, folder / EVALUATION_FILES["trees"], config, label
+        )
     judged = components.resources.run(_judge_pairs(components.judge, config, pairs, name)) if pairs else []
     own = list(_own_pairs(trees, check)) if check else []
     solved = [is_solved(tree, problem) for tree, problem in zip(greedy, problems, strict=True)]
@@ -100,11 +116,19 @@ def load_check(settings: EvaluateSettings) -> CheckStep | None:
 
 
 def evaluate_stage(
-    components: Components, config: Config, settings: EvaluateSettings, name: str, folder: Path
+    components: Components,
+    config: Config,
+    settings: EvaluateSettings,
+    source: Path,
+    name: str,
+    folder: Path,
 ) -> Evaluation:
     """Measure one model, write `folder`/metrics.json and print the figures."""
-    done = evaluate(components, config, settings, name, folder)
-    write_atomic(folder / "metrics.json", TypeAdapter(Evaluation).dump_json(done, indent=2).decode() + "\n")
+    done = evaluate(components, config, settings, source, name, folder)
+    write_atomic(
+        folder / EVALUATION_FILES["metrics"],
+        TypeAdapter(Evaluation).dump_json(done, indent=2).decode() + "\n",
+    )
     figures = asdict(done)
     del figures["solved"], figures["name"]
     table(f"Evaluation of {name}", {key: value for key, value in figures.items() if value is not None})

@@ -15,12 +15,13 @@ from stepagent.errors import ConfigError
 from stepagent.jsonl import write_atomic, write_rows
 from stepagent.pipeline.components import SEARCH_KEYS, check_components, identity
 from stepagent.pipeline.deploying import Models, make_server, models_of
-from stepagent.pipeline.evaluating import evaluate_stage, load_check
+from stepagent.pipeline.evaluating import EVALUATION_FILES, evaluate_stage, load_check
 from stepagent.pipeline.initialize import initialize, sft_rows
 from stepagent.pipeline.optimizing import optimize_stage
+from stepagent.pipeline.problems import check_problems, load_held_out, load_problems, problem_file
 from stepagent.pipeline.progress import output
 from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.rows import load_held_out, load_pairs, load_problems
+from stepagent.pipeline.rows import load_pairs
 from stepagent.pipeline.searching import search_stage
 from stepagent.report.summary import print_summary
 from stepagent.runs import RunFolder
@@ -32,7 +33,7 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     Finished stages are recognised by content hashes and skipped; a stage that was cut off goes on from
     what it had written.
     """
-    shares = check_inputs(config)
+    shares = check_inputs(config, folder)
     run = RunFolder(folder)
     settings = config.model_dump(mode="json")
     write_atomic(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
@@ -72,7 +73,7 @@ def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]
     return models
 
 
-def check_inputs(config: Config) -> list[slice]:
+def check_inputs(config: Config, folder: Path) -> list[slice]:
     """Read every file the config names, so that a bad one is found before any work is done.
 
     Returns which of the shuffled problems each round searches. Raises ConfigError or DataError.
@@ -87,15 +88,15 @@ def check_inputs(config: Config) -> list[slice]:
     if config.init:
         sft_rows(config, config.init)
     if config.evaluate:
-        load_held_out(config.evaluate.problems)
+        load_held_out(problem_file(config.evaluate.problems, folder))
         load_check(config.evaluate)
         if config.evaluate.pairs:
             load_pairs(config.evaluate.pairs)
-    return _shares(config)
+    return _shares(config, problem_file(config.problems, folder))
 
 
-def _shares(config: Config) -> list[slice]:
-    available = len(load_problems(config.problems))
+def _shares(config: Config, problems: Path) -> list[slice]:
+    available = check_problems(problems)
     counts = config.problems_per_round
     if counts is None:
         return [slice(0, available)] * config.rounds
@@ -105,21 +106,20 @@ def _shares(config: Config) -> list[slice]:
         )
     ends = [sum(counts[: i + 1]) for i in range(config.rounds)]
     if ends[-1] > available:
-        raise ConfigError(
-            f"{config.problems}: {available} problems, but problems_per_round asks for {ends[-1]}"
-        )
+        raise ConfigError(f"{problems}: {available} problems, but problems_per_round asks for {ends[-1]}")
     return [slice(end - count, end) for end, count in zip(ends, counts, strict=False)]
 
 
 def _round(run: RunFolder, config: Config, asked: Models, model: str, index: int, share: slice) -> int:
     """Search with M_index, train M_{index+1}; returns the number of pairs."""
     folder = run.round(index)
+    source = problem_file(config.problems, run.path)
     problems, trees = folder / "problems.jsonl", folder / "trees.jsonl"
     preferences, trained = folder / "preferences.jsonl", run.model(index + 1)
     settings = config.model_dump(mode="json")
 
     def draw() -> None:
-        drawn = load_problems(config.problems)
+        drawn = load_problems(source)
         random.Random(config.seed).shuffle(drawn)
         write_rows(problems, [problem.without_answer() for problem in drawn[share]])
 
@@ -138,7 +138,7 @@ def _round(run: RunFolder, config: Config, asked: Models, model: str, index: int
 
     run.stage(
         f"round {index}: problems",
-        {"problems": config.problems},
+        {"problems": source},
         {"problems": problems},
         [config.seed, str(share)],
         draw,
@@ -181,13 +181,14 @@ def _evaluate(
     metrics = folder / "metrics.json"
 
     def measure() -> None:
-        evaluate_stage(asked.components(model, index), config, wanted, name, folder)
+        evaluate_stage(asked.components(model, index), config, wanted, source, name, folder)
 
-    inputs = {"model": Path(model), "problems": wanted.problems}
+    source = problem_file(wanted.problems, run.path)
+    inputs = {"model": Path(model), "problems": source}
     run.stage(
         f"evaluate {name}",
         {**inputs, "pairs": wanted.pairs} if wanted.pairs else inputs,
-        {"metrics": metrics, "trees": folder / "trees.jsonl"},
+        {name: folder / file for name, file in EVALUATION_FILES.items()},
         identity(config, *SEARCH_KEYS, "evaluate"),
         measure,
     )

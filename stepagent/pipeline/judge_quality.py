@@ -17,6 +17,7 @@ from stepagent.judges.measuring import JudgeCounts, measure, score_pair
 from stepagent.labelled import Labelled, LabelledPair, LabelledSolution
 from stepagent.pipeline.appending import append_all, resume
 from stepagent.pipeline.components import Components
+from stepagent.pipeline.intervals import share
 from stepagent.pipeline.progress import table
 from stepagent.pipeline.rows import plain_step
 from stepagent.seeds import derive_seed
@@ -185,13 +186,3 @@ def calibration_error(confident: Sequence[tuple[float, bool]]) -> float:
         abs(sum(margin for margin, _ in part) - sum(right for _, right in part)) for part in bins.values()
     ]
     return sum(gaps) / len(confident) if confident else math.nan
-
-
-def share(part: int, whole: int) -> str:
-    """A share with its 95 % interval (Wilson 1927)."""
-    if whole == 0:
-        return "–"
-    z, p = 1.96, part / whole
-    centre = (p + z * z / (2 * whole)) / (1 + z * z / whole)
-    half = z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole)) / (1 + z * z / whole)
-    return f"{100 * p:.1f}% ({100 * max(0.0, centre - half):.1f} to {100 * min(1.0, centre + half):.1f})"

@@ -21,6 +21,7 @@ class Resources:
     weights are behind it: what cannot be told apart is not replayed."""
 
     def __init__(self, config: Config, folder: Path) -> None:
+        self.folder = folder
         self._path = folder / "responses.sqlite"
         self._store = ResponseStore(self._path) if self._path.exists() else None
         self._runner = asyncio.Runner()

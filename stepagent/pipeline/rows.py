@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from stepagent.config import Component, InitSettings
 from stepagent.errors import DataError
-from stepagent.jsonl import iter_numbered, read_numbered
+from stepagent.jsonl import read_numbered
 from stepagent.prompting import PromptTemplate, load_prompt
-from stepagent.seeds import derive_seed
-from stepagent.types import Problem, Step
+from stepagent.types import Step
 
 PROMPTED = ("pairwise", "logprob", "pointwise", "listwise")
 """The kinds of judge that have a prompt of their own."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ProblemRow:
-    question: str
-    id: str | int | None = None
-    answer: str | int | float | None = None
-    metadata: dict[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,55 +65,6 @@ class CandidatesRow:
 def plain_step(text: str) -> Step:
     """A step known only as text."""
     return Step(text, text.strip(), "stop", ends=False)
-
-
-def iter_problems(path: Path) -> Iterator[Problem]:
-    """Problems from JSONL rows {question, id?, answer?, metadata?}, one at a time; a missing id is the row's
-    number. Raises DataError with file and line for a row without a question."""
-    hint = '; a problem is a row such as {"question": "...", "answer": "..."}'
-    for number, (line, row) in enumerate(iter_numbered(path, _ProblemRow, hint), start=1):
-        if not row.question.strip():
-            raise DataError.at(path, line, "the 'question' is empty; a problem needs one")
-        name = str(row.id) if row.id is not None else str(number)
-        answer = str(row.answer) if row.answer is not None else None
-        yield Problem(name, row.question, answer, row.metadata or {})
-
-
-def check_problems(path: Path) -> int:
-    """How many problems a file holds. Raises DataError for a bad row, a repeated id, or none at all. Keeps
-    eight bytes a problem."""
-    hashes = array("Q")
-    for problem in iter_problems(path):
-        hashes.append(derive_seed(problem.id))
-    if not hashes:
-        raise DataError(f"{path}: no problems in the file")
-    if any(one == other for one, other in pairwise(sorted(hashes))):
-        _refuse_repeated(path)
-    return len(hashes)
-
-
-def _refuse_repeated(path: Path) -> None:
-    seen: dict[str, int] = {}
-    for number, (line, row) in enumerate(iter_numbered(path, _ProblemRow), start=1):
-        name = str(row.id) if row.id is not None else str(number)
-        if name in seen:
-            raise DataError.at(path, line, f"the id '{name}' is also in line {seen[name]}; make ids unique")
-        seen[name] = line
-
-
-def load_problems(path: Path) -> list[Problem]:
-    """All problems of a file. Raises DataError as `iter_problems` and `check_problems` do."""
-    check_problems(path)
-    return list(iter_problems(path))
-
-
-def load_held_out(path: Path) -> list[Problem]:
-    """Problems that all have an answer. Raises DataError."""
-    problems = load_problems(path)
-    for problem in problems:
-        if problem.answer is None:
-            raise DataError(f"{path}: problem '{problem.id}' has no 'answer' to evaluate against")
-    return problems
 
 
 def load_pairs(path: Path) -> list[EftRow]:
@@ -179,25 +118,3 @@ def judge_prompt_name(judge: Component) -> str:
     """The prompt the judge is configured with; where its kind asks for none, the pairwise one."""
     usual = f"judge_{judge.kind}" if judge.kind in PROMPTED else "judge_pairwise"
     return str(judge.arguments().get("prompt", usual))
-
-
-class Answers(Mapping[str, str]):
-    """References by question, read from problem files when they are first asked for: by judges whose kind
-    says that they know them."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-
-    @cached_property
-    def _known(self) -> dict[str, str]:
-        problems = [problem for path in self._paths for problem in load_problems(path)]
-        return {problem.question: problem.answer for problem in problems if problem.answer is not None}
-
-    def __getitem__(self, question: str) -> str:
-        return self._known[question]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)

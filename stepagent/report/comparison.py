@@ -1,0 +1,35 @@
+"""The plot of a comparison of strategies: accuracy against what a problem costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def plot(points: Sequence[Mapping[str, Any]], budget: int, path: Path) -> bool:
+    """Accuracy with 95 % intervals against sampled tokens a problem (log scale), one line a strategy, as a
+    PNG. Returns False if matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(point["strategy"] for point in points):
+        of_it = sorted((p for p in points if p["strategy"] == name), key=lambda point: point["tokens"])
+        accuracy = [100 * point["accuracy"] for point in of_it]
+        errors = [
+            [100 * (point["accuracy"] - point["low"]) for point in of_it],
+            [100 * (point["high"] - point["accuracy"]) for point in of_it],
+        ]
+        tokens = [point["tokens"] for point in of_it]
+        axes.errorbar(tokens, accuracy, yerr=errors, marker="o", capsize=3, label=name)
+    axes.axvline(budget, color="gray", linestyle="--", linewidth=1, label=f"budget {budget:,}")
+    axes.set_xscale("log")
+    axes.set_xlabel("sampled tokens a problem, the judge's included")
+    axes.set_ylabel("accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+    return True
