@@ -84,8 +84,10 @@ def main() -> None:
                 held_out=1,
                 pairs=1,
             )
-            config = config.model_copy(update={"problems": folder / "more" / "problems.jsonl"})
-        problems = load_problems(problem_file(config.problems, folder))[: arguments.problems]
+            more = folder / "more" / "problems.jsonl"
+        else:
+            more = problem_file(config.problems, folder)
+        problems = load_problems(more)[: arguments.problems]
         problems = [problem.without_answer() for problem in problems]
         backend = TransformersBackend(model, **config.backend.arguments())
         timed(config, backend, problems[:4])

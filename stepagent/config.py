@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from stepagent.errors import ConfigError
 from stepagent.jsonl import explain
@@ -135,12 +135,19 @@ class ProblemSettings(Settings):
     seed: int = 0
 
 
+Problems = Annotated[
+    ProblemSettings,
+    BeforeValidator(lambda given: {"path": str(given)} if isinstance(given, str | Path) else given),
+]
+"""A path alone stands for settings with that path."""
+
+
 class EvaluateSettings(Settings):
     """Held-out data. `search_problems` bounds the judged search, the dearest of the measurements.
     `check_step` names a function (question, step texts before, step) -> right?, for worlds where a single
     step can be checked: it measures the judge on pairs the model itself proposed."""
 
-    problems: Path | ProblemSettings
+    problems: Problems
     pairs: Path | None = None
     search_problems: Annotated[int, Field(ge=0)] = 200
     max_tokens: Positive = 2048
@@ -193,7 +200,7 @@ class Config(Settings):
     model: str
     rounds: Positive = 3
     concurrency: Positive = 64
-    problems: Path | ProblemSettings
+    problems: Problems
     problems_per_round: tuple[Positive, ...] | None = None
     backend: Component = Component(kind=KINDS["backend"])
     generator: Component = Component(kind=KINDS["generator"])

@@ -29,7 +29,7 @@ def search_alone(config: Config, model: str, source: Path | ProblemSettings, out
     """Search the problems of `source` with `model` into `out`/trees.jsonl and `out`/preferences.jsonl."""
     problems = problem_file(source, out)
     count = check_problems(problems)
-    config = config.model_copy(update={"problems": problems})
+    config = config.model_copy(update={"problems": ProblemSettings(path=str(problems))})
     trees, preferences = out / "trees.jsonl", out / "preferences.jsonl"
     with Resources(config, out) as resources:
         components = make_components(config, model, resources)

@@ -6,6 +6,7 @@ import random
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -55,6 +56,10 @@ def problem_file(source: Path | ProblemSettings, folder: Path) -> Path:
     settings = source if isinstance(source, ProblemSettings) else ProblemSettings(path=str(source))
     if settings == ProblemSettings(path=settings.path) and settings.path.endswith(".jsonl"):
         return Path(settings.path)
+    if not Path(settings.path).exists() and settings.path not in PRESETS and "/" not in settings.path:
+        near = get_close_matches(settings.path, PRESETS, n=1)
+        hint = f"did you mean the preset '{near[0]}'?" if near else f"presets: {', '.join(PRESETS)}"
+        raise DataError(f"problems: there is no file '{settings.path}'; {hint}")
     preset = PRESETS.get(settings.path)
     if preset is not None:
         asked = {key: value for key, value in settings if key in settings.model_fields_set and key != "path"}
