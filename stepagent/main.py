@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+class Runner(StrEnum):
+    """Where a search runs."""
+
+    local = "local"
+    ray = "ray"
+
 
 ConfigPath = Annotated[Path, typer.Argument(help="YAML config; the README shows one.")]
 Overrides = Annotated[
@@ -52,13 +61,18 @@ def search(
     problems: Annotated[
         Path | None, typer.Option(help="JSONL, CSV, Parquet, hub id or preset [default: the config's].")
     ] = None,
+    runner: Annotated[
+        Runner, typer.Option(help="Where: in this process, or on the workers of Ray.")
+    ] = Runner.local,
+    workers: Annotated[int, typer.Option(min=1, help="With --runner ray: how many.")] = 2,
     overrides: Overrides = None,
 ) -> None:
     """Search step trees and export step preferences; continues what OUT already holds."""
     settings = load_config(config, overrides or ())
     from stepagent.pipeline.alone import search_alone
 
-    search_alone(settings, model or settings.model, problems or settings.problems, out)
+    on = workers if runner is Runner.ray else None
+    search_alone(settings, model or settings.model, problems or settings.problems, out, on)
 
 
 @app.command()

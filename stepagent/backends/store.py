@@ -8,6 +8,7 @@ import sqlite3
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import TypeAdapter
 from pydantic_core import to_json
@@ -46,7 +47,7 @@ class ResponseStore:
         self._responses: list[tuple[object, ...]] = []
         self._waiting: list[asyncio.Future[None]] = []
 
-    def get(self, key: str, count: int) -> Completions | None:
+    async def get(self, key: str, count: int) -> Completions | None:
         """The first `count` stored samples, or as many as there are; None if there are none."""
         self.commit()
         rows = self._db.execute(
@@ -115,6 +116,14 @@ class ResponseStore:
         self._db.close()
 
 
+class Store(Protocol):
+    """What keeps replies: a file, or somebody who has it."""
+
+    async def get(self, key: str, count: int) -> Completions | None: ...
+    async def put(self, key: str, first: int, reply: Completions, model: str) -> None: ...
+    def close(self) -> None: ...
+
+
 class Stored(Wrapper):
     """Answers from `store` what it holds, asks `backend` for the rest. `version` tells models apart: the
     weights' hash where it is known, so that M_i's answers are never replayed as M_{i+1}'s.
@@ -122,7 +131,7 @@ class Stored(Wrapper):
     A failed or cancelled request is not stored. A reply from the store reports what it cost when it was made.
     """
 
-    def __init__(self, backend: Backend, store: ResponseStore, version: str) -> None:
+    def __init__(self, backend: Backend, store: Store, version: str) -> None:
         super().__init__(backend)
         self.replayed = 0
         self._store = store
@@ -131,7 +140,7 @@ class Stored(Wrapper):
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend. Sample i of a request with seed s is what one with seed s + i gives (vLLM's rule)."""
         key = content_key(self._version, prompt, sampling)
-        stored = self._store.get(key, sampling.n)
+        stored = await self._store.get(key, sampling.n)
         have = len(stored.choices) if stored else 0
         if stored and have == sampling.n:
             self.replayed += 1

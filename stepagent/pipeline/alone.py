@@ -20,27 +20,42 @@ from stepagent.pipeline.progress import output
 from stepagent.pipeline.rejudging import compare_stage, rejudge_stage
 from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import load_candidates
-from stepagent.pipeline.searching import search_stage
+from stepagent.pipeline.searching import Search, search_stage
 from stepagent.runs import RunFolder
+from stepagent.search.runner import search_all
 from stepagent.tree import StepTree
 
 
-def search_alone(config: Config, model: str, source: Path | ProblemSettings, out: Path) -> None:
-    """Search the problems of `source` with `model` into `out`/trees.jsonl and `out`/preferences.jsonl."""
+def search_alone(
+    config: Config, model: str, source: Path | ProblemSettings, out: Path, workers: int | None = None
+) -> None:
+    """Search the problems of `source` with `model` into `out`/trees.jsonl and `out`/preferences.jsonl; on so
+    many `workers` of a Ray cluster, if they are given."""
     problems = problem_file(source, out)
     count = check_problems(problems)
     config = config.model_copy(update={"problems": ProblemSettings(path=str(problems))})
     trees, preferences = out / "trees.jsonl", out / "preferences.jsonl"
     with Resources(config, out) as resources:
         components = make_components(config, model, resources)
+        search = _on_ray(config, model, out, workers, resources) if workers else search_all
         ran = RunFolder(out).stage(
             "search",
             {"model": Path(model), "problems": problems},
             {"trees": trees, "preferences": preferences},
             identity(config, *SEARCH_KEYS),
-            lambda: search_stage(components, iter_problems(problems), count, trees, preferences, config, 1),
+            lambda: search_stage(
+                components, iter_problems(problems), count, trees, preferences, config, 1, search
+            ),
         )
     _say(ran, out)
+
+
+def _on_ray(config: Config, model: str, out: Path, workers: int, resources: Resources) -> Search:
+    try:
+        from stepagent.pipeline.ray_runner import ray_search
+    except ImportError:
+        raise ConfigError("--runner ray: Ray is not installed; pip install 'stepagent[ray]'") from None
+    return ray_search(config, model, out, workers, resources.budget)
 
 
 def judge_alone(config: Config, model: str, data: Path, out: Path) -> None:

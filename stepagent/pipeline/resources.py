@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from stepagent.backends.budget import Budget, Budgeted
-from stepagent.backends.store import ResponseStore, Stored
+from stepagent.backends.store import ResponseStore, Store, Stored
 from stepagent.config import Config
 from stepagent.interfaces import Backend
 
@@ -20,13 +20,19 @@ class Resources:
     """Those of the run in `folder`. The store, `folder`/responses.sqlite, is made when a backend says which
     weights are behind it: what cannot be told apart is not replayed."""
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(
+        self, config: Config, folder: Path, store: Store | None = None, budget: Budget | None = None
+    ) -> None:
         self.folder = folder
         self._path = folder / "responses.sqlite"
-        self._store = ResponseStore(self._path) if self._path.exists() else None
+        self._store = store
         self._runner = asyncio.Runner()
         self._stored: list[Stored] = []
-        self.budget = Budget(config.budget, config.prices, self._store.spent() if self._store else None)
+        spent = None
+        if store is None and self._path.exists():
+            self._store = kept = ResponseStore(self._path)
+            spent = kept.spent()
+        self.budget = budget or Budget(config.budget, config.prices, spent)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to the end, in the one loop that connections and locks live in."""

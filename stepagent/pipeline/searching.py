@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from stepagent.config import Config
 from stepagent.errors import BackendError
@@ -22,6 +23,9 @@ from stepagent.search.runner import search_all
 from stepagent.tree import StepTree
 from stepagent.types import Problem, StepPreference, Usage
 
+Search = Callable[..., Coroutine[Any, Any, None]]
+"""`search_all`, or what stands for it on several machines."""
+
 _IN_A_ROW = 16  # failures without a success between them, after which the cause is not the problems
 
 
@@ -35,6 +39,7 @@ def searched(
     config: Config,
     round_index: int,
     label: str,
+    search: Search = search_all,
 ) -> Iterator[TreeFile]:
     """Search those of `count` problems that `trees` does not hold yet, appending a line as each tree
     finishes; gives all trees.
@@ -65,7 +70,7 @@ def searched(
                     )
 
             left = ((place, problem.without_answer()) for place, problem in file.left(problems))
-            work = search_all(strategy, left, config.seed, config.concurrency, finished)
+            work = search(strategy, left, config.seed, config.concurrency, finished)
             components.resources.run(work)
         yield file
 
@@ -92,6 +97,7 @@ def search_stage(
     preferences: Path,
     config: Config,
     round_index: int,
+    search: Search = search_all,
 ) -> dict[str, object]:
     """Search `count` problems, write both files, print what became of every level. Returns the counts."""
     start = time.monotonic()
@@ -100,7 +106,7 @@ def search_stage(
     label = f"search, round {round_index}"
     counts = SearchCounts()
     with searched(
-        components, components.strategy, problems, count, trees, config, round_index, label
+        components, components.strategy, problems, count, trees, config, round_index, label, search
     ) as found:
         write_rows(preferences, counts.watch(found))
     report = counts.figures(time.monotonic() - start)
