@@ -205,6 +205,16 @@ def test_another_model_or_prompt_does_not_continue_old_results(
         assert "already done" not in again.stdout
 
 
+def test_what_lies_in_the_working_directory_decides_nothing(
+    stepagent: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert stepagent("search", config, "--out", tmp_path / "out").returncode == 0
+    (tmp_path / "other.txt").write_text("x")
+    again = stepagent("search", config, "--out", tmp_path / "out")
+    assert "already done, from the same files and settings" in again.stdout
+
+
 def test_failed_trees_are_tried_again_and_all_failed_is_an_error(
     stepagent: Command, config: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -401,6 +402,35 @@ judge:
     - {{kind: random}}
     - {{kind: pairwise, backend: {{kind: scripted, rules: [{{when: "", say: ["[[B]]"]}}]}}}}
 """
+
+
+async def test_rankings_and_rollouts_on_a_real_model(
+    random_model: Path, base_model: Path, tmp_path: Path
+) -> None:
+    """Random weights rank nothing: both lists are unparsed, and counted. M_0 of the arithmetic world writes
+    lines that end somewhere: every step is scored by where its own rollouts end."""
+    shown = (step("7=7\n"), step("5+2=7\n"), step("9\n", ends=True))
+    steps = [replace(it, token_ids=None) for it in shown]
+    short = tmp_path / "short.md"
+    short.write_text("{question}{prefix}{candidates}")
+    ranking = ListwiseJudge(TransformersBackend(str(random_model)), str(short), max_tokens=8)
+    ranked = await ranking.judge(PROBLEM, [], steps[:2], 0)
+    assert ranked.status == "unparsed"
+    assert [vote.outcome for vote in ranked.votes] == ["unparsed"] * 2
+    assert ranked.usage.requests == 2
+    assert 0 < ranked.usage.completion_tokens <= 16
+    backend = TransformersBackend(str(base_model))
+    for target in ("majority", "reference"):
+        judge = RolloutJudge(
+            backend, {"1+1?": "9"}, "demo_solve", rollouts=4, target=target, temperature=1.0, max_tokens=24
+        )
+        rolled = await judge.judge(PROBLEM, [], steps, 0)
+        assert rolled.usage.requests == 2, "a step that ends the solution needs no rollout"
+        assert 0 < rolled.usage.completion_tokens <= 2 * 4 * 24
+        if target == "reference":
+            assert rolled.best == 2
+            assert rolled.scores[2] == pytest.approx(5 / 6)
+            assert all(score * 6 - 1 == pytest.approx(round(score * 6 - 1)) for score in rolled.scores)
 
 
 def test_panels_are_configured_with_judges_of_any_kind(tmp_path: Path) -> None:

@@ -170,8 +170,9 @@ def identity(config: Config, *keys: str) -> list[object]:
     prompts, models = [], []
     for judge in _judges(config.judge):
         prompts.append(hash_path(load_prompt(judge_prompt_name(judge), ()).path))
-        nested = judge.arguments().get("backend") or {}
-        models.append(hash_path(Path(str(nested.get("model", "")))) if isinstance(nested, dict) else "")
+        nested = judge.arguments().get("backend")
+        if isinstance(nested, dict) and "model" in nested:
+            models.append(hash_path(Path(str(nested["model"]))))
     return [
         *(settings[key] for key in keys),
         hash_path(solve_prompt(config.generator).path),
