@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from stepagent.tree import Level, StepTree, joined_ids
+from stepagent.tree import Level, StepTree, joined_ids, joined_text
 from stepagent.types import StepPreference
 
 PAIR = "pair"
@@ -46,7 +46,7 @@ def tree_preferences(tree: StepTree) -> Iterable[StepPreference]:
         ids = joined_ids(prefix)
         known = tree.context_ids is not None and ids is not None
         yield StepPreference(
-            prompt=tree.context_text + "".join(step.text for step in prefix),
+            prompt=tree.context_text + joined_text(prefix),
             chosen=best.text,
             rejected=worst.text,
             question=tree.problem.question,

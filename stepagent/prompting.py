@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -71,15 +72,21 @@ class PromptTemplate:
         """The chat turns with every `{name}` replaced; inserted text is never scanned again, and cannot close
         a part of the prompt or a chat turn: its copies of the file's own <tags> and of <|turn|> marks are
         broken by an invisible mark."""
-        tags = {*_TAG.findall(self.body), "<|"}
-        foreign = re.compile("|".join(re.escape(tag) for tag in tags))
-        pattern = re.compile(r"\{(" + "|".join(map(re.escape, self.names)) + r")\}")
+        foreign, pattern = _patterns(self.body, self.names)
 
         def fill(match: re.Match[str]) -> str:
             return foreign.sub(lambda tag: "<\u200b" + tag[0][1:], values[match[1]])
 
         user = Message("user", pattern.sub(fill, self.body))
         return (Message("system", self.system), user) if self.system else (user,)
+
+
+@cache
+def _patterns(body: str, names: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What inserted text may not hold, and where it goes."""
+    tags = {*_TAG.findall(body), "<|"}
+    foreign = re.compile("|".join(re.escape(tag) for tag in tags))
+    return foreign, re.compile(r"\{(" + "|".join(map(re.escape, names)) + r")\}")
 
 
 def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:

@@ -24,6 +24,11 @@ def joined_ids(steps: Iterable[Step]) -> tuple[int, ...] | None:
     return joined
 
 
+def joined_text(steps: Iterable[Step]) -> str:
+    """The steps' texts one after the other."""
+    return "".join(step.text for step in steps)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One candidate in the tree. `parent` is a node index; None means that it continues the question."""

@@ -79,6 +79,10 @@ async def test_steps_are_token_exact_and_the_log_probabilities_are_transformers(
     sampling = Sampling(n=16, temperature=1.0, max_tokens=30, stop=("\n",), seed=3)
     first = await used.complete(ask, sampling)
     assert await used.complete(ask, sampling) == first, "a seeded request is repeatable on an idle server"
+    counts = await used.prefix_cache()
+    assert counts is not None
+    assert 0 <= counts[0] <= counts[1]
+    assert counts[1] > 0
     step = next(choice for choice in first.choices if choice.finish_reason == "stop")
     assert step.text.endswith("\n")
     assert step.token_ids is not None

@@ -12,7 +12,7 @@ from stepagent.config import Positive
 from stepagent.generators.boundaries import BoundaryKind, content, terminator
 from stepagent.interfaces import Backend
 from stepagent.prompting import load_prompt
-from stepagent.tree import joined_ids
+from stepagent.tree import joined_ids, joined_text
 from stepagent.types import (
     Candidate,
     Completion,
@@ -120,7 +120,7 @@ def _step(choice: Completion, said: str) -> Step:
 
 def continue_from(messages: tuple[Message, ...], prefix: Sequence[Step]) -> Prompt:
     """The prompt whose half-written assistant turn is `prefix`, token by token where ids are known."""
-    return Prompt(messages, "".join(step.text for step in prefix), joined_ids(prefix))
+    return Prompt(messages, joined_text(prefix), joined_ids(prefix))
 
 
 def merge(steps: Sequence[Step], prefix: Sequence[Step]) -> tuple[Candidate, ...]:

@@ -17,6 +17,7 @@ from stepagent.interfaces import Backend
 from stepagent.judges.comparisons import tally
 from stepagent.prompting import load_prompt
 from stepagent.seeds import derive_seed
+from stepagent.tree import joined_text
 from stepagent.types import (
     Completion,
     Problem,
@@ -63,7 +64,7 @@ class ListwiseJudge:
             listed = "\n\n".join(f"[{n}]\n{candidates[i].content}" for n, i in enumerate(shown, start=1))
             values = {
                 "question": problem.question,
-                "prefix": "".join(step.text for step in prefix),
+                "prefix": joined_text(prefix),
                 "candidates": listed,
             }
             sampling = Sampling(

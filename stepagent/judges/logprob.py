@@ -10,6 +10,7 @@ from stepagent.interfaces import Backend
 from stepagent.judges.comparisons import Comparisons, compare_candidates
 from stepagent.prompting import Labels, load_judge_prompt
 from stepagent.seeds import derive_seed
+from stepagent.tree import joined_text
 from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict, Vote, VoteOutcome
 
 _ALTERNATIVES = 20  # the most that vLLM and hosted APIs give
@@ -42,7 +43,7 @@ class LogprobJudge:
         async def compare(first: int, second: int) -> tuple[Vote, Usage]:
             values = {
                 "question": problem.question,
-                "prefix": "".join(step.text for step in prefix),
+                "prefix": joined_text(prefix),
                 "first": candidates[first].content,
                 "second": candidates[second].content,
             }

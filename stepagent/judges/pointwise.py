@@ -17,6 +17,7 @@ from stepagent.interfaces import Backend
 from stepagent.judges.scores import by_errors, scored_verdict
 from stepagent.prompting import Scale, load_rubric_prompt
 from stepagent.seeds import derive_seed
+from stepagent.tree import joined_text
 from stepagent.types import Completion, Problem, Prompt, Sampling, Step, Usage, Verdict, VerdictStatus
 
 _NOISE = 0.1  # of the scale: the standard error of one grade, where one grade is all there is
@@ -58,7 +59,7 @@ class PointwiseJudge:
         async def grade(index: int) -> tuple[list[float], Usage] | None:
             values = {
                 "question": problem.question,
-                "prefix": "".join(step.text for step in prefix),
+                "prefix": joined_text(prefix),
                 "step": candidates[index].content,
             }
             sampling = Sampling(

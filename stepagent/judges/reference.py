@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from stepagent.answers import is_correct
 from stepagent.errors import ConfigError
 from stepagent.judges.scores import certain, scored_verdict
+from stepagent.tree import joined_text
 from stepagent.types import Problem, Step, Usage, Verdict
 
 
@@ -26,7 +27,7 @@ class ReferenceJudge:
     ) -> Verdict:
         """See Judge."""
         answer = reference_of(problem, self._answers)
-        before = "".join(step.text for step in prefix)
+        before = joined_text(prefix)
         scores = [
             float(is_correct(before + step.text, answer)) if step.ends else math.nan for step in candidates
         ]

@@ -18,7 +18,7 @@ from stepagent.judges.reference import reference_of
 from stepagent.judges.scores import by_errors, certain, scored_verdict
 from stepagent.prompting import load_prompt
 from stepagent.seeds import derive_seed
-from stepagent.tree import joined_ids
+from stepagent.tree import joined_ids, joined_text
 from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict
 
 
@@ -59,7 +59,7 @@ class RolloutJudge:
 
         async def roll(index: int) -> tuple[list[str], Usage] | None:
             steps = [*prefix, candidates[index]]
-            text = "".join(step.text for step in steps)
+            text = joined_text(steps)
             if candidates[index].ends:
                 return [text] * self._rollouts, Usage()
             prompt = Prompt(messages, text, joined_ids(steps))

@@ -23,7 +23,7 @@ from stepagent.pipeline.rows import EftRow, load_pairs, plain_step
 from stepagent.pipeline.searching import searched
 from stepagent.search.greedy import GreedySearch
 from stepagent.seeds import derive_seed
-from stepagent.tree import StepTree
+from stepagent.tree import StepTree, joined_text
 from stepagent.types import Problem
 
 EVALUATION_FILES = {"metrics": "metrics.json", "trees": "trees.jsonl", "greedy": "greedy.jsonl"}
@@ -137,8 +137,7 @@ def evaluate_stage(
 
 def is_solved(tree: StepTree, problem: Problem) -> bool:
     """Whether a tree's solution ends, at the problem's reference answer."""
-    text = "".join(step.text for step in tree.solution())
-    return tree.status == "ended" and is_correct(text, problem.answer or "")
+    return tree.status == "ended" and is_correct(joined_text(tree.solution()), problem.answer or "")
 
 
 def _trees(

@@ -121,7 +121,7 @@ def search_stage(
 
 
 def _hit_rate(before: tuple[float, float] | None, after: tuple[float, float] | None) -> str | None:
-    if before is None or after is None or after[1] <= before[1]:
+    if before is None or after is None or after[1] <= before[1] or after[0] < before[0]:
         return None
     return f"{(after[0] - before[0]) / (after[1] - before[1]):.1%}"
 

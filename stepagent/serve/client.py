@@ -27,12 +27,14 @@ class VllmClient:
             base_url=self._root, api_key=os.environ.get(api_key_env) or "none", max_retries=0
         )
 
-    def _ask(self, verb: str, path: str, body: Any = None, timeout: float | None = None) -> Any:
+    def _ask(
+        self, verb: str, path: str, body: Any = None, timeout: float | None = None, kind: type = object
+    ) -> Any:
         options: Any = {"timeout": timeout or self._timeout}
         try:
             if verb == "get":
-                return self._client.get(path, cast_to=object, options=options)
-            return self._client.post(path, cast_to=object, body=body, options=options)
+                return self._client.get(path, cast_to=kind, options=options)
+            return self._client.post(path, cast_to=kind, body=body, options=options)
         except openai.AuthenticationError:
             raise ServeError(f"{self.url}: wrong API key; set serve.api_key_env's variable") from None
         except openai.OpenAIError as error:
@@ -41,23 +43,19 @@ class VllmClient:
 
     def healthy(self) -> bool:
         """Whether the server answers and its engine lives."""
-        try:
-            self._ask("get", "/health", timeout=_PROMPTLY)
-        except ServeError:
-            return False
-        return True
+        return self._has("/health")
 
     def served(self) -> dict[str, str]:
         """What is served: name -> the folder or hub id behind it."""
-        reply = self._ask("get", "/v1/models", timeout=_PROMPTLY)
-        return {entry["id"]: str(entry.get("root") or "") for entry in reply["data"]}
+        return {entry["id"]: str(entry.get("root") or "") for entry in self._models()}
 
     def window(self, name: str) -> int:
         """How many tokens a request may hold."""
-        reply = self._ask("get", "/v1/models", timeout=_PROMPTLY)
-        return next(
-            (int(e.get("max_model_len") or 1 << 20) for e in reply["data"] if e["id"] == name), 1 << 20
-        )
+        found = (int(it.get("max_model_len") or 1 << 20) for it in self._models() if it["id"] == name)
+        return next(found, 1 << 20)
+
+    def _models(self) -> list[dict[str, Any]]:
+        return list(self._ask("get", "/v1/models", timeout=_PROMPTLY)["data"])
 
     def reloads(self) -> bool:
         """Whether the weights can be reloaded in place."""
@@ -96,25 +94,18 @@ class VllmClient:
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Serve an adapter's folder as `name`. Needs VLLM_ALLOW_RUNTIME_LORA_UPDATING and --enable-lora."""
-        self._post_text("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder.resolve())})
+        wanted = {"lora_name": name, "lora_path": str(folder.resolve())}
+        self._ask("post", "/v1/load_lora_adapter", wanted, kind=str)
 
     def unload_adapter(self, name: str) -> None:
         """Serve it no more."""
-        self._post_text("/v1/unload_lora_adapter", {"lora_name": name})
+        self._ask("post", "/v1/unload_lora_adapter", {"lora_name": name}, kind=str)
 
     def unload_adapters(self, keep: str) -> None:
         """Serve no adapter but `keep`."""
-        reply = self._ask("get", "/v1/models", timeout=_PROMPTLY)
-        for entry in reply["data"]:
+        for entry in self._models():
             if entry.get("parent") and entry["id"] != keep:
                 self.unload_adapter(entry["id"])
-
-    def _post_text(self, path: str, body: dict[str, str]) -> None:
-        try:
-            self._client.post(path, cast_to=str, body=body, options={"timeout": self._timeout})
-        except openai.OpenAIError as error:
-            what = str(error).partition("\n")[0][:300]
-            raise ServeError(f"{self.url}: {path} failed ({what})") from None
 
     def sleep(self) -> None:
         """Give the device's memory back; the weights wait in main memory."""
@@ -136,15 +127,15 @@ class VllmClient:
         return self._metric("process_start_time_seconds")
 
     def _running(self) -> float:
-        counted = ("vllm:num_requests_running", "vllm:num_requests_waiting{")
-        return sum(self._metric(name) or 0.0 for name in counted)
+        return self._metric("vllm:num_requests_running", "vllm:num_requests_waiting{") or 0.0
 
-    def _metric(self, name: str) -> float | None:
+    def _metric(self, *names: str) -> float | None:
+        """The sum of what is counted under `names`; None if the server counts none of them."""
         try:
-            text = self._client.get("/metrics", cast_to=str, options={"timeout": _PROMPTLY})
-        except openai.OpenAIError:
+            text = self._ask("get", "/metrics", timeout=_PROMPTLY, kind=str)
+        except ServeError:
             return None
-        values = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name)]
+        values = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(names)]
         return sum(values) if values else None
 
     def logprobs(self, name: str, ids: Sequence[int]) -> list[float]:
