@@ -12,8 +12,7 @@ stragglers. The same problems, with the same seeds, are searched (width, depth, 
 
 Ideal = max(critical path, total work / slots): no schedule can be faster. The work is the sum of all service
 times; the critical path is that of the longest problem: every request begins when the last one it waited for
-ended. `search_and_learn` names no arm: that code needs vLLM in process. With its_hub installed (pip install
-"its_hub[lm]"), `--its-hub` also times its beam search on the same stub.
+ended.
 """
 
 from __future__ import annotations
@@ -145,31 +144,6 @@ def searched(config: Config, problems: Sequence[Problem], how: str, folder: Path
     return seconds, sum(len(tree.path) for tree in trees)
 
 
-def its_hub_seconds(url: str, problems: Sequence[Problem], slots: int, width: int, depth: int) -> float:
-    """Wall seconds of its_hub's beam search (beam width `width`, as many beams), all problems at once."""
-    from its_hub.core.algorithms.beam_search import BeamSearch
-    from its_hub.core.lms.openai_lm import OpenAICompatibleLanguageModel
-    from its_hub.core.lms.step_generation import StepGeneration
-
-    class Constant:
-        async def ascore(self, _: Any, responses: Any) -> Any:
-            return [0.5] * len(responses) if isinstance(responses, list) else 0.5
-
-    model = OpenAICompatibleLanguageModel(
-        endpoint=url, api_key="none", model_name="stub", max_concurrency=slots, temperature=1.0
-    )
-    beam = BeamSearch(StepGeneration(max_steps=depth, step_token="\n"), Constant(), beam_width=width)
-
-    async def run() -> float:
-        start = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for problem in problems:
-                group.create_task(beam.ainfer(model, problem.question, budget=width * width))
-        return time.perf_counter() - start
-
-    return asyncio.run(run())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--problems", type=int, default=128)
@@ -180,7 +154,6 @@ def main() -> None:
     parser.add_argument("--seconds-per-token", type=float, default=0.003)
     parser.add_argument("--one", type=int, default=4, help="problems of the arm that takes one at a time")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--its-hub", action="store_true")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     problems = [Problem(str(i), f"What is {i}+{i}?") for i in range(asked.problems)]
@@ -209,10 +182,6 @@ def main() -> None:
             seconds[how], steps = searched(config, problems, how, folder / how)
         alone, _ = searched(config, problems[: asked.one], "one", folder / "one")
         seconds["one"] = alone * len(problems) / len(problems[: asked.one])
-        if asked.its_hub:
-            seconds["its_hub beam search"] = its_hub_seconds(
-                url, problems, asked.slots, asked.width, asked.depth
-            )
     work_seconds = record.work() / asked.slots
     critical = record.critical_path()
     ideal = max(critical, work_seconds)

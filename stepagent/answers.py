@@ -6,9 +6,10 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import re
-import resource
+import threading
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as TooSlow
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,7 @@ _GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?:\D|\Z))")
 _CHOICE = re.compile(r"\(?\*{0,2}([A-J])\*{0,2}\)?[.:]?(?:\s.*)?")
 _SECONDS = 5.0
 _MEMORY = 4 << 30  # bytes that a comparison may take
+_ONE = threading.Lock()
 
 
 def stated_answer(solution: str) -> str | None:
@@ -109,20 +111,34 @@ def _same_mathematics(answer: str, reference: str) -> bool:
         return False
 
 
-@cache
 def _worker() -> Any:
     """One process, which is killed and replaced when it is too slow: sympy can loop, and take all memory."""
-    pool = ProcessPool(1, context=multiprocessing.get_context("spawn"), initializer=_bound)
+    with _ONE:
+        return _start()
+
+
+@cache
+def _start() -> Any:
+    pool = ProcessPool(1, context=multiprocessing.get_context("spawn"), initializer=_prepare)
     atexit.register(pool.stop)
     return pool
 
 
-def _bound() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+def _prepare() -> None:
+    """Load sympy before the clock of the first comparison runs, then bound the memory where that can be
+    done."""
+    import math_verify  # noqa: F401
+
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        most = _MEMORY if hard == resource.RLIM_INFINITY else min(hard, _MEMORY)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def _verify(answer: str, reference: str) -> bool:
-    from math_verify import parse, verify  # heavy: loads sympy
+    from math_verify import parse, verify
 
     # the process is killed when it is too slow: no alarms of its own
     gold, own = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))

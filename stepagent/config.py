@@ -120,17 +120,17 @@ class OptimizeSettings(TrainSettings):
 class ProblemSettings(Settings):
     """Where problems come from: `path` names a JSONL, CSV or Parquet file, a dataset folder, a hub id with
     its `subset` and `split`, or a preset (gsm8k, math, math500, numina, aime, olympiadbench). `question`,
-    `answer` and `id` name the columns; without an id it is the row's number. `worked`: the answer column
-    holds worked solutions, whose boxed or ####-marked answer is the reference. `sample` draws so many by
-    `seed`."""
+    `answer` and `id` name the columns (question, answer and id, if not given); without an id it is the row's
+    number. `worked`: the answer column holds worked solutions, whose boxed or ####-marked answer is the
+    reference. `sample` draws so many by `seed`."""
 
     path: str
     subset: str | None = None
     split: str | None = None
-    question: str = "question"
-    answer: str = "answer"
+    question: str | None = None
+    answer: str | None = None
     id: str | None = None
-    worked: bool = False
+    worked: bool | None = None
     sample: Positive | None = None
     seed: int = 0
 

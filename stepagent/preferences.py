@@ -19,6 +19,8 @@ def level_outcome(level: Level) -> str:
         return "branch left"
     if not level.judged:
         return "only flawed candidates"
+    if level.verdict is None and len(level.judged) > 1:
+        return "not judged"
     if level.verdict is None:
         alike = len(level.nodes) == len(level.judged)
         return "all candidates alike" if alike else "one sound candidate"

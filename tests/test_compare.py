@@ -77,5 +77,8 @@ def test_bad_comparisons_are_one_sentence(tmp_path: Path, names: str, more: list
 
 def test_intervals() -> None:
     assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    for whole in range(1, 1000):
+        assert wilson(0, whole)[0] == 0
+        assert wilson(whole, whole)[1] == 1
     assert share(0, 0) == "–"
     assert share(10, 10) == "100.0% (72.2 to 100.0)"

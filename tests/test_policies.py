@@ -32,6 +32,22 @@ async def test_a_stored_response_is_never_requested_again(tmp_path: Path) -> Non
     assert used.replayed == 2
 
 
+async def test_a_store_that_cannot_be_written_says_so_and_hangs_nobody(tmp_path: Path) -> None:
+    store = ResponseStore(tmp_path / "r.sqlite")
+    store._db.execute("PRAGMA query_only = ON")
+    used = Stored(talking(), store, "w")
+
+    async def one(seed: int) -> None:
+        with pytest.raises(DataError, match=r"r\.sqlite: replies cannot be stored \(.*\); free the disk"):
+            await used.complete(ASK, Sampling(seed=seed))
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for seed in range(3):
+            group.create_task(one(seed))
+    store._db.execute("PRAGMA query_only = OFF")
+    assert await used.complete(ASK, Sampling()), "and the next one goes on"
+
+
 async def test_other_weights_prompts_and_draws_are_asked_anew(tmp_path: Path) -> None:
     inner, store = talking(), ResponseStore(tmp_path / "r.sqlite")
     await Stored(inner, store, "w1").complete(ASK, Sampling())

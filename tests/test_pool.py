@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,28 @@ async def test_an_endpoint_that_fails_rests_and_comes_back(monkeypatch: pytest.M
     assert len(bad.asked) == 2, "one request tries it first"
     await ask(pool, range(4))
     assert len(bad.asked) == 4, "and then it has its share again"
+
+
+async def test_requests_that_fail_together_are_one_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("stepagent.backends.pool.monotonic", lambda: now)
+    good, bad = Slow(), Slow()
+    bad.down = True
+    pool = Pool([bad, good], 64)
+
+    async def one() -> None:
+        with suppress(TransientError):
+            await pool.complete(ASK, Sampling())
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(100):
+            group.create_task(one())
+    lane = pool._lanes[0]
+    assert (lane.failures, lane.rests_until) == (1, 1.0), "a second, not a minute"
+    for _ in range(2000):
+        now = lane.rests_until
+        lane.rest()
+    assert lane.rests_until - now == 60
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_leaves_no_hole() -> None:

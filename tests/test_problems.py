@@ -92,6 +92,19 @@ def test_bad_tables_name_the_line(tmp_path: Path, settings: dict[str, str], text
             list(read_raw(tmp_path / name))
 
 
+def test_what_is_empty_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("question,answer,id\nq,,\nr,3,x\n")
+    made = problem_file(ProblemSettings(path=str(path)), tmp_path / "run")
+    assert [(it.id, it.answer) for it in load_problems(made)] == [("1", None), ("x", "3")]
+
+
+def test_a_preset_survives_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [{"problem": "a?", "answer": "5"}])
+    again = ProblemSettings.model_validate(ProblemSettings(path="math500").model_dump(mode="json"))
+    assert [it.question for it in load_problems(problem_file(again, tmp_path))] == ["a?"]
+
+
 def test_presets_read_worked_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

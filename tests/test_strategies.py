@@ -151,11 +151,30 @@ async def test_comparing_judges_serve_every_strategy() -> None:
         assert await found_by(strategy) == "bb."
 
 
+async def test_a_judge_that_gives_only_scores_serves_them_too() -> None:
+    """As the judge in CONTRIBUTING.md: no values, so siblings are worth their rank."""
+
+    class Scores:
+        async def judge(
+            self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
+        ) -> Verdict:
+            scores = tuple(float(ord(it.text[0])) for it in candidates)
+            return Verdict("ok", scores, scores.index(max(scores)), scores.index(min(scores)), 0.9)
+
+    for strategy in (
+        BeamSearch(Letters(), Scores(), 2),
+        DiverseSearch(Letters(), Scores(), 2),
+        BestFirstSearch(Letters(), Scores(), 2),
+        MctsSearch(Letters(), Scores(), 2, simulations=40),
+    ):
+        assert await found_by(strategy) == "bb."
+
+
 async def test_the_answer_of_most_samples_wins_or_the_judges_pick() -> None:
     drawn = [("answer: 7", 2), ("the answer is 5", 1), ("it is\n\\boxed{5.0}", 2), ("so nothing", 3)]
     picked = await BestOfN(Letters(drawn), Worth(), 8).search(PROBLEM, 0)
     assert solution(picked) == "the answer is 5", "3 of 8, the first that says so"
-    assert collect([picked])[0] == []
+    assert collect([picked]) == ([], {"not judged": 1})
     judge = RankingJudge(lambda text: float("7" in text))
     tree = await BestOfN(Letters(drawn[:2]), judge, 8, pick="judge").search(PROBLEM, 0)
     assert solution(tree) == "answer: 7"
@@ -184,6 +203,7 @@ async def test_a_judge_that_fails_is_a_failed_tree_that_keeps_what_was_sampled()
         assert (tree.status, tree.error) == ("failed", "judging a level failed: the judge gave no verdict")
         assert tree.levels
         assert collect([tree])[0] == []
+        assert all(level.abandoned for level in tree.levels)
 
 
 async def test_a_dead_end_is_left() -> None:

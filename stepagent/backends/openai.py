@@ -36,12 +36,15 @@ def openai_backend(
     ready: Ready | None = None,
 ) -> Backend:
     """`model` is the name the endpoint serves; `timeout` is in seconds. With several addresses each request
-    goes to the endpoint with the fewest in flight; the limits are those of each. Requests that may succeed
-    later are made up to `attempts` times, at most `max_in_flight` at once, and no faster than the endpoint's
-    429s and headers, or the limits given here, allow. `tokenizer`, the folder or hub id of the served model,
-    lets `stepagent optimize` know whose token ids it is given. `version` tells apart weights that are served
-    under one name; `ready` returns once the server can be asked."""
+    goes to the endpoint with the fewest in flight; they serve the same weights, and the limits are those of
+    each. Requests that may succeed later are made up to `attempts` times, at most `max_in_flight` at once,
+    and no faster than the endpoint's 429s and headers, or the limits given here, allow. `tokenizer`, the
+    folder or hub id of the served model, lets `stepagent optimize` know whose token ids it is given.
+    `version` tells apart weights that are served under one name; `ready` returns once the server can be
+    asked."""
     urls = [base_url] if isinstance(base_url, str) else base_url
+    if len(urls) > 1:
+        version = version or f"{model} at several addresses"
     endpoints = [OpenAIBackend(url, model, api_key_env, timeout, tokenizer, version) for url in urls]
     limited = [RateLimited(endpoint, requests_per_minute, tokens_per_minute) for endpoint in endpoints]
     return Retrying(Pool(limited, max_in_flight), attempts, ready=ready)

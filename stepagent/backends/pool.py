@@ -59,6 +59,12 @@ class _Lane:
         self.failures = 0
         self.rests_until = 0.0
 
+    def rest(self) -> None:
+        """Leave it alone for a while; requests that fail together are one failure."""
+        if self.rests_until <= (now := monotonic()):
+            self.rests_until = now + min(_FIRST_REST * 2 ** min(self.failures, 10), _LONGEST_REST)
+            self.failures += 1
+
 
 class Pool(Wrapper):
     """Every request goes to the endpoint with the fewest in flight, `max_in_flight` at most; then it waits.
@@ -84,9 +90,7 @@ class Pool(Wrapper):
             return reply
         except TransientError as error:
             if not error.rate_limited and len(self._lanes) > 1:
-                rest = min(_FIRST_REST * 2**lane.failures, _LONGEST_REST)
-                lane.failures += 1
-                lane.rests_until = monotonic() + rest
+                lane.rest()
             raise
         finally:
             self._leave(lane)

@@ -35,6 +35,7 @@ class ResponseStore:
     DataError for a file that is no store."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
@@ -48,18 +49,22 @@ class ResponseStore:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def get(self, key: str, count: int) -> Completions | None:
-        """The first `count` stored samples, or as many as there are; None if there are none."""
+        """The first `count` stored samples, or as many as there are; None if there are none. Raises
+        DataError."""
         self.commit()
-        rows = self._db.execute(
-            "SELECT completion, requests, prompt_tokens, completion_tokens FROM responses "
-            "WHERE key = ? AND sample < ? ORDER BY sample",
-            (key, count),
-        ).fetchall()
-        if not rows:
-            return None
-        text, ids, tokenizer = self._db.execute(
-            "SELECT prompt_text, prompt_ids, tokenizer_sha256 FROM contexts WHERE key = ?", (key,)
-        ).fetchone()
+        try:
+            rows = self._db.execute(
+                "SELECT completion, requests, prompt_tokens, completion_tokens FROM responses "
+                "WHERE key = ? AND sample < ? ORDER BY sample",
+                (key, count),
+            ).fetchall()
+            if not rows:
+                return None
+            text, ids, tokenizer = self._db.execute(
+                "SELECT prompt_text, prompt_ids, tokenizer_sha256 FROM contexts WHERE key = ?", (key,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise DataError(f"{self._path}: not a usable response store ({error}); move it away") from None
         return Completions(
             tuple(_COMPLETION.validate_json(row[0]) for row in rows),
             text,
@@ -88,16 +93,26 @@ class ResponseStore:
         """Write what was put since the last time."""
         if not self._responses:
             return
-        with self._db:
-            self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR IGNORE INTO contexts VALUES (?, ?, ?, ?)", self._contexts)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", self._responses
+        failure: DataError | None = None
+        try:
+            with self._db:
+                self._db.execute("BEGIN")
+                self._db.executemany("INSERT OR IGNORE INTO contexts VALUES (?, ?, ?, ?)", self._contexts)
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", self._responses
+                )
+        except sqlite3.Error as error:
+            failure = DataError(
+                f"{self._path}: replies cannot be stored ({error}); free the disk, then go on"
             )
         self._contexts.clear()
         self._responses.clear()
         for done in self._waiting:
-            if not done.done():
+            if done.done():
+                continue
+            if failure:
+                done.set_exception(failure)
+            else:
                 done.set_result(None)
         self._waiting.clear()
 

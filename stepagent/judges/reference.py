@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +30,8 @@ class ReferenceJudge:
         answer = reference_of(problem, self._answers)
         before = joined_text(prefix)
         scores = [
-            float(is_correct(before + step.text, answer)) if step.ends else math.nan for step in candidates
+            float(await asyncio.to_thread(is_correct, before + step.text, answer)) if step.ends else math.nan
+            for step in candidates
         ]
         return scored_verdict(scores, certain, Usage(), seed, "no_signal")
 

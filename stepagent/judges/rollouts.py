@@ -75,12 +75,17 @@ class RolloutJudge:
             tasks = [group.create_task(roll(index)) for index in range(len(candidates))]
         rolled = [task.result() for task in tasks]
         usage = sum((it[1] for it in rolled if it), Usage())
-        target = reference or _most([text for it in rolled if it for text in it[0]])
+        ended = [text for it in rolled if it for text in it[0]]
+        target = reference or await asyncio.to_thread(_most, ended)  # comparing answers may take long
         if target is None:
             failed = all(it is None for it in rolled)
             nothing = [math.nan] * len(rolled)
             return scored_verdict(nothing, certain, usage, seed, "error" if failed else "no_signal")
-        hits = [sum(is_correct(text, target) for text in it[0]) if it else math.nan for it in rolled]
+
+        def hits_of(texts: Sequence[str]) -> int:
+            return sum(is_correct(text, target) for text in texts)
+
+        hits = [await asyncio.to_thread(hits_of, it[0]) if it else math.nan for it in rolled]
         scores = [(1 + hit) / (2 + self._rollouts) for hit in hits]
         errors = [math.sqrt(mean * (1 - mean) / (3 + self._rollouts)) for mean in scores]
         return scored_verdict(scores, by_errors(scores, errors), usage, seed, "error")

@@ -46,8 +46,8 @@ _BETWEEN = 2  # sizes tried between the largest that fits and the smallest that 
 class Point:
     """One strategy at one size (None if it has none). Tokens, calls, seconds and cost are means over the
     problems: `tokens` are sampled ones, the judge's included; `seconds` run from a problem's first request
-    to its end, among all others; `cost` is None without a price table. `low` and `high` bound the accuracy
-    (95 %)."""
+    to its end, among all others; `cost` is None without a price table, or where a killed run had begun.
+    `low` and `high` bound the accuracy (95 %)."""
 
     strategy: str
     size: int | None
@@ -171,6 +171,7 @@ def _measure(
     with searched(
         components, strategy, problems, len(problems), folder / "trees.jsonl", config, 0, label
     ) as trees:
+        paid = components.resources.budget.money - before if config.prices and not trees.found else None
         for tree, problem in zip(trees, problems, strict=True):
             usage += tree.usage
             seconds += tree.seconds
@@ -189,7 +190,7 @@ def _measure(
         usage.prompt_tokens / count,
         usage.requests / count,
         seconds / count,
-        (components.resources.budget.money - before) / count if config.prices else None,
+        None if paid is None else paid / count,
     )
     write_atomic(folder / "point.json", json.dumps(asdict(point), indent=2) + "\n")
 
@@ -201,19 +202,19 @@ def _at_budget(name: str, points: Sequence[Point], budget: int) -> Point | None:
 
 
 def _print(points: Sequence[Point], best: Sequence[Point | None], budget: int) -> None:
-    title = f"Accuracy at up to {budget:,} sampled tokens a problem (95 % intervals; * the largest within)"
+    title = f"Accuracy at up to {budget:,} sampled tokens a problem (95 %); * the largest size within"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for name in ("strategy", "size", "accuracy", "tokens", "prompt\ntokens", "calls", "seconds", "cost"):
+    priced = any(point.cost is not None for point in points)
+    for name in ("strategy", "accuracy", "tokens", "calls", "seconds", *(["cost"] if priced else [])):
         table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
     for point in points:
+        size = "" if point.size is None else f", {SIZES[point.strategy][0]} {point.size}"
         table.add_row(
-            ("* " if point in best else "  ") + point.strategy,
-            "–" if point.size is None else f"{SIZES[point.strategy][0]} {point.size}",
+            ("* " if point in best else "  ") + point.strategy + size,
             share(point.solved, point.problems),
             f"{point.tokens:.0f}",
-            f"{point.prompt_tokens:.0f}",
             f"{point.calls:.1f}",
             f"{point.seconds:.2f}",
-            "–" if point.cost is None else f"{point.cost:.4g}",
+            *(["–" if point.cost is None else f"{point.cost:.4g}"] if priced else []),
         )
     output.print(table)

@@ -174,11 +174,27 @@ def identity(config: Config, *keys: str) -> list[object]:
         if isinstance(nested, dict) and "model" in nested:
             models.append(hash_path(Path(str(nested["model"]))))
     return [
-        *(settings[key] for key in keys),
+        *(_what(settings[key]) for key in keys),
         hash_path(solve_prompt(config.generator).path),
         *prompts,
         *models,
     ]
+
+
+_HOW = ("max_in_flight", "timeout", "attempts", "requests_per_minute", "tokens_per_minute", "api_key_env")
+
+
+def _what(settings: object) -> object:
+    """Settings without those that say how endpoints are asked, not what: a search goes on when they change,
+    and when an endpoint of several is added or taken away."""
+    if isinstance(settings, list):
+        return [_what(item) for item in settings]
+    if not isinstance(settings, dict):
+        return settings
+    asked = settings.get("kind") == "openai"
+    pool = asked and isinstance(settings.get("base_url"), list)
+    left = [key for key in settings if not (asked and key in _HOW) and not (pool and key == "base_url")]
+    return {key: _what(settings[key]) for key in left}
 
 
 def _judges(judge: Component) -> Iterator[Component]:

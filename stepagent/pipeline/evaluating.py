@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from stepagent.answers import is_correct
 from stepagent.building import import_object
 from stepagent.config import Config, EvaluateSettings
-from stepagent.interfaces import Judge, SearchStrategy
+from stepagent.generators.sample import SampleGenerator
+from stepagent.interfaces import Generator, Judge, SearchStrategy, Solver
 from stepagent.jsonl import write_atomic
 from stepagent.judges.measuring import score_pair
 from stepagent.pipeline.components import Components
@@ -68,7 +69,10 @@ def evaluate(
     problems = load_held_out(source)
     pairs = load_pairs(settings.pairs) if settings.pairs else []
     check = load_check(settings)
-    strategy = GreedySearch(components.generator, settings.max_tokens)
+    solver: Generator = components.generator
+    if not isinstance(solver, Solver):  # one that writes steps only: its prompt, without its steps
+        solver = SampleGenerator(components.backend, str(config.generator.arguments().get("prompt", "solve")))
+    strategy = GreedySearch(solver, settings.max_tokens)
     greedy = _trees(
         components,
         strategy,

@@ -10,7 +10,7 @@ def wilson(part: int, whole: int) -> tuple[float, float]:
     z, p = 1.96, part / whole
     centre = (p + z * z / (2 * whole)) / (1 + z * z / whole)
     half = z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole)) / (1 + z * z / whole)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def share(part: int, whole: int) -> str:

@@ -62,7 +62,7 @@ def problem_file(source: Path | ProblemSettings, folder: Path) -> Path:
         raise DataError(f"problems: there is no file '{settings.path}'; {hint}")
     preset = PRESETS.get(settings.path)
     if preset is not None:
-        asked = {key: value for key, value in settings if key in settings.model_fields_set and key != "path"}
+        asked = {key: value for key, value in settings if value is not None and key != "path"}
         settings = preset.model_copy(update=asked)
     made = folder / "data" / f"{derive_seed(settings.model_dump_json()):016x}.jsonl"
     RunFolder(folder / "data").stage(
@@ -85,7 +85,7 @@ def _make(settings: ProblemSettings, made: Path) -> None:
             rows = read_raw(settings.path, settings.subset, settings.split)
             for number, (where, row) in enumerate(rows, start=1):
                 problem = _problem(settings, where, row, number)
-                silent += settings.worked and problem.answer is None
+                silent += bool(settings.worked) and problem.answer is None
                 yield problem
                 progress.advance()
 
@@ -102,19 +102,20 @@ def _problem(settings: ProblemSettings, where: str, row: Mapping[str, Any], numb
             raise DataError(f"{where}: no column '{name}'; it has {', '.join(row)}; set problems.{key}")
         return row[name]
 
-    question = column(settings.question, "question")
+    asked = settings.question or "question"
+    question = column(asked, "question")
     if not isinstance(question, str):
-        raise DataError(f"{where}: '{settings.question}' must be text")
-    named = "answer" in settings.model_fields_set
-    answer = column(settings.answer, "answer") if named else row.get(settings.answer)
+        raise DataError(f"{where}: '{asked}' must be text")
+    answer = column(settings.answer, "answer") if settings.answer else row.get("answer")
     if isinstance(answer, list):
         answer = ", ".join(map(str, answer)) or None
     if settings.worked and answer is not None:
         answer = stated_answer(str(answer))
-    name = row.get("id", number) if settings.id is None else column(settings.id, "id")
+    name = row.get("id") if settings.id is None else column(settings.id, "id")
     more = row.get("metadata")
-    reference = None if answer is None else str(answer).strip("$")
-    return Problem(str(name), question, reference, more if isinstance(more, dict) else {})
+    reference = None if answer is None else str(answer).strip().strip("$")
+    said = str(number if name in (None, "") else name)
+    return Problem(said, question, reference or None, more if isinstance(more, dict) else {})
 
 
 def _draw(made: Path, count: int, seed: int) -> None:

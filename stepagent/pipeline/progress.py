@@ -60,6 +60,7 @@ def bar(name: str, total: int | None) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
+        refresh_per_second=2,  # drawing takes milliseconds, and a search wants them
     ) as progress:
         yield Bar(progress, progress.add_task(name, total=total, rate="", note=""))
 

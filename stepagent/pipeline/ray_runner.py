@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import ray
@@ -29,7 +31,8 @@ from stepagent.pipeline.resources import Resources
 from stepagent.tree import StepTree
 from stepagent.types import Completions, Problem, Usage
 
-_DEATHS = 3  # of the workers that searched one problem, after which it is to blame
+_TRIES = 6
+"""Of one problem on workers that die; those rest 1, 2, 4, ... seconds: slow starts are not blamed on it."""
 
 
 class Ledger:
@@ -39,6 +42,12 @@ class Ledger:
         config = Config.model_validate(settings)
         self._store = ResponseStore(Path(folder) / "responses.sqlite")
         self._budget = Budget(config.budget, config.prices, self._store.spent())
+        self._open: Counter[int] = Counter()
+
+    async def started(self, worker: int) -> None:
+        """What an earlier process of this worker had in flight has ended with it."""
+        for _ in range(self._open.pop(worker, 0)):
+            await self._budget.end("", Usage())
 
     async def get(self, key: str, count: int) -> Completions | None:
         """See ResponseStore."""
@@ -48,14 +57,15 @@ class Ledger:
         """See ResponseStore."""
         await self._store.put(key, first, reply, model)
 
-    async def begin(self) -> None:
+    async def begin(self, worker: int) -> None:
         """See Budget."""
         await self._budget.begin()
+        self._open[worker] += 1
 
-    async def end(self, model: str, usage: Usage) -> dict[str, Usage]:
-        """See Budget. Returns all that is spent."""
+    async def end(self, worker: int, model: str, usage: Usage) -> None:
+        """See Budget."""
+        self._open[worker] -= 1
         await self._budget.end(model, usage)
-        return self._budget.spent
 
     async def spent(self) -> dict[str, Usage]:
         """By model."""
@@ -73,7 +83,10 @@ class _RemoteStore:
         return found
 
     async def put(self, key: str, first: int, reply: Completions, model: str) -> None:
-        await self._ledger.put.remote(key, first, reply, model)
+        try:
+            await self._ledger.put.remote(key, first, reply, model)
+        except RayTaskError as error:
+            raise _cause(error) from None
 
     def close(self) -> None:
         """The ledger closes it."""
@@ -82,28 +95,42 @@ class _RemoteStore:
 class _RemoteBudget(Budget):
     """The ledger's budget, as a worker asks it."""
 
-    def __init__(self, ledger: Any) -> None:
+    def __init__(self, ledger: Any, worker: int) -> None:
         super().__init__()
         self._ledger = ledger
+        self._worker = worker
 
     async def begin(self) -> None:
+        begun = asyncio.ensure_future(self._begin())
         try:
-            await self._ledger.begin.remote()
+            await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            begun.add_done_callback(self._end_unused)
+            raise
+
+    async def _begin(self) -> None:
+        try:
+            await self._ledger.begin.remote(self._worker)
         except RayTaskError as error:
             raise _cause(error) from None
 
+    def _end_unused(self, begun: asyncio.Future[None]) -> None:
+        if not begun.cancelled() and begun.exception() is None:
+            self._ledger.end.remote(self._worker, "", Usage())
+
     async def end(self, model: str, usage: Usage) -> None:
-        await self._ledger.end.remote(model, usage)
+        await self._ledger.end.remote(self._worker, model, usage)
 
 
 class Worker:
     """Searches one problem a call, many calls at once."""
 
-    def __init__(self, settings: dict[str, Any], model: str, cwd: str, ledger: Any) -> None:
+    def __init__(self, settings: dict[str, Any], model: str, cwd: str, ledger: Any, index: int) -> None:
         if Path(cwd).is_dir():
             os.chdir(cwd)
+        ray.get(ledger.started.remote(index))
         config = Config.model_validate(settings)
-        resources = Resources(config, Path(cwd), _RemoteStore(ledger), _RemoteBudget(ledger))
+        resources = Resources(config, Path(cwd), _RemoteStore(ledger), _RemoteBudget(ledger, index))
         self._strategy = make_components(config, model, resources).strategy
         self._opening = Opening()
 
@@ -117,9 +144,47 @@ class Worker:
         self._opening.over = True
 
 
+class _Workers:
+    """The workers as the driver sees them: how many trees each has open, and whether it just died."""
+
+    def __init__(self, actors: list[Any]) -> None:
+        self._actors = actors
+        self._open = [0] * len(actors)
+        self._rests_until = [0.0] * len(actors)
+
+    async def search(self, place: int, problem: Problem, seed: int) -> StepTree:
+        """On the worker with the fewest trees, one that lives if there is one."""
+        why = ""
+        for tried in range(_TRIES):
+            now = monotonic()
+            index = min(
+                range(len(self._actors)), key=lambda i: (max(self._rests_until[i], now), self._open[i])
+            )
+            await asyncio.sleep(max(0.0, self._rests_until[index] - now))
+            self._open[index] += 1
+            try:
+                tree: StepTree = await self._actors[index].search.remote(place, problem, seed)
+                return tree
+            except RayActorError as error:
+                why = str(error).partition("\n")[0]
+                self._rests_until[index] = max(self._rests_until[index], monotonic() + 2**tried)
+            finally:
+                self._open[index] -= 1
+        raise BackendError(f"{_TRIES} times a worker died with problem '{problem.id}' open, the last: {why}")
+
+    def last_are_open(self) -> None:
+        """See Turn."""
+        for actor in self._actors:
+            actor.last_are_open.remote()
+
+
 def ray_search(config: Config, model: str, folder: Path, workers: int, budget: Budget) -> Callable[..., Any]:
     """What searches in place of `search_all`, on `workers` actors. Connects to the cluster of $RAY_ADDRESS,
     or starts Ray on this machine."""
+
+    source = config.problems.model_copy(update={"path": str(Path(config.problems.path).resolve())})
+    settings = config.model_copy(update={"problems": source, "evaluate": None}).model_dump(mode="json")
+    folder = folder.resolve()
 
     async def search_all(
         _: SearchStrategy,
@@ -131,17 +196,17 @@ def ray_search(config: Config, model: str, folder: Path, workers: int, budget: B
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
-            settings = config.model_dump(mode="json")
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            ledger = (
-                ray.remote(Ledger)
-                .options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)
-                .remote(settings, str(folder))
-            )
+            beside = ray.remote(Ledger).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)
+            ledger = beside.remote(settings, str(folder))
             make = ray.remote(Worker).options(max_restarts=-1, max_concurrency=concurrency)
-            pool = [make.remote(settings, model, os.getcwd(), ledger) for _ in range(workers)]
-            await _share_out(pool, ledger, problems, seed, concurrency, finished, budget)
-        except RayTaskError as error:
+            cwd = os.getcwd()
+            actors = [make.remote(settings, model, cwd, ledger, index) for index in range(workers)]
+            await _share_out(_Workers(actors), ledger, problems, seed, concurrency, finished, budget)
+        except* RayTaskError as group:
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
             raise _cause(error) from None
         finally:
             ray.shutdown()
@@ -150,7 +215,7 @@ def ray_search(config: Config, model: str, folder: Path, workers: int, budget: B
 
 
 async def _share_out(
-    pool: list[Any],
+    workers: _Workers,
     ledger: Any,
     problems: Iterable[tuple[int, Problem]],
     seed: int,
@@ -159,35 +224,20 @@ async def _share_out(
     budget: Budget,
 ) -> None:
     stream = iter(problems)
-    open_trees = [0] * len(pool)
-
-    async def searched(place: int, problem: Problem) -> StepTree:
-        for _ in range(_DEATHS):
-            index = open_trees.index(min(open_trees))
-            open_trees[index] += 1
-            try:
-                tree: StepTree = await pool[index].search.remote(place, problem, seed)
-                return tree
-            except RayActorError as error:
-                why = str(error).partition("\n")[0]
-            finally:
-                open_trees[index] -= 1
-        raise BackendError(f"{_DEATHS} workers died one after the other on problem '{problem.id}': {why}")
 
     async def work() -> None:
         for place, problem in stream:
-            tree = await searched(place, problem)
+            tree = await workers.search(place, problem, seed)
             budget.spent = await ledger.spent.remote()
             finished(place, tree)
-        for worker in pool:
-            worker.last_are_open.remote()
+        workers.last_are_open()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(concurrency):
             group.create_task(work())
 
 
-def _cause(error: RayTaskError) -> BaseException:
+def _cause(error: BaseException) -> BaseException:
     """What a worker raised: a sentence, if it is one of ours."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, StepagentError) else error

@@ -37,24 +37,27 @@ class TreeFile:
     def _drop_failed(self) -> dict[str, int]:
         """Where the line of each problem's tree begins, once failed ones are gone."""
         offsets: dict[str, int] = {}
-        part = self._path.with_name(self._path.name + ".part")
-        failed = False
-        with self._path.open("rb") as lines, part.open("wb") as kept:
+        place = 0
+        with self._path.open("rb") as lines:
             for (number, row), line in zip(iter_json(self._path), filter(bytes.strip, lines), strict=True):
                 try:
                     name, status = str(row["problem"]["id"]), row["status"]
                 except (KeyError, TypeError):
                     raise DataError.at(self._path, number, "not a step tree; move the file away") from None
-                if status == "failed":
-                    failed = True
-                else:
-                    offsets[name] = kept.tell()
-                    kept.write(line)
-        if failed:
-            part.replace(self._path)
-        else:
-            part.unlink()
+                if status != "failed":
+                    offsets[name] = place
+                    place += len(line)
+        if place != self._path.stat().st_size:
+            self._rewrite()
         return offsets
+
+    def _rewrite(self) -> None:
+        part = self._path.with_name(self._path.name + ".part")
+        with self._path.open("rb") as lines, part.open("wb") as kept:
+            for (_, row), line in zip(iter_json(self._path), filter(bytes.strip, lines), strict=True):
+                if row["status"] != "failed":
+                    kept.write(line)
+        part.replace(self._path)
 
     def left(self, problems: Iterable[Problem]) -> Iterator[tuple[int, Problem]]:
         """The problems that have no tree yet, each with its place among all."""

@@ -6,6 +6,7 @@ Degenerate case: n = 1 is one sample.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 from stepagent.answers import majority
@@ -37,7 +38,7 @@ class BestOfN(WholeSearch):
         if not level.judged:
             finish(tree, None)
         elif self._picks is None:
-            finish(tree, self._most(tree, level))
+            finish(tree, await asyncio.to_thread(self._most, tree, level))  # comparing answers may take long
         else:
             finish(tree, await self._judged(tree, problem, level, seed))
 

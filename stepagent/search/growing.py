@@ -63,6 +63,8 @@ class TreeSearch:
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             tree.status, tree.error = "failed", str(error)
+            for level in tree.levels:
+                level.abandoned |= level.chosen not in tree.path
         tree.seconds = time.monotonic() - start
         return tree
 
@@ -127,14 +129,23 @@ def check_judged(level: Level) -> None:
 def value_of(tree: StepTree, level: Level, node: int) -> float:
     """What the judge gives for a node; where it said nothing, what its level's prefix is worth (0.5 at the
     question)."""
-    verdict = level.verdict
-    if verdict is not None and verdict.values:
-        value = verdict.values[level.judged.index(node)]
+    if level.verdict is not None:
+        values = level.verdict.values or _by_rank(level.verdict)
+        value = values[level.judged.index(node)] if values else math.nan
         if not math.isnan(value):
             return value
     if level.parent is None:
         return _UNKNOWN
     return value_of(tree, tree.level_of(level.parent), level.parent)
+
+
+def _by_rank(verdict: Verdict) -> tuple[float, ...]:
+    """Values for a judge that gives only scores: the share of siblings that each beats, ties by half."""
+    scores = verdict.scores
+    if verdict.status != "ok" or any(map(math.isnan, scores)):
+        return ()
+    beats = [sum((own > it) + (own == it) / 2 for it in scores) - 0.5 for own in scores]
+    return tuple(count / (len(scores) - 1) for count in beats)
 
 
 def path_value(tree: StepTree, node: int, aggregate: Aggregate) -> float:
