@@ -23,6 +23,10 @@ app = typer.Typer(
 )
 
 
+data_app = typer.Typer(no_args_is_help=True, help="Make the data that M_1 is initialised with.")
+app.add_typer(data_app, name="data")
+
+
 class Runner(StrEnum):
     """Where a search runs."""
 
@@ -35,7 +39,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a setting: --set search.width=4 (repeatable)."),
 ]
-Model = Annotated[str | None, typer.Option(help="Model folder or hub id [default: the config's model].")]
+Model = Annotated[str | None, typer.Option(help="Model folder or hub id (default: the config's model).")]
 
 
 @app.command("init")
@@ -53,13 +57,36 @@ def init_command(
     initialize(settings, settings.init, out)
 
 
+@data_app.command()
+def ift(
+    config: ConfigPath,
+    source: Annotated[str, typer.Option(help="Solutions: JSONL, CSV, Parquet, dataset folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for ift.jsonl and set_aside.jsonl.")],
+    question: Annotated[str, typer.Option(help="Column of the questions.")] = "question",
+    solution: Annotated[str, typer.Option(help="Column of the solutions.")] = "solution",
+    answer: Annotated[
+        str | None, typer.Option(help="Column of final answers: keep only solutions that reach theirs.")
+    ] = None,
+    by_model: Annotated[
+        bool, typer.Option("--by-model", help="Let the model cut what no rule can; it may change nothing.")
+    ] = False,
+    model: Model = None,
+    overrides: Overrides = None,
+) -> None:
+    """Cut whole solutions into steps, as the config's generator is to write them."""
+    settings = load_config(config, overrides or ())
+    from stepagent.pipeline.ift import Columns, ift_stage
+
+    ift_stage(settings, source, Columns(question, solution, answer), by_model, model or settings.model, out)
+
+
 @app.command()
 def search(
     config: ConfigPath,
     out: Annotated[Path, typer.Option(help="Folder for trees.jsonl and preferences.jsonl.")],
     model: Model = None,
     problems: Annotated[
-        Path | None, typer.Option(help="JSONL, CSV, Parquet, hub id or preset [default: the config's].")
+        Path | None, typer.Option(help="JSONL, CSV, Parquet, hub id or preset (default: the config's).")
     ] = None,
     runner: Annotated[
         Runner, typer.Option(help="Where: in this process, or on the workers of Ray.")
@@ -180,7 +207,7 @@ def iterate(
 @app.command()
 def deploy(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    model: Annotated[int | None, typer.Option(help="i of the M_i to deploy [default: the newest].")] = None,
+    model: Annotated[int | None, typer.Option(help="i of the M_i to deploy (default: the newest).")] = None,
 ) -> None:
     """Put a run's model on its running vLLM server, and prove that the server serves it."""
     from stepagent.pipeline.deploying import deploy_run
@@ -211,7 +238,7 @@ def demo(
 def show(
     run: Annotated[Path, typer.Argument(help="A run's folder, a round's folder or a trees.jsonl.")],
     problem: Annotated[
-        str | None, typer.Option(help="Problem id [default: the first tree with a pair].")
+        str | None, typer.Option(help="Problem id (default: the first tree with a pair).")
     ] = None,
     replies: Annotated[bool, typer.Option(help="Also print what the judge wrote.")] = False,
 ) -> None:

@@ -202,12 +202,13 @@ def _at_budget(name: str, points: Sequence[Point], budget: int) -> Point | None:
 
 
 def _print(points: Sequence[Point], best: Sequence[Point | None], budget: int) -> None:
-    title = f"Accuracy at up to {budget:,} sampled tokens a problem (95 %); * the largest size within"
+    title = f"Accuracy and sampled tokens a problem; * the largest size within {budget:,}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     priced = any(point.cost is not None for point in points)
     for name in ("strategy", "accuracy", "tokens", "calls", "seconds", *(["cost"] if priced else [])):
         table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
-    for point in points:
+    names = [it.strategy for it in points]
+    for point in sorted(points, key=lambda it: (names.index(it.strategy), it.size or 0)):
         size = "" if point.size is None else f", {SIZES[point.strategy][0]} {point.size}"
         table.add_row(
             ("* " if point in best else "  ") + point.strategy + size,

@@ -1,0 +1,84 @@
+"""Where a whole solution falls into steps, by what its text shows. Nothing is changed but white space and
+step marks.
+
+numbered    lines that open with "Step n:" or "n." or "n)", counting from 1
+paragraphs  blank lines
+lines       one line a step
+sentences   neighbouring sentences, joined up to so many words
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+Rule = Literal["numbered", "paragraphs", "lines", "sentences"]
+
+_STEP_MARK = r"[ \t]*(?:\*\*)?Step[ \t]+(\d+)[ \t]*[:.](?:\*\*)?[ \t]*"
+_ITEM_MARK = r"[ \t]*(?:\*\*)?(\d+)[.)](?:\*\*)?(?=[ \t])[ \t]*"
+_KINDS = [re.compile(f"^{mark}", re.MULTILINE | re.IGNORECASE) for mark in (_STEP_MARK, _ITEM_MARK)]
+_MARKS = re.compile(f"^(?:{_STEP_MARK}|{_ITEM_MARK})+", re.MULTILINE | re.IGNORECASE)
+_SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z\\$(\[])")
+_WORDS = 40
+
+
+def cut(solution: str) -> tuple[list[str], Rule] | None:
+    """The steps of a solution, without marks and blanks around them, and the rule that found them; None
+    where the text shows fewer than two."""
+    for rule, find in _RULES.items():
+        steps = find(solution)
+        if len(steps) > 1:
+            return steps, rule
+    return None
+
+
+def joins_to(steps: Sequence[str], solution: str) -> bool:
+    """Whether the steps are the solution, white space and the marks of steps aside: what cuts may change
+    nothing."""
+    return _bare("\n".join(steps)) == _bare(solution)
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\s", "", _MARKS.sub("", text))
+
+
+def _numbered(solution: str) -> list[str]:
+    """Text before the first mark belongs to the first step."""
+    for kind in _KINDS:
+        marks = list(kind.finditer(solution))
+        if len(marks) > 1 and [int(mark[1]) for mark in marks] == list(range(1, len(marks) + 1)):
+            starts = [0, *(mark.start() for mark in marks[1:]), len(solution)]
+            return _stripped([kind.sub("", solution[a:b], count=1) for a, b in pairwise(starts)])
+    return []
+
+
+def _paragraphs(solution: str) -> list[str]:
+    return _stripped(re.split(r"\n[ \t]*\n", solution))
+
+
+def _lines(solution: str) -> list[str]:
+    return _stripped(solution.splitlines())
+
+
+def _sentences(solution: str) -> list[str]:
+    steps: list[str] = []
+    for sentence in _stripped(_SENTENCE.split(solution)):
+        if steps and len(steps[-1].split()) + len(sentence.split()) <= _WORDS:
+            steps[-1] = f"{steps[-1]} {sentence}"
+        else:
+            steps.append(sentence)
+    return steps
+
+
+def _stripped(pieces: Sequence[str]) -> list[str]:
+    return [piece.strip() for piece in pieces if piece.strip()]
+
+
+_RULES: dict[Rule, Callable[[str], list[str]]] = {
+    "numbered": _numbered,
+    "paragraphs": _paragraphs,
+    "lines": _lines,
+    "sentences": _sentences,
+}

@@ -1,0 +1,202 @@
+"""Stage: whole solutions {x, y} -> IFT rows whose solutions are marked as steps, ready for `init`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stepagent.answers import is_correct
+from stepagent.config import Config
+from stepagent.cutting import cut, joins_to
+from stepagent.errors import BackendError, DataError
+from stepagent.generators.boundaries import BoundaryKind
+from stepagent.interfaces import Backend
+from stepagent.jsonl import dump_row, write_rows
+from stepagent.pipeline.components import make_components
+from stepagent.pipeline.progress import bar, table
+from stepagent.pipeline.resources import Resources
+from stepagent.prompting import load_prompt
+from stepagent.seeds import derive_seed
+from stepagent.tables import read_raw
+from stepagent.types import Prompt, Sampling
+
+_LONGEST = 100_000  # characters of a solution
+_MOJIBAKE = re.compile("�|Ã[\x80-\xbf]|â€[\x80-\xbf™œ“”]")
+_CUT_TOKENS = 4096
+NO_STEPS = "shows no steps"
+
+
+@dataclass(frozen=True, slots=True)
+class CutRow:
+    """An IFT row: `steps` join to the solution as the generator is to write it."""
+
+    question: str
+    steps: tuple[str, ...]
+    cut_by: str
+    answer: str | None = None
+
+
+@dataclass(slots=True)
+class Columns:
+    """The names of a source's columns, and whether its answers are to be reached."""
+
+    question: str = "question"
+    solution: str = "solution"
+    answer: str | None = None
+
+
+@dataclass(slots=True)
+class _Kept:
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, model: str, out: Path) -> None:
+    """Cut every solution of `source` into steps: `out`/ift.jsonl; those that cannot be used go to
+    `out`/set_aside.jsonl with the reason. With `by_model` the config's model cuts what no rule can; its cuts
+    count only if they join to the very text. One row at a time in memory. Raises DataError or ConfigError."""
+    boundary: BoundaryKind = config.generator.arguments().get("boundary", "marker")
+    kept = _Kept()
+    aside = out / "set_aside.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    left = out / "to_cut.jsonl"
+    with aside.open("w", encoding="utf-8") as bad, left.open("w", encoding="utf-8") as hard:
+
+        def set_aside(where: str, reason: str, row: Mapping[str, Any]) -> None:
+            kept.reasons[reason] += 1
+            bad.write(dump_row({"where": where, "reason": reason, "row": dict(row)}))
+
+        def rows() -> Iterator[CutRow]:
+            with bar("solutions", None) as progress:
+                for where, row in read_raw(source):
+                    progress.advance()
+                    found = _cut_row(columns, boundary, row)
+                    if isinstance(found, CutRow):
+                        kept.counts[found.cut_by] += 1
+                        yield found
+                    elif found == NO_STEPS and by_model:
+                        hard.write(dump_row({"where": where, "row": dict(row)}))
+                    else:
+                        set_aside(where, found, row)
+            if by_model:
+                hard.flush()
+                yield from _cut_by_model(config, model, out, columns, boundary, left, set_aside, kept)
+
+        write_rows(out / "ift.jsonl", rows())
+    left.unlink()
+    figures = {f"  by {name}": count for name, count in kept.counts.most_common()}
+    reasons = {f"  {name}": count for name, count in kept.reasons.most_common()}
+    table(
+        f"IFT: {source}",
+        {"cut into steps": kept.counts.total(), **figures, "set aside": kept.reasons.total(), **reasons},
+    )
+    if not kept.counts:
+        raise DataError(f"{source}: no solution could be cut into steps; {aside} says why")
+
+
+def _cut_row(columns: Columns, boundary: BoundaryKind, row: Mapping[str, Any]) -> CutRow | str:
+    """The row, or why it cannot be used."""
+    question, solution = row.get(columns.question), row.get(columns.solution)
+    if not isinstance(question, str) or not question.strip():
+        return f"no text in '{columns.question}'"
+    if not isinstance(solution, str) or not solution.strip():
+        return f"no text in '{columns.solution}'"
+    if len(solution) > _LONGEST:
+        return f"longer than {_LONGEST:,} characters"
+    if _MOJIBAKE.search(question) or _MOJIBAKE.search(solution):
+        return "broken characters"
+    answer = row.get(columns.answer) if columns.answer else None
+    if columns.answer and answer in (None, ""):
+        return f"no '{columns.answer}' to reach"
+    if answer is not None and not is_correct(solution, str(answer)):
+        return "does not reach its answer"
+    found = cut(solution)
+    if found is None:
+        return NO_STEPS
+    steps, rule = found
+    if not joins_to(steps, solution):
+        return "the cut would change the text"
+    return _rendered(question, steps, f"{rule} rule", boundary, answer)
+
+
+def _rendered(
+    question: str, steps: list[str], by: str, boundary: BoundaryKind, answer: object
+) -> CutRow | str:
+    """The steps as the generator writes them, each with what ends it."""
+    if boundary == "marker":
+        if any(re.search(r"(?m)^Step \d+:", step) for step in steps):
+            return "holds step marks of its own"
+        texts = [f"Step {number}: {step}" for number, step in enumerate(steps, start=1)]
+        pieces = [f"{text}\n" for text in texts[:-1]]
+    elif boundary == "line":
+        texts = [re.sub(r"\s*\n\s*", " ", step) for step in steps]
+        pieces = [f"{text}\n" for text in texts[:-1]]
+    else:
+        texts = [re.sub(r"\n\s*\n", "\n", step) for step in steps]
+        pieces = [f"{text}\n\n" for text in texts[:-1]]
+    return CutRow(question, (*pieces, texts[-1]), by, None if answer is None else str(answer))
+
+
+def _cut_by_model(
+    config: Config,
+    model: str,
+    out: Path,
+    columns: Columns,
+    boundary: BoundaryKind,
+    left: Path,
+    set_aside: Any,
+    kept: _Kept,
+) -> Iterator[CutRow]:
+    template = load_prompt("cut_steps", ("question", "solution"))
+    with Resources(config, out) as resources:
+        backend = make_components(config, model, resources).backend
+        batch: list[tuple[str, dict[str, Any]]] = []
+
+        async def all_at_once() -> list[list[str] | None]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(_ask(backend, template, row, columns, config.seed)) for _, row in batch
+                ]
+            return [task.result() for task in tasks]
+
+        def finished() -> Iterator[CutRow]:
+            for (where, row), steps in zip(batch, resources.run(all_at_once()), strict=True):
+                made: CutRow | str = "the model failed or changed the text"
+                if steps is not None:
+                    answer = row.get(columns.answer) if columns.answer else None
+                    made = _rendered(row[columns.question], steps, "the model", boundary, answer)
+                if isinstance(made, CutRow):
+                    kept.counts[made.cut_by] += 1
+                    yield made
+                else:
+                    set_aside(where, made, row)
+            batch.clear()
+
+        with bar("solutions cut by the model", None) as progress:
+            for _, item in read_raw(left):
+                batch.append((item["where"], item["row"]))
+                progress.advance()
+                if len(batch) == config.concurrency:
+                    yield from finished()
+            yield from finished()
+
+
+async def _ask(
+    backend: Backend, template: Any, row: Mapping[str, Any], columns: Columns, seed: int
+) -> list[str] | None:
+    question, solution = row[columns.question], row[columns.solution]
+    prompt = Prompt(template.messages({"question": question, "solution": solution}))
+    sampling = Sampling(max_tokens=_CUT_TOKENS, seed=derive_seed(seed, "cut", question))
+    try:
+        choice = (await backend.complete(prompt, sampling)).choices[0]
+    except BackendError:
+        return None
+    pieces = (piece.strip() for piece in re.split(r"(?m)^[ \t]*###[ \t]*$", choice.text))
+    steps = [piece for piece in pieces if piece]
+    good = choice.finish_reason == "end" and len(steps) > 1 and joins_to(steps, solution)
+    return steps if good else None
