@@ -24,9 +24,15 @@ _STRAGGLERS, _LONGER = 0.05, 6.0  # this share of steps is so many times as long
 class Stub:
     """Steps are lines of a number and words; after `depth` steps comes the end. A verdict prefers the step
     of the larger number. A reply takes its longest choice's tokens times `seconds_per_token` in one of
-    `slots`."""
+    `slots`; with `each_choice` every choice takes a slot of its own, as a sequence in a real server does.
+    `work` is what all slots have worked, in seconds."""
 
-    def __init__(self, slots: int, seconds_per_token: float, tokens: int, depth: int) -> None:
+    def __init__(
+        self, slots: int, seconds_per_token: float, tokens: int, depth: int, each_choice: bool
+    ) -> None:
+        self.work = 0.0
+        self._asked = 0
+        self._each_choice = each_choice
         self._slots = asyncio.Semaphore(slots)
         self._seconds = seconds_per_token
         self._tokens = tokens
@@ -48,13 +54,14 @@ class Stub:
         first, second = (context.rpartition(f"|{seat} ")[2][:6] for seat in "AB")
         return f"{self._words(random.Random(context))} [[{'A' if first > second else 'B'}]]"
 
-    def _choice(self, context: str, asked: Mapping[str, Any], index: int) -> dict[str, Any]:
-        judging = "messages" in asked
-        text = self._verdict(context) if judging else self._step(context, int(asked.get("seed") or 0) + index)
+    def _choice(self, context: str, asked: Mapping[str, Any], seed: int, index: int) -> dict[str, Any]:
+        judging = "messages" in asked and len(asked["messages"]) == 1 and "|A " in context
+        text = self._verdict(context) if judging else self._step(context, seed + index)
         stopped = "\n" if text.endswith("\n") else None
         ids = list(text.encode()) + ([] if stopped else [END])
         logprobs: dict[str, Any] = {"token_logprobs": [-0.5] * len(ids), "tokens": [chr(i) for i in ids]}
-        if judging:
+        if "messages" in asked:
+            text = text.removesuffix("\n")
             logprobs = {"content": [{"token": chr(i), "logprob": -0.5} for i in ids]}
         return {
             "index": index,
@@ -75,13 +82,18 @@ class Stub:
         if path == "/detokenize":
             return {"prompt": bytes(it for it in asked["tokens"] if it < END).decode()}
         if "messages" in asked:
-            context = asked["messages"][-1]["content"]
+            turns = [turn["content"] for turn in asked["messages"]]
+            context = turns[0] if "|A " in turns[0] else "<assistant>".join([*turns, ""][:2])
         else:
             context = bytes(it for it in asked["prompt"] if it < END).decode()
-        choices = [self._choice(context, asked, index) for index in range(asked.get("n") or 1)]
-        service = self._seconds * max(len(choice["token_ids"]) for choice in choices)
-        async with self._slots:
-            await asyncio.sleep(service)
+        self._asked += 1
+        seed = int(asked.get("seed") or self._asked)  # without a seed every request draws anew
+        choices = [self._choice(context, asked, seed, index) for index in range(asked.get("n") or 1)]
+        services = [self._seconds * len(choice["token_ids"]) for choice in choices]
+        service = max(services)
+        async with asyncio.TaskGroup() as group:
+            for seconds in services if self._each_choice else [service]:
+                group.create_task(self._serve(seconds))
         sampled = sum(len(choice["token_ids"]) for choice in choices)
         usage = {
             "prompt_tokens": len(context),
@@ -99,11 +111,20 @@ class Stub:
             "service_seconds": service,
         }
 
+    async def _serve(self, seconds: float) -> None:
+        async with self._slots:
+            await asyncio.sleep(seconds)
+        self.work += seconds
+
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One kept-alive connection."""
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ", 2)[1].decode()
+                if head.startswith(b"GET /v1/work"):
+                    body = json.dumps(self.work).encode()
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                    continue
                 if head.startswith(b"GET"):
                     writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
                     continue
@@ -121,9 +142,11 @@ class Stub:
 
 
 @contextmanager
-def running(slots: int, seconds_per_token: float, tokens: int, depth: int) -> Iterator[str]:
+def running(
+    slots: int, seconds_per_token: float, tokens: int, depth: int, each_choice: bool = False
+) -> Iterator[str]:
     """The base URL of a stub in a process of its own, as long as the block runs."""
-    options = [str(it) for it in (slots, seconds_per_token, tokens, depth)]
+    options = [str(it) for it in (slots, seconds_per_token, tokens, depth, int(each_choice))]
     with subprocess.Popen([sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
@@ -145,10 +168,13 @@ def main() -> None:
     parser.add_argument("seconds_per_token", type=float)
     parser.add_argument("tokens", type=int)
     parser.add_argument("depth", type=int)
+    parser.add_argument("each_choice", type=int)
     asked = parser.parse_args()
 
     async def start() -> None:
-        await _serve(Stub(asked.slots, asked.seconds_per_token, asked.tokens, asked.depth))
+        await _serve(
+            Stub(asked.slots, asked.seconds_per_token, asked.tokens, asked.depth, bool(asked.each_choice))
+        )
 
     asyncio.run(start())
 
