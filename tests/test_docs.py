@@ -30,6 +30,7 @@ def test_every_command_of_the_readme_exists() -> None:
     from stepagent.main import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
     named = set(re.findall(r"(?:^|`|bin/)stepagent ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert named <= known
     assert known <= named
