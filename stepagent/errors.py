@@ -68,3 +68,10 @@ class BudgetError(StepagentError, RuntimeError):
 
 class ParityError(StepagentError, RuntimeError):
     """Two models that must give the same outputs do not."""
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The first error that is no group, of the groups that tasks run together raise."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from stepagent.config import load_config
-from stepagent.errors import ConfigError, StepagentError
+from stepagent.errors import ConfigError, StepagentError, first_cause
 
 app = typer.Typer(
     name="stepagent",
@@ -257,9 +257,7 @@ def run() -> None:
     try:
         app()
     except* (StepagentError, OSError) as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+        error = first_cause(group)
         if isinstance(error, OSError) and error.filename:
             error = OSError(f"{error.filename}: {error.strerror}")
         Console(stderr=True).print(

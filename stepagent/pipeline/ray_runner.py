@@ -24,7 +24,7 @@ from stepagent.backends.budget import Budget
 from stepagent.backends.pool import Opening, Turn, turn
 from stepagent.backends.store import ResponseStore
 from stepagent.config import Config
-from stepagent.errors import BackendError, StepagentError
+from stepagent.errors import BackendError, StepagentError, first_cause
 from stepagent.interfaces import SearchStrategy
 from stepagent.pipeline.components import make_components
 from stepagent.pipeline.resources import Resources
@@ -204,10 +204,7 @@ def ray_search(config: Config, model: str, folder: Path, workers: int, budget: B
             actors = [make.remote(settings, model, cwd, ledger, index) for index in range(workers)]
             await _share_out(_Workers(actors), ledger, problems, seed, concurrency, finished, budget)
         except* RayTaskError as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise _cause(error) from None
+            raise _cause(first_cause(group)) from None
         finally:
             ray.shutdown()
 

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -38,26 +39,29 @@ class TreeFile:
         """Where the line of each problem's tree begins, once failed ones are gone."""
         offsets: dict[str, int] = {}
         place = 0
-        with self._path.open("rb") as lines:
-            for (number, row), line in zip(iter_json(self._path), filter(bytes.strip, lines), strict=True):
-                try:
-                    name, status = str(row["problem"]["id"]), row["status"]
-                except (KeyError, TypeError):
-                    raise DataError.at(self._path, number, "not a step tree; move the file away") from None
-                if status != "failed":
-                    offsets[name] = place
-                    place += len(line)
+        for number, row, line in self._rows():
+            try:
+                name, status = str(row["problem"]["id"]), row["status"]
+            except (KeyError, TypeError):
+                raise DataError.at(self._path, number, "not a step tree; move the file away") from None
+            if status != "failed":
+                offsets[name] = place
+                place += len(line)
         if place != self._path.stat().st_size:
             self._rewrite()
         return offsets
 
     def _rewrite(self) -> None:
         part = self._path.with_name(self._path.name + ".part")
-        with self._path.open("rb") as lines, part.open("wb") as kept:
-            for (_, row), line in zip(iter_json(self._path), filter(bytes.strip, lines), strict=True):
-                if row["status"] != "failed":
-                    kept.write(line)
+        with part.open("wb") as kept:
+            kept.writelines(line for _, row, line in self._rows() if row["status"] != "failed")
         part.replace(self._path)
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, Any], bytes]]:
+        """Each row's line number, object and bytes."""
+        with self._path.open("rb") as lines:
+            for (number, row), line in zip(iter_json(self._path), filter(bytes.strip, lines), strict=True):
+                yield number, row, line
 
     def left(self, problems: Iterable[Problem]) -> Iterator[tuple[int, Problem]]:
         """The problems that have no tree yet, each with its place among all."""

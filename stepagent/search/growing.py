@@ -11,7 +11,7 @@ from dataclasses import astuple
 from typing import Literal
 
 from stepagent.backends.pool import asks
-from stepagent.errors import BackendError
+from stepagent.errors import BackendError, first_cause
 from stepagent.interfaces import Generator, Judge
 from stepagent.seeds import derive_seed
 from stepagent.tree import Level, StepTree
@@ -59,10 +59,7 @@ class TreeSearch:
         try:
             await self._grow(tree, problem.without_answer(), seed)
         except* BackendError as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            tree.status, tree.error = "failed", str(error)
+            tree.status, tree.error = "failed", str(first_cause(group))
             for level in tree.levels:
                 level.abandoned |= level.chosen not in tree.path
         tree.seconds = time.monotonic() - start
