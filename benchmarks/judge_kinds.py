@@ -88,6 +88,7 @@ def main() -> None:
         sizes = {"ift": 1500, "problems": 1, "held_out": 1, "pairs": 2 * arguments.pairs}
         write_data(folder / "data", arguments.seed, eft=arguments.eft, **sizes)
         assert config.init
+        assert config.init.eft is not None
         rows = sft_rows(config, config.init) + more_rows(read_rows(config.init.eft, EftRow))
         model = folder / "M_1"
         sft(config.model, rows, model, config.init, config.seed, lambda *_: None, print)

@@ -45,6 +45,13 @@ KINDS = {"backend": "transformers", "generator": "sample", "judge": "pairwise", 
 """The kind of a component whose settings name none."""
 
 
+def _with_kinds(data: dict[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
+    filled = {
+        role: {"kind": kind, **data[role]} for role, kind in kinds.items() if isinstance(data.get(role), dict)
+    }
+    return {**data, **filled}
+
+
 class LoraSettings(Settings):
     """Low-rank adapter: plain (arXiv 2106.09685), rank-stabilised (2312.03732) or weight-decomposed
     (2402.09353). `quantize: 4bit` keeps the frozen weights in 4 bits (QLoRA, 2305.14314; CUDA only)."""
@@ -79,11 +86,20 @@ class TrainSettings(Settings):
     report_to: str = "none"
 
 
+class MixSettings(Settings):
+    """How often an epoch sees each set: 1 is once, 0.5 half of it (by seed), 3 three times."""
+
+    ift: Annotated[float, Field(ge=0)] = 1.0
+    eft: Annotated[float, Field(ge=0)] = 1.0
+
+
 class InitSettings(TrainSettings):
-    """SFT of M_0 on IFT {x, y} and EFT {x, s_1..s_{l-1}, s^1, s^2, judge}."""
+    """SFT of M_0 on IFT {x, y} and EFT {x, s_1..s_{l-1}, s^1, s^2, judge}. Without `eft` it learns to solve
+    only: a policy to make EFT data with."""
 
     ift: Path
-    eft: Path
+    eft: Path | None = None
+    mix: MixSettings = MixSettings()
 
 
 class GuardSettings(Settings):
@@ -140,6 +156,32 @@ Problems = Annotated[
     BeforeValidator(lambda given: {"path": str(given)} if isinstance(given, str | Path) else given),
 ]
 """A path alone stands for settings with that path."""
+
+
+class EftSettings(Settings):
+    """How EFT data is made. M_0 searches `problems` with `generator` and `search` (the config's own, if not
+    given), and the judge `labels` (a stronger model, a process reward model, rollouts) says which sibling is
+    better. `teacher`, a judge of kind pairwise, writes a judgement of each pair in both seats; without one
+    the prompt file `template` does.
+
+    Pairs labelled with less than `min_margin` are left out. At most the share `ties` of all rows are of
+    siblings that are labelled as equal, where the judge's prompt has a label for that. `test_share` of the
+    problems are kept for the test sets."""
+
+    problems: Problems
+    labels: Component
+    generator: Component | None = None
+    search: Component | None = None
+    teacher: Component | None = None
+    template: str = "judgement"
+    min_margin: Annotated[float, Field(ge=0.5, le=1)] = 0.5
+    ties: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return _with_kinds(data, {**KINDS, "labels": KINDS["judge"], "teacher": KINDS["judge"]})
 
 
 class EvaluateSettings(Settings):
@@ -209,6 +251,7 @@ class Config(Settings):
     serve: ServeSettings | None = None
     budget: BudgetSettings | None = None
     prices: dict[str, Price] = {}
+    eft: EftSettings | None = None
     init: InitSettings | None = None
     optimize: OptimizeSettings = OptimizeSettings()
     evaluate: EvaluateSettings | None = None
@@ -216,12 +259,7 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def _default_kinds(cls, data: dict[str, Any]) -> dict[str, Any]:
-        filled = {
-            role: {"kind": kind, **data[role]}
-            for role, kind in KINDS.items()
-            if isinstance(data.get(role), dict)
-        }
-        return {**data, **filled}
+        return _with_kinds(data, KINDS)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

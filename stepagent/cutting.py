@@ -22,6 +22,15 @@ _KINDS = [re.compile(f"^{mark}", re.MULTILINE | re.IGNORECASE) for mark in (_STE
 _MARKS = re.compile(f"^(?:{_STEP_MARK}|{_ITEM_MARK})+", re.MULTILINE | re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z\\$(\[])")
 _WORDS = 40
+_MOJIBAKE = re.compile("\ufffd|\u00c3[\x80-\xbf]|\u00e2\u20ac[\x80-\xbf\u2122\u0153\u201c\u201d]")
+LONGEST = 100_000  # characters of a solution
+
+
+def unusable_text(text: str) -> str | None:
+    """Why nobody should learn from a text: too long to be one, or decoded wrongly; None if neither."""
+    if len(text) > LONGEST:
+        return f"longer than {LONGEST:,} characters"
+    return "broken characters" if _MOJIBAKE.search(text) else None
 
 
 def cut(solution: str) -> tuple[list[str], Rule] | None:

@@ -80,6 +80,24 @@ def ift(
     ift_stage(settings, source, Columns(question, solution, answer), by_model, model or settings.model, out)
 
 
+@data_app.command()
+def eft(
+    config: ConfigPath,
+    out: Annotated[
+        Path, typer.Option(help="Folder for eft.jsonl and the test sets; continued if it exists.")
+    ],
+    model: Model = None,
+    overrides: Overrides = None,
+) -> None:
+    """Search with M_0, label sibling pairs, have them judged in writing, and filter (section 'eft')."""
+    settings = load_config(config, overrides or ())
+    from stepagent.pipeline.eft import eft_stage
+
+    if settings.eft is None:
+        raise ConfigError(f"{config}: no 'eft' section; it names problems and who labels (docs/data.md)")
+    eft_stage(settings, settings.eft, model or settings.model, out)
+
+
 @app.command()
 def search(
     config: ConfigPath,

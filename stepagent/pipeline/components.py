@@ -68,6 +68,17 @@ def make_strategy(config: Config, components: Components) -> SearchStrategy:
     return made
 
 
+def make_judge(role: str, judge: Component, config: Config, model: str, components: Components) -> Judge:
+    """Another judge, beside what is there; a backend of its own comes with it. Raises ConfigError."""
+    given = {
+        "model": model,
+        "backend": components.backend,
+        "answers": Answers([config.problems], components.resources.folder),
+    }
+    made: Judge = _bind(f"{role}.judge", judge, given, components.resources.wrap)()
+    return made
+
+
 def parameters_of(strategy: Component) -> frozenset[str]:
     """The names that a strategy's constructor takes. Raises ConfigError for one that could not be made."""
     made = bind("search", strategy, search.BUILTIN, {"generator": None, "judge": None})

@@ -12,7 +12,7 @@ from typing import Any
 
 from stepagent.answers import is_correct
 from stepagent.config import Config
-from stepagent.cutting import cut, joins_to
+from stepagent.cutting import cut, joins_to, unusable_text
 from stepagent.errors import BackendError, DataError
 from stepagent.generators.boundaries import BoundaryKind
 from stepagent.interfaces import Backend
@@ -25,8 +25,6 @@ from stepagent.seeds import derive_seed
 from stepagent.tables import read_raw
 from stepagent.types import Prompt, Sampling
 
-_LONGEST = 100_000  # characters of a solution
-_MOJIBAKE = re.compile("�|Ã[\x80-\xbf]|â€[\x80-\xbf™œ“”]")
 _CUT_TOKENS = 4096
 NO_STEPS = "shows no steps"
 
@@ -106,10 +104,8 @@ def _cut_row(columns: Columns, boundary: BoundaryKind, row: Mapping[str, Any]) -
         return f"no text in '{columns.question}'"
     if not isinstance(solution, str) or not solution.strip():
         return f"no text in '{columns.solution}'"
-    if len(solution) > _LONGEST:
-        return f"longer than {_LONGEST:,} characters"
-    if _MOJIBAKE.search(question) or _MOJIBAKE.search(solution):
-        return "broken characters"
+    if flaw := unusable_text(question) or unusable_text(solution):
+        return flaw
     answer = row.get(columns.answer) if columns.answer else None
     if columns.answer and answer in (None, ""):
         return f"no '{columns.answer}' to reach"

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 from stepagent.config import Config, InitSettings
+from stepagent.errors import ConfigError
 from stepagent.optimize.sft import SftRow, sft
 from stepagent.pipeline.progress import bar, table, warn
 from stepagent.pipeline.rows import judge_prompt_name, load_eft, load_ift, solve_prompt
 from stepagent.prompting import load_judge_prompt
+from stepagent.seeds import derive_seed
 
 
 def sft_rows(config: Config, init: InitSettings) -> list[SftRow]:
-    """IFT and EFT rows rendered with the very prompts that the generator and the judge will use.
+    """What an epoch of SFT sees: IFT and EFT rows, as often as `mix` says, rendered with the very prompts
+    that the generator and the judge will use.
 
     Raises ConfigError or DataError.
     """
+    rng = random.Random(derive_seed(config.seed, "mix"))
+    solved = _times(ift_rows(config, init.ift), init.mix.ift, rng)
+    judged = _times(eft_rows(config, init.eft), init.mix.eft, rng) if init.eft else []
+    if not solved and not judged:
+        raise ConfigError("init.mix: weighs both sets with 0; nothing is left to learn from")
+    return [*solved, *judged]
+
+
+def ift_rows(config: Config, path: Path) -> list[SftRow]:
+    """Solutions, each after its question in the generator's prompt. Raises ConfigError or DataError."""
     solve = solve_prompt(config.generator)
+    return [SftRow(solve.messages({"question": row.question}), row.text) for row in load_ift(path)]
+
+
+def eft_rows(config: Config, path: Path) -> list[SftRow]:
+    """Judgements, each after its pair in the judge's prompt. Raises ConfigError or DataError."""
     judge, labels = load_judge_prompt(judge_prompt_name(config.judge))
-    return [
-        *(SftRow(solve.messages({"question": row.question}), row.text) for row in load_ift(init.ift)),
-        *(SftRow(judge.messages(row.values()), row.judgement) for row in load_eft(init, labels.all())),
-    ]
+    return [SftRow(judge.messages(row.values()), row.judgement) for row in load_eft(path, labels.all())]
+
+
+def _times(rows: list[SftRow], weight: float, rng: random.Random) -> list[SftRow]:
+    whole = int(weight)
+    return rows * whole + rng.sample(rows, round((weight - whole) * len(rows)))
 
 
 def initialize(config: Config, init: InitSettings, out: Path) -> None:

@@ -58,7 +58,7 @@ def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]
 
         run.stage(
             "init",
-            {"model": Path(model), "ift": init.ift, "eft": init.eft},
+            {"model": Path(model), "ift": init.ift, **({"eft": init.eft} if init.eft else {})},
             {"model": first},
             identity(config, "init", "seed"),
             start,

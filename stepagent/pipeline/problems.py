@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stepagent.answers import stated_answer
-from stepagent.config import ProblemSettings
+from stepagent.config import Config, ProblemSettings
 from stepagent.errors import DataError
 from stepagent.jsonl import iter_numbered, write_rows
 from stepagent.pipeline.progress import bar, warn
@@ -183,6 +183,19 @@ def load_held_out(path: Path) -> list[Problem]:
         if problem.answer is None:
             raise DataError(f"{path}: problem '{problem.id}' has no 'answer' to evaluate against")
     return problems
+
+
+def question_key(question: str) -> int:
+    """The same for the same question, case and white space aside."""
+    return derive_seed(" ".join(question.split()).casefold())
+
+
+def held_out_keys(config: Config, folder: Path) -> set[int]:
+    """The `question_key` of every problem that the config evaluates on: what no training data may hold."""
+    if config.evaluate is None:
+        return set()
+    source = problem_file(config.evaluate.problems, folder)
+    return {question_key(problem.question) for problem in iter_problems(source)}
 
 
 class Answers(Mapping[str, str]):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stepagent.config import Component, InitSettings
+from stepagent.config import Component
 from stepagent.errors import DataError
 from stepagent.jsonl import read_numbered
 from stepagent.prompting import PromptTemplate, load_prompt
@@ -85,12 +85,12 @@ def load_ift(path: Path) -> list[IftRow]:
     return [row for _, row in rows]
 
 
-def load_eft(init: InitSettings, labels: Sequence[str]) -> list[EftRow]:
+def load_eft(path: Path, labels: Sequence[str]) -> list[EftRow]:
     """Judged pairs to learn from. Raises DataError for a judgement without one of the `labels`."""
-    rows = read_numbered(init.eft, EftRow)
+    rows = read_numbered(path, EftRow)
     for line, row in rows:
         if not any(label in row.judgement for label in labels):
-            raise DataError.at(init.eft, line, f"the judgement holds none of the labels {' '.join(labels)}")
+            raise DataError.at(path, line, f"the judgement holds none of the labels {' '.join(labels)}")
     return [row for _, row in rows]
 
 

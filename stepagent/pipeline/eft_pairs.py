@@ -1,0 +1,100 @@
+"""Labelled sibling pairs out of judged trees: which are taken, and to which side of the split they go."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from stepagent.pipeline.problems import question_key
+from stepagent.seeds import derive_seed
+from stepagent.tree import Level, StepTree
+from stepagent.types import Score, Verdict, Vote
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingPair:
+    """Two siblings as `one` and `other`. `one` is better, or (`tie`) they are labelled as equal; `margin` is
+    the labelling judge's, `values` are its values of both, in [0, 1]. `id` is the same for the same texts."""
+
+    id: str
+    problem_id: str
+    question: str
+    prefix: tuple[str, ...]
+    one: str
+    other: str
+    tie: bool
+    margin: float
+    values: tuple[Score, Score]
+
+
+UNLABELLED = {
+    "no_signal": "labels: no signal",
+    "unparsed": "labels: unparsed",
+    "error": "labels: judge failed",
+}
+
+
+def sibling_pairs(tree: StepTree, seed: int) -> Iterator[SiblingPair | str]:
+    """Per judged level its best and worst step, then one pair that is labelled as equal, drawn by `seed`; for
+    a level whose verdict gives neither, the reason. Levels of abandoned branches count: a judgement does not
+    ask where the path went on."""
+    for number, level in enumerate(tree.levels):
+        verdict = level.verdict
+        if verdict is None:
+            continue
+        equal = _equal_pairs(verdict)
+        if verdict.status == "ok":
+            assert verdict.best is not None
+            assert verdict.worst is not None
+            yield _pair(tree, level, verdict, verdict.best, verdict.worst, tie=False)
+        elif verdict.status != "no_signal" or not equal:
+            yield UNLABELLED[verdict.status]
+        if equal and verdict.status in ("ok", "no_signal"):
+            rng = random.Random(derive_seed(seed, tree.problem.id, number, "equal siblings"))
+            yield _pair(tree, level, verdict, *rng.choice(equal), tie=True)
+
+
+def _pair(tree: StepTree, level: Level, verdict: Verdict, one: int, other: int, *, tie: bool) -> SiblingPair:
+    prefix = tuple(step.text for step in tree.prefix(level.parent))
+    first, second = (tree.step(level.judged[index]).content for index in (one, other))
+    texts = (tree.problem.question, *prefix, "|", *sorted((first, second)))
+    values = verdict.values or (math.nan,) * len(level.judged)
+    return SiblingPair(
+        id=f"{derive_seed(*texts):016x}",
+        problem_id=tree.problem.id,
+        question=tree.problem.question,
+        prefix=prefix,
+        one=first,
+        other=second,
+        tie=tie,
+        margin=0.5 if tie else verdict.margin or 0.5,
+        values=(values[one], values[other]),
+    )
+
+
+def _equal_pairs(verdict: Verdict) -> list[tuple[int, int]]:
+    """Pairs called a tie in both seats; for judges without votes, those of the same score."""
+    if verdict.votes:
+        ties = {(vote.first, vote.second) for vote in verdict.votes if vote.outcome == "tie"}
+        return sorted((a, b) for a, b in ties if a < b and (b, a) in ties)
+    scores = verdict.scores
+    return [(a, b) for a, b in combinations(range(len(scores)), 2) if scores[a] == scores[b]]
+
+
+def is_test(question: str, share: float, seed: int) -> bool:
+    """Whether a problem belongs to the test sets: decided by its question, so that whatever holds the same
+    question lands on the same side."""
+    return random.Random(derive_seed(seed, "test problem", question_key(question))).random() < share
+
+
+def agreed(votes: Sequence[Vote]) -> tuple[Vote, Vote] | None:
+    """The two votes on a pair, (0, 1) then (1, 0), if both came with a written judgement."""
+    by_seats = {(vote.first, vote.second): vote for vote in votes if not vote.asked_again}
+    try:
+        both = by_seats[0, 1], by_seats[1, 0]
+    except KeyError:
+        return None
+    return both if all(vote.outcome in ("first", "second", "tie") for vote in both) else None
