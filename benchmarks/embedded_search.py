@@ -22,7 +22,7 @@ from stepagent.demo.data import write_data
 from stepagent.generators.sample import SampleGenerator
 from stepagent.interfaces import Backend
 from stepagent.judges.pairwise import PairwiseJudge
-from stepagent.pipeline.demo import demo_config
+from stepagent.pipeline.demo import demo_config, make_data
 from stepagent.pipeline.initialize import initialize
 from stepagent.pipeline.problems import load_problems, problem_file
 from stepagent.search.runner import search_all
@@ -73,16 +73,16 @@ def main() -> None:
         assert config.init
         model = arguments.model or str(folder / "M_1")
         if not arguments.model:
+            make_data(config, folder)
             initialize(config, config.init, folder / "M_1")
         if arguments.problems > len(load_problems(problem_file(config.problems, folder))):
             write_data(
                 folder / "more",
                 arguments.seed,
-                ift=1,
-                eft=2,
+                solutions=1,
+                eft=1,
                 problems=arguments.problems,
                 held_out=1,
-                pairs=1,
             )
             more = folder / "more" / "problems.jsonl"
         else:

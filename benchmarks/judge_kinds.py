@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from stepagent.config import Component, Config
-from stepagent.demo.data import write_data
 from stepagent.demo.world import FIRST, SECOND, compare, correct_line, next_operation, result, worked
 from stepagent.jsonl import read_rows, write_rows
 from stepagent.labelled import read_labelled
 from stepagent.optimize.sft import SftRow, sft
 from stepagent.pipeline.components import make_components
-from stepagent.pipeline.demo import demo_config
+from stepagent.pipeline.demo import demo_config, make_data
 from stepagent.pipeline.initialize import sft_rows
 from stepagent.pipeline.judge_quality import quality_stage
 from stepagent.pipeline.resources import Resources
@@ -78,21 +77,21 @@ def measured(config: Config, model: Path, name: str, data: Path, folder: Path) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1000)
-    parser.add_argument("--eft", type=int, default=8000)
+    parser.add_argument("--test-share", type=float, default=0.25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        config = demo_config(folder, [f"seed={arguments.seed}"])
-        sizes = {"ift": 1500, "problems": 1, "held_out": 1, "pairs": 2 * arguments.pairs}
-        write_data(folder / "data", arguments.seed, eft=arguments.eft, **sizes)
+        config = demo_config(folder, [f"seed={arguments.seed}", f"eft.test_share={arguments.test_share}"])
+        make_data(config, folder)
         assert config.init
         assert config.init.eft is not None
         rows = sft_rows(config, config.init) + more_rows(read_rows(config.init.eft, EftRow))
         model = folder / "M_1"
         sft(config.model, rows, model, config.init, config.seed, lambda *_: None, print)
-        labelled = [row for row in read_rows(folder / "data" / "pairs.jsonl", EftRow) if row.winner != "tie"]
+        tests = read_rows(folder / "data" / "eft" / "test.jsonl", EftRow)
+        labelled = [row for row in tests if row.winner != "tie"]
         data = folder / "labelled.jsonl"
         write_rows(data, labelled[: arguments.pairs])
         figures = {

@@ -28,7 +28,7 @@ from stepagent.jsonl import read_rows, write_rows
 from stepagent.optimize.packing import Target
 from stepagent.optimize.sft import train_targets
 from stepagent.pipeline.components import make_components
-from stepagent.pipeline.demo import demo_config
+from stepagent.pipeline.demo import demo_config, make_data
 from stepagent.pipeline.evaluating import evaluate_stage
 from stepagent.pipeline.initialize import initialize
 from stepagent.pipeline.iterate import iterate
@@ -44,6 +44,7 @@ JUDGES = {"self": None, "random": "random", "oracle": "stepagent.demo.oracle:Ora
 def run_seed(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
     """All arms of one seed: per arm and model, the evaluation and what its search yielded."""
     base = demo_config(folder, [f"seed={seed}", *overrides])
+    make_data(base, folder)
     assert base.init
     start = folder / "M_1"
     if not start.is_dir():

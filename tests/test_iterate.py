@@ -17,7 +17,8 @@ from stepagent.pipeline.demo import demo_config, run_demo
 SMALL = [
     "rounds=2",
     "problems_per_round=[12, 12]",
-    "init.epochs=0.3",
+    "eft.problems.sample=600",
+    "init.epochs=0.5",
     "evaluate.search_problems=6",
     "optimize.learning_rate=1e-3",
 ]
@@ -26,9 +27,8 @@ SMALL = [
 def small_world(folder: Path) -> list[str]:
     """Write the demo's data, then cut the held-out sets short; returns the overrides."""
     demo_config(folder, SMALL)
-    for name in ("held_out", "pairs"):
-        path = folder / "data" / f"{name}.jsonl"
-        path.write_text("".join(path.read_text().splitlines(keepends=True)[:40]))
+    path = folder / "data" / "held_out.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:40]))
     return SMALL
 
 

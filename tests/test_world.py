@@ -14,7 +14,6 @@ from stepagent.demo.world import (
     correct_line,
     judgement,
     line_is_right,
-    make_pair,
     make_question,
     quick_solution,
     worked,
@@ -54,19 +53,6 @@ def test_a_judgement_shows_every_hop() -> None:
     assert judgement("61-22", [], "61-22=49", "61-22=29").endswith("[[C]]")
 
 
-def test_pairs_are_labelled_as_the_world_says_and_balanced() -> None:
-    rng = random.Random(0)
-    winners = {"first": 0, "second": 0, "tie": 0}
-    for _ in range(600):
-        pair = make_pair(rng, make_question(rng))
-        right = [line_is_right(pair.question, pair.prefix, line) for line in (pair.first, pair.second)]
-        assert pair.winner == {(True, False): "first", (False, True): "second"}.get(tuple(right), "tie")
-        assert pair.swapped().swapped() == pair
-        winners[pair.winner] += 1
-    assert abs(winners["first"] - winners["second"]) < 80
-    assert 90 < winners["tie"] < 210
-
-
 def test_people_slip_and_markers_do_not() -> None:
     rng = random.Random(1)
     lines = right = 0
@@ -81,11 +67,11 @@ def test_people_slip_and_markers_do_not() -> None:
 
 def test_no_question_is_in_two_files_and_seeds_repeat(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        write_data(tmp_path / folder, seed=3, ift=20, eft=20, problems=30, held_out=30, pairs=20)
-    names = ("ift", "eft", "problems", "held_out", "pairs")
+        write_data(tmp_path / folder, seed=3, solutions=20, eft=20, problems=30, held_out=30)
+    names = ("solutions", "eft_problems", "problems", "held_out")
     files = {name: [row for _, row in iter_json(tmp_path / "a" / f"{name}.jsonl")] for name in names}
     assert {name: len(rows) for name, rows in files.items()} == dict(
-        zip(names, (20, 20, 30, 30, 20), strict=True)
+        zip(names, (20, 20, 30, 30), strict=True)
     )
     questions = [{row["question"] for row in rows} for rows in files.values()]
     assert len(set.union(*questions)) == sum(map(len, questions))

@@ -20,7 +20,7 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 LOW, HIGH = 10, 99
@@ -177,78 +177,3 @@ def judgement(question: str, prefix: list[str], first: str, second: str) -> str:
         (values[0] == expected, values[1] == expected), TIE
     )
     return "\n".join([opening, *marks]) + verdict
-
-
-def wrong_line(rng: random.Random, question: str, prefix: list[str]) -> str:
-    """A wrong next line: mostly a slip by ten, else a number copied wrongly, a near or a random value."""
-    operation = next_operation(question, prefix)
-    expected = result(correct_line(question, prefix))
-    assert expected is not None
-    while True:
-        written, draw = operation, rng.random()
-        if operation and draw < 0.15:
-            written = _miscopied(rng, operation)
-            value = written.slipped if rng.random() < 0.3 else written.value
-        elif operation and draw < 0.65:
-            value = operation.slipped
-        elif draw < 0.9:
-            value = expected + rng.choice((-11, -10, -9, -2, -1, 1, 2, 9, 10, 11))
-        else:
-            value = rng.randint(LOW, HIGH)
-        if value != expected and in_range(value):
-            return f"{written or ''}={value}"
-
-
-def _miscopied(rng: random.Random, operation: Operation) -> Operation:
-    """The operation with one of its numbers or its sign copied wrongly."""
-    while True:
-        off = rng.choice((-11, -10, -2, -1, 1, 2, 10, 11))
-        wrong = rng.choice(
-            (
-                replace(operation, left=operation.left + off),
-                replace(operation, right=operation.right + off),
-                replace(operation, sign="-" if operation.sign == "+" else "+"),
-            )
-        )
-        if in_range(wrong.left) and in_range(wrong.right):
-            return wrong
-
-
-@dataclass(frozen=True, slots=True)
-class MarkedPair:
-    """Two candidate lines after a prefix, with the careful marker's judgement and its verdict label."""
-
-    question: str
-    prefix: tuple[str, ...]
-    first: str
-    second: str
-    judgement: str
-    winner: str  # "first", "second" or "tie"
-
-    def swapped(self) -> MarkedPair:
-        """The same pair with the seats changed."""
-        return mark(self.question, list(self.prefix), self.second, self.first)
-
-
-def mark(question: str, prefix: list[str], first: str, second: str) -> MarkedPair:
-    """The careful marker's view of two candidate lines."""
-    text = judgement(question, prefix, first, second)
-    winner = {FIRST: "first", SECOND: "second", TIE: "tie"}[text[-len(FIRST) :]]
-    return MarkedPair(question, tuple(prefix), first, second, text, winner)
-
-
-def make_pair(rng: random.Random, question: str) -> MarkedPair:
-    """A pair after a quickly written prefix: one line right and one wrong, or (one in four) both wrong."""
-    while (solution := quick_solution(rng, question)) is None:
-        pass
-    depth = rng.randint(0, len(solution) - 1)
-    prefix = solution[:depth]
-    if not in_range((next_operation(question, prefix) or Operation(50, "+", 10)).value):
-        return make_pair(rng, question)
-    lines = [correct_line(question, prefix), wrong_line(rng, question, prefix)]
-    if rng.random() < 1 / 4:
-        lines[0] = wrong_line(rng, question, prefix)
-        if lines[0] == lines[1]:
-            return make_pair(rng, question)
-    rng.shuffle(lines)
-    return mark(question, prefix, lines[0], lines[1])
