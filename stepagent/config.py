@@ -196,6 +196,32 @@ class EvaluateSettings(Settings):
     check_step: str | None = None
 
 
+class ReplaySettings(Settings):
+    """Rows of init's IFT and EFT sets that a round learns beside its preference pairs: so many for each pair.
+    `weight` is a row's (mean NLL per token) against a pair's loss."""
+
+    ift: Annotated[float, Field(ge=0)] = 0.0
+    eft: Annotated[float, Field(ge=0)] = 0.0
+    weight: Rate = 1.0
+
+
+class WatchSettings(Settings):
+    """Before its round, and after the last one, each model searches the same `problems` problems (the last of
+    the shuffled pool); 0 watches nothing. It has drifted if, against the first model watched, the share of
+    judged pairs whose seats agree fell by more than `agreement_fall`, that of solutions that end by more than
+    `ended_fall`; if pairs per problem fell below the share `pairs_left`; or if steps per solution or tokens
+    per step changed by more than the factor `change`, either way. No reference answer is read.
+
+    `then`: stop at the last good model; or roll_back, the next round going on from it; or only warn."""
+
+    problems: Annotated[int, Field(ge=0)] = 64
+    agreement_fall: Annotated[float, Field(gt=0, le=1)] = 0.2
+    ended_fall: Annotated[float, Field(gt=0, le=1)] = 0.2
+    pairs_left: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    change: Annotated[float, Field(gt=1)] = 3.0
+    then: Literal["stop", "roll_back", "warn"] = "stop"
+
+
 class BudgetSettings(Settings):
     """When a run stops asking models: `tokens` and `money` (in the currency of `prices`) count all that its
     folder has ever paid for; `seconds` count from the start of the command."""
@@ -254,6 +280,8 @@ class Config(Settings):
     eft: EftSettings | None = None
     init: InitSettings | None = None
     optimize: OptimizeSettings = OptimizeSettings()
+    replay: ReplaySettings | None = None
+    watch: WatchSettings = WatchSettings()
     evaluate: EvaluateSettings | None = None
 
     @model_validator(mode="before")

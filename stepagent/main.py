@@ -48,13 +48,13 @@ def init_command(
     out: Annotated[Path, typer.Option(help="Folder for M_1; must not exist yet.")],
     overrides: Overrides = None,
 ) -> None:
-    """Train M_1 from the base model on IFT and EFT data (SFT)."""
+    """Train M_1 from the base model on IFT and EFT data (SFT), and measure both models on held-out data."""
     settings = load_config(config, overrides or ())
-    from stepagent.pipeline.initialize import initialize
+    from stepagent.pipeline.alone import init_alone
 
     if settings.init is None:
         raise ConfigError(f"{config}: no 'init' section; it names the IFT and EFT files")
-    initialize(settings, settings.init, out)
+    init_alone(settings, settings.init, out)
 
 
 @data_app.command()
@@ -176,11 +176,9 @@ def optimize(
 ) -> None:
     """Train a model on step preferences (step-wise DPO) and merge the adapter."""
     settings = load_config(config, overrides or ())
-    from stepagent.pipeline.optimizing import optimize_stage
-    from stepagent.pipeline.rows import solve_prompt
+    from stepagent.pipeline.alone import optimize_alone
 
-    solve = solve_prompt(settings.generator)
-    optimize_stage(model or settings.model, data, out, settings.optimize, settings.seed, str(out), solve)
+    optimize_alone(settings, model or settings.model, data, out)
 
 
 @app.command()

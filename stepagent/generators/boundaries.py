@@ -18,6 +18,21 @@ def terminator(kind: BoundaryKind, depth: int) -> str:
     return {"marker": f"\nStep {depth + 1}:", "line": "\n", "blank_line": "\n\n"}[kind]
 
 
+def split(kind: BoundaryKind, text: str) -> list[str] | None:
+    """The contents of a whole solution's steps, if its form is valid: none is empty, and marks count from 1
+    without a gap; None if it is not."""
+    if kind == "marker":
+        marks = list(re.finditer(r"(?m)^Step (\d+):", text))
+        numbers = [int(mark[1]) for mark in marks]
+        if not marks or text[: marks[0].start()].strip() or numbers != list(range(1, len(marks) + 1)):
+            return None
+        ends = [*(mark.start() for mark in marks[1:]), len(text)]
+        steps = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    else:
+        steps = [piece.strip() for piece in text.strip().split(terminator(kind, 1))]
+    return steps if all(steps) else None
+
+
 def content(kind: BoundaryKind, depth: int, text: str) -> str:
     """A step's text without its terminator, its "Step n:" and the blanks around it."""
     if not text.strip():

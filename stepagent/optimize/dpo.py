@@ -26,6 +26,7 @@ from stepagent.optimize.merge import refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Unit, make_packs
 from stepagent.optimize.pairs import load_pairs
 from stepagent.optimize.scoring import Score
+from stepagent.optimize.sft import SftRow, encode
 from stepagent.optimize.trainer import (
     PackedBatches,
     PackedTrainer,
@@ -41,7 +42,8 @@ from stepagent.runs import hash_data, hash_path
 
 
 class DpoTrainer(PackedTrainer):
-    """Mean DPO loss over the pairs of the global batch."""
+    """Mean DPO loss over the pairs of the global batch; beside it the mean NLL per token of replayed rows,
+    each of which weighs as `replay` says against a pair. Units from `pairs` on are such rows."""
 
     def __init__(
         self,
@@ -50,11 +52,14 @@ class DpoTrainer(PackedTrainer):
         smoothing: torch.Tensor,
         guards: Guards,
         guard: Callable[[str], None],
+        replay: float = 0.0,
     ) -> None:
         super().__init__(*args)
         self._settings = settings
         self._reference = torch.empty(0)
         self._smoothing = smoothing
+        self._pairs = len(smoothing)
+        self._replay = replay
         self._guards = guards
         self._guard = guard
 
@@ -72,7 +77,7 @@ class DpoTrainer(PackedTrainer):
             return
         batches: PackedBatches = self.train_dataset
         self._reference = reference_logprobs(
-            self.model, batches.units, batches.token_budget, self.score, self.accelerator
+            self.model, batches.units[: self._pairs], batches.token_budget, self.score, self.accelerator
         )
         if main:
             part = kept.with_suffix(".part")
@@ -83,21 +88,30 @@ class DpoTrainer(PackedTrainer):
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
         settings = self._settings
-        policy = self.score(model, pack).view(-1, 2)
-        reference = self._reference[list(pack.units)].to(policy)
-        lengths = pack.lengths().view(-1, 2).to(policy)
+        scores = self.score(model, pack)
+        every = pack.lengths().to(scores)
+        pairs = [unit for unit in pack.units if unit < self._pairs]
+        paired = torch.tensor(
+            [unit < self._pairs for unit in pack.units for _ in range(1 + (unit < self._pairs))]
+        )
+        replayed = -(scores[~paired] / every[~paired])
+        policy, lengths = scores[paired].view(-1, 2), every[paired].view(-1, 2)
+        reference = self._reference[pairs].to(policy)
         scale = lengths if settings.length_normalized else torch.ones_like(lengths)
         (chosen, rejected), (ref_chosen, ref_rejected) = (
             (side / scale).unbind(1) for side in (policy, reference)
         )
-        smoothing = self._smoothing[list(pack.units)].to(policy)
+        smoothing = self._smoothing[pairs].to(policy)
         losses, metrics = dpo_loss(
             chosen, rejected, ref_chosen, ref_rejected, settings.beta, settings.loss, smoothing
         )
         losses = losses - settings.nll_alpha * policy[:, 0] / lengths[:, 0]
         metrics["chosen_logp"], metrics["rejected_logp"] = policy.detach().unbind(1)
         metrics["chosen_reference"] = reference[:, 0]
-        return losses.sum(), {name: value.sum().item() for name, value in metrics.items()}
+        if self._replay:
+            metrics["replay_loss"] = self._replay * replayed.detach()
+        total = losses.sum() + self._replay * replayed.sum()
+        return total, {name: value.sum().item() for name, value in metrics.items()}
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         super().log(logs, *args, **kwargs)
@@ -123,10 +137,14 @@ def optimize(
     seed: int,
     progress: Progress,
     solve: PromptTemplate | None = None,
+    replay: Callable[[int], Sequence[SftRow]] | None = None,
+    replay_weight: float = 1.0,
 ) -> Optimized:
     """Train `model` (M_i) on preference pairs and write the merged M_{i+1} to `out`.
 
-    `data` is what `formats.read_preferences` takes; `solve` goes around a bare question.
+    `data` is what `formats.read_preferences` takes; `solve` goes around a bare question. `replay` gives, for
+    the number of pairs, rows whose NLL per token is learnt beside the pairs, so that the model forgets
+    neither solving nor judging; a row weighs `replay_weight` against a pair.
 
     Raises DataError for an empty or unusable file, ModelError or ParityError for the model.
     """
@@ -140,9 +158,17 @@ def optimize(
     units = pairs.units
     rows = zip(units, pairs.problems, pairs.margins, strict=True)
     content = hash_data([[[(t.ids, t.start) for t in unit], name, margin] for unit, name, margin in rows])
+    rows_again = replay(len(units)) if replay else ()
+    replayed = [(target,) for row in rows_again if len((target := encode(tokenizer, row)).ids) <= window]
     smoothing = (1 - torch.tensor(pairs.margins)).clamp(0, 0.5)
     batches = PackedBatches(
-        units, pairs.problems, settings, seed, weigh=lambda pack: len(pack.units), processes=process_count()
+        units,
+        pairs.problems,
+        settings,
+        seed,
+        weigh=lambda pack: sum(unit < len(units) for unit in pack.units),
+        processes=process_count(),
+        beside=replayed,
     )
     guards = Guards(settings.guards, batches.steps)
     warnings: list[str] = []
@@ -162,10 +188,14 @@ def optimize(
         warnings.append,
         settings=settings,
         smoothing=smoothing if settings.margin_smoothing else torch.zeros_like(smoothing),
+        replay=replay_weight if replayed else 0.0,
         guards=guards,
         guard=guard,
     )
-    history = train(trainer, hash_data([work_identity(settings), seed, content, hash_path(Path(model))]))
+    work = [work_identity(settings), seed, content, hash_path(Path(model))]
+    if replayed:
+        work.append([replay_weight, [target.ids for (target,) in replayed]])
+    history = train(trainer, hash_data(work))
     probes = [unit[0].ids for unit in units[:8]]
     rounds = ", ".join(str(number) for number in sorted(pairs.rounds)) or "no search"
     made_from = {
@@ -179,6 +209,9 @@ def optimize(
         for name in ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
     }
     counts = {"pairs": len(units), "steps": batches.steps, **proof}
+    if rows_again:
+        counts["replayed rows"] = len(replayed)
+        counts["aside: replayed rows longer than the window"] = len(rows_again) - len(replayed)
     if pairs.moved:
         counts["boundaries moved to a token's edge"] = pairs.moved
     figures = {**counts, **means, **{f"aside: {why}": count for why, count in pairs.aside.items()}}

@@ -51,7 +51,8 @@ class PackedBatches(Dataset[Share]):
     Groups (the units of one tree) are shuffled whole, or in parts of half a batch if they are larger, anew
     each epoch, and cut into batches of `batch_size` units: a batch mixes trees, and what a tree shares stays
     together. `weigh` says how much
-    a pack adds to the count that the loss is a mean over.
+    a pack adds to the count that the loss is a mean over. `beside` units (replay) are dealt out evenly over
+    the batches, in a new order each epoch, on top of their `batch_size`.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class PackedBatches(Dataset[Share]):
         seed: int,
         weigh: Callable[[Pack], int],
         processes: int = 1,
+        beside: Sequence[Unit] = (),
     ) -> None:
-        self.units = units
+        self.units = [*units, *beside]
         self.token_budget = settings.token_budget
         self._weigh = weigh
         self._processes = processes
@@ -80,6 +82,16 @@ class PackedBatches(Dataset[Share]):
         order = order[: max(1, round(settings.epochs * len(units)))]
         size = settings.batch_size
         self._batches = [order[i : i + size] for i in range(0, len(order), size)]
+        self._deal_out(range(len(units), len(self.units)), settings.epochs, rng)
+
+    def _deal_out(self, more: Sequence[int], epochs: float, rng: random.Random) -> None:
+        dealt: list[int] = []
+        while len(dealt) < epochs * len(more):
+            dealt += rng.sample(more, len(more))
+        dealt = dealt[: round(epochs * len(more))]
+        cuts = [len(dealt) * k // len(self._batches) for k in range(len(self._batches) + 1)]
+        for batch, (start, end) in zip(self._batches, pairwise(cuts), strict=True):
+            batch += dealt[start:end]
 
     @property
     def steps(self) -> int:

@@ -43,12 +43,17 @@ class Components:
         return await Wrapper(self.backend).prefix_cache()
 
 
+def several_processes() -> bool:
+    """Whether this is one of several processes that train together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def make_components(
     config: Config, model: str, resources: Resources, served: Mapping[str, object] | None = None
 ) -> Components:
     """Everything a search needs, on `model`. `served` are the arguments of a backend that asks the run's own
     server. Raises ConfigError or ModelError."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if several_processes():
         raise ConfigError("only init and optimize run in several processes; start this command alone")
     given: dict[str, object] = {"model": model, **(served or {})}
     backend: Backend = _bind("backend", config.backend, given, resources.wrap)()

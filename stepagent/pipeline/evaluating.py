@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from stepagent.answers import is_correct
 from stepagent.building import import_object
 from stepagent.config import Config, EvaluateSettings
+from stepagent.generators.boundaries import BoundaryKind, split
 from stepagent.generators.sample import SampleGenerator
 from stepagent.interfaces import Generator, Judge, SearchStrategy, Solver
 from stepagent.jsonl import write_atomic
@@ -25,7 +26,7 @@ from stepagent.pipeline.searching import searched
 from stepagent.search.greedy import GreedySearch
 from stepagent.seeds import derive_seed
 from stepagent.tree import StepTree, joined_text
-from stepagent.types import Problem
+from stepagent.types import Problem, StepPreference
 
 EVALUATION_FILES = {"metrics": "metrics.json", "trees": "trees.jsonl", "greedy": "greedy.jsonl"}
 """What an evaluation writes into its folder."""
@@ -39,12 +40,14 @@ class Evaluation:
     """One model's figures; shares are in [0, 1], None where the data to measure it was not given.
 
     `judge_accuracy`: right in both seats, on labelled pairs. `judge_consistency`: both seats agree.
+    `valid_format`: greedy solutions that end and whose text is steps, none empty, marks counted from 1.
     `own_*`: the same on pairs the model itself proposed during the held-out search. `failed_requests`:
     problems whose greedy request failed for good; they count as unsolved.
     """
 
     name: str
     greedy_accuracy: float
+    valid_format: float | None = None
     search_accuracy: float | None = None
     judge_accuracy: float | None = None
     judge_consistency: float | None = None
@@ -93,8 +96,14 @@ def evaluate(
     solved = [is_solved(tree, problem) for tree, problem in zip(greedy, problems, strict=True)]
     paths = [tree.solution() for tree in trees if tree.status == "ended"]
     steps = [step for path in paths for step in path]
+    boundary = (
+        config.generator.arguments().get("boundary", "marker")
+        if isinstance(solver, SampleGenerator)
+        else None
+    )
     return Evaluation(
         name=name,
+        valid_format=_share([_is_valid(tree, boundary) for tree in greedy]) if boundary else None,
         greedy_accuracy=_share(solved) or 0.0,
         search_accuracy=_share(
             [is_solved(tree, problem) for tree, problem in zip(trees, drawn, strict=True)]
@@ -109,6 +118,27 @@ def evaluate(
         failed_requests=sum(tree.status == "failed" for tree in greedy),
         solved=tuple(solved),
     )
+
+
+def pairs_right(
+    rows: Iterable[StepPreference], answers: Mapping[str, str], check: CheckStep | None
+) -> float | None:
+    """The share of preference pairs whose chosen step is right and whose rejected one is not, by `check` or,
+    where both end the solution, by the reference answer. To be shown; nothing may act on it. None if no pair
+    can be checked."""
+    right = []
+    for row in rows:
+        if check:
+            good, bad = (check(row.question, row.prefix, text) for text in (row.chosen, row.rejected))
+        elif row.chosen_ends and row.rejected_ends and row.question in answers:
+            before = "".join(row.prefix)
+            good, bad = (
+                is_correct(before + text, answers[row.question]) for text in (row.chosen, row.rejected)
+            )
+        else:
+            continue
+        right.append(good and not bad)
+    return _share(right)
 
 
 def load_check(settings: EvaluateSettings) -> CheckStep | None:
@@ -142,6 +172,10 @@ def evaluate_stage(
 def is_solved(tree: StepTree, problem: Problem) -> bool:
     """Whether a tree's solution ends, at the problem's reference answer."""
     return tree.status == "ended" and is_correct(joined_text(tree.solution()), problem.answer or "")
+
+
+def _is_valid(tree: StepTree, boundary: BoundaryKind) -> bool:
+    return tree.status == "ended" and split(boundary, joined_text(tree.solution())) is not None
 
 
 def _trees(

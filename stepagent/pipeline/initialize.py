@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from stepagent.config import Config, InitSettings
@@ -38,6 +39,26 @@ def eft_rows(config: Config, path: Path) -> list[SftRow]:
     """Judgements, each after its pair in the judge's prompt. Raises ConfigError or DataError."""
     judge, labels = load_judge_prompt(judge_prompt_name(config.judge))
     return [SftRow(judge.messages(row.values()), row.judgement) for row in load_eft(path, labels.all())]
+
+
+def replayer(config: Config, purpose: str) -> Callable[[int], list[SftRow]] | None:
+    """What draws the rows that a round learns again, given its number of pairs: so many for each pair as
+    `replay` says, of each set without repetition, by seed and `purpose`. None if the config replays nothing.
+    Raises ConfigError or DataError."""
+    settings, init = config.replay, config.init
+    if settings is None or not (settings.ift or settings.eft):
+        return None
+    if init is None or (settings.eft and init.eft is None):
+        raise ConfigError("replay: draws from the files that 'init' names; name them there")
+    sets = [(settings.ift, ift_rows(config, init.ift) if settings.ift else [])]
+    if settings.eft and init.eft:
+        sets.append((settings.eft, eft_rows(config, init.eft)))
+
+    def draw(pairs: int) -> list[SftRow]:
+        rng = random.Random(derive_seed(config.seed, "replay", purpose))
+        return [row for share, rows in sets for row in rng.sample(rows, min(len(rows), round(share * pairs)))]
+
+    return draw
 
 
 def _times(rows: list[SftRow], weight: float, rng: random.Random) -> list[SftRow]:

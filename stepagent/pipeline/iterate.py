@@ -5,26 +5,29 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stepagent.config import Config
-from stepagent.errors import ConfigError
-from stepagent.jsonl import write_atomic, write_rows
+from stepagent.errors import ConfigError, ModelError
+from stepagent.jsonl import read_rows, write_atomic, write_rows
 from stepagent.pipeline.components import SEARCH_KEYS, check_components, identity
 from stepagent.pipeline.deploying import Models, make_server, models_of
-from stepagent.pipeline.evaluating import EVALUATION_FILES, evaluate_stage, load_check
-from stepagent.pipeline.initialize import initialize, sft_rows
+from stepagent.pipeline.evaluating import EVALUATION_FILES, evaluate_stage, load_check, pairs_right
+from stepagent.pipeline.initialize import initialize, replayer, sft_rows
 from stepagent.pipeline.optimizing import optimize_stage
-from stepagent.pipeline.problems import check_problems, load_held_out, load_problems, problem_file
-from stepagent.pipeline.progress import output
+from stepagent.pipeline.problems import Answers, check_problems, load_held_out, load_problems, problem_file
+from stepagent.pipeline.progress import output, warn
 from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import load_pairs
 from stepagent.pipeline.searching import search_stage
+from stepagent.pipeline.watching import draw_watched, drift, read_watched, watch_stage
 from stepagent.report.summary import print_summary
 from stepagent.runs import RunFolder
+from stepagent.types import StepPreference
 
 
 def iterate(config: Config, folder: Path) -> dict[str, Any]:
@@ -38,18 +41,35 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     write_atomic(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     with Resources(config, folder) as resources, models_of(config, run, resources) as asked:
-        models = _turn(config, run, asked, shares)
-    summary = {"wall_seconds": round(run.wall_seconds(), 1), "models": models}
+        turned = _turn(config, run, asked, shares)
+    summary = {"wall_seconds": round(run.wall_seconds(), 1), **asdict(turned)}
     write_atomic(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     print_summary(summary, folder, output)
+    if turned.drifted:
+        name, ways = next(reversed(turned.drifted.items()))
+        if turned.last_good != name and config.watch.then == "stop":
+            raise ModelError(
+                f"stopped: {name} has drifted from the first model ({'; '.join(ways)}); the last good model "
+                f"is "
+                f"{turned.last_good} in {folder}; see 'watch' in the config"
+            )
     return summary
 
 
-def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]) -> list[dict[str, Any]]:
-    models: list[dict[str, Any]] = []
+@dataclass(slots=True)
+class Turned:
+    """What the rounds came to: a row per model, how models drifted, and the name of the last good one."""
+
+    models: list[dict[str, Any]] = field(default_factory=list)
+    drifted: dict[str, list[str]] = field(default_factory=dict)
+    last_good: str = ""
+
+
+def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]) -> Turned:
+    turned = Turned()
     model = config.model
     if init := config.init:
-        models += _evaluate(run, config, asked, model, 0, None)
+        turned.models += _evaluate(run, config, asked, model, 0, {})
         first = run.model(1)
 
         def start() -> None:
@@ -64,13 +84,50 @@ def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]
             start,
         )
         model = str(first)
-    pairs: int | None = None
-    for index in range(1, config.rounds + 1):
-        models += _evaluate(run, config, asked, model, index, pairs)
-        pairs = _round(run, config, asked, model, index, shares[index - 1])
-        model = str(run.model(index + 1))
-    models += _evaluate(run, config, asked, model, config.rounds + 1, pairs)
-    return models
+    good, newest = (model, 1), (model, 1)
+    made: dict[str, Any] = {}
+    for index in range(1, config.rounds + 2):
+        turned.models += _evaluate(run, config, asked, *newest, made)
+        ways = _watch(run, config, asked, *newest)
+        if ways:
+            turned.drifted[f"M_{index}"] = ways
+            warn([f"M_{index} has drifted from M_1: {'; '.join(ways)}"])
+        if not ways or config.watch.then == "warn":
+            good = newest
+        elif asked.served:
+            asked.deploy(*good)
+        if index > config.rounds or (ways and config.watch.then == "stop"):
+            break
+        if good != newest:
+            warn([f"round {index} goes on from the last good model, M_{good[1]}"])
+        made = _round(run, config, asked, *good, index, shares[index - 1])
+        newest = (str(run.model(index + 1)), index + 1)
+    turned.last_good = f"M_{good[1]}"
+    return turned
+
+
+def _watch(run: RunFolder, config: Config, asked: Models, model: str, index: int) -> list[str]:
+    """In which ways M_`index` has drifted from M_1, by a search on the watched problems."""
+    if not config.watch.problems:
+        return []
+    source = problem_file(config.problems, run.path)
+    folder, name = run.path / "watch", f"M_{index}"
+    problems, out = folder / "problems.jsonl", folder / name
+    run.stage(
+        "watched problems",
+        {"problems": source},
+        {"problems": problems},
+        [config.seed, config.watch.problems],
+        lambda: draw_watched(config, source, problems),
+    )
+    run.stage(
+        f"watch {name}",
+        {"model": Path(model), "problems": problems},
+        {"trees": out.with_suffix(".jsonl"), "figures": out.with_suffix(".json")},
+        identity(config, *SEARCH_KEYS),
+        lambda: watch_stage(asked.components(model, index), config, problems, name, out),
+    )
+    return drift(read_watched(folder / "M_1"), read_watched(out), config.watch)
 
 
 def check_inputs(config: Config, folder: Path) -> list[slice]:
@@ -85,6 +142,7 @@ def check_inputs(config: Config, folder: Path) -> list[slice]:
         )
     make_server(config, Path("."))
     check_components(config)
+    replayer(config, "check")
     if config.init:
         sft_rows(config, config.init)
     if config.evaluate:
@@ -110,13 +168,20 @@ def _shares(config: Config, problems: Path) -> list[slice]:
     return [slice(end - count, end) for end, count in zip(ends, counts, strict=False)]
 
 
-def _round(run: RunFolder, config: Config, asked: Models, model: str, index: int, share: slice) -> int:
-    """Search with M_index, train M_{index+1}; returns the number of pairs."""
+def _round(
+    run: RunFolder, config: Config, asked: Models, model: str, source_index: int, index: int, share: slice
+) -> dict[str, Any]:
+    """Search with M_`source_index` (M_index, or the last good model before it), train M_{index+1}; returns
+    what the summary says of its pairs."""
     folder = run.round(index)
     source = problem_file(config.problems, run.path)
     problems, trees = folder / "problems.jsonl", folder / "trees.jsonl"
     preferences, trained = folder / "preferences.jsonl", run.model(index + 1)
     settings = config.model_dump(mode="json")
+
+    again = {}
+    if config.replay and config.init:
+        again = {"ift": config.init.ift, **({"eft": config.init.eft} if config.init.eft else {})}
 
     def draw() -> None:
         drawn = load_problems(source)
@@ -124,7 +189,7 @@ def _round(run: RunFolder, config: Config, asked: Models, model: str, index: int
         write_rows(problems, [problem.without_answer() for problem in drawn[share]])
 
     def search() -> None:
-        components = asked.components(model, index)
+        components = asked.components(model, source_index)
         drawn = load_problems(problems)
         report = search_stage(components, drawn, len(drawn), trees, preferences, config, index)
         write_atomic(folder / "search.json", json.dumps(report, indent=2) + "\n")
@@ -132,7 +197,15 @@ def _round(run: RunFolder, config: Config, asked: Models, model: str, index: int
     def train() -> None:
         asked.rest()
         report = optimize_stage(
-            model, preferences, trained, config.optimize, config.seed + index, f"round {index}"
+            model,
+            preferences,
+            trained,
+            config.optimize,
+            config.seed + index,
+            f"round {index}",
+            None,
+            replayer(config, f"round {index}"),
+            config.replay.weight if config.replay else 1.0,
         )
         write_atomic(folder / "optimize.json", json.dumps(report, indent=2) + "\n")
 
@@ -152,9 +225,9 @@ def _round(run: RunFolder, config: Config, asked: Models, model: str, index: int
     )
     run.stage(
         f"round {index}: optimize",
-        {"model": Path(model), "preferences": preferences},
+        {"model": Path(model), "preferences": preferences, **again},
         {"model": trained},
-        [settings["optimize"], config.seed],
+        [settings["optimize"], config.seed, *([settings["replay"]] if again else [])],
         train,
     )
     if asked.served:
@@ -165,14 +238,17 @@ def _round(run: RunFolder, config: Config, asked: Models, model: str, index: int
             settings["serve"],
             lambda: asked.deploy(str(trained), index + 1),
         )
-    with preferences.open(encoding="utf-8") as rows:
-        return sum(1 for _ in rows)
+    rows = read_rows(preferences, StepPreference)
+    check = load_check(config.evaluate) if config.evaluate else None
+    right = pairs_right(rows, Answers([config.problems], run.path), check)
+    return {"preferences": len(rows), "pairs_right": right}
 
 
 def _evaluate(
-    run: RunFolder, config: Config, asked: Models, model: str, index: int, pairs: int | None
+    run: RunFolder, config: Config, asked: Models, model: str, index: int, made: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """One entry of the summary's models; none if the config evaluates nothing."""
+    """One entry of the summary's models, with what is said of the pairs that `made` it; none if the config
+    evaluates nothing."""
     wanted = config.evaluate
     if wanted is None:
         return []
@@ -194,4 +270,4 @@ def _evaluate(
     )
     entry: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
     del entry["solved"]
-    return [{**entry, "preferences": pairs}]
+    return [{**entry, "preferences": None, "pairs_right": None, **made}]

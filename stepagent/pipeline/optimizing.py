@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stepagent.config import OptimizeSettings
 from stepagent.optimize.dpo import optimize
+from stepagent.optimize.sft import SftRow
 from stepagent.pipeline.progress import bar, table, warn
 from stepagent.prompting import PromptTemplate
 
@@ -18,6 +20,8 @@ def optimize_stage(
     seed: int,
     label: str,
     solve: PromptTemplate | None = None,
+    replay: Callable[[int], Sequence[SftRow]] | None = None,
+    replay_weight: float = 1.0,
 ) -> dict[str, object]:
     """Step-wise DPO with a progress bar and a closing table. Returns the figures and what the guards said."""
     with bar(f"step-DPO, {label}", None) as progress:
@@ -26,7 +30,7 @@ def optimize_stage(
             progress.total(steps)
             progress.advance(step, f"margin {logs['margin']:.2f} accuracy {logs['accuracy']:.2f}")
 
-        report = optimize(model, data, out, settings, seed, show, solve)
+        report = optimize(model, data, out, settings, seed, show, solve, replay, replay_weight)
     table(f"Step-wise DPO, {label}", report.figures)
     warn(report.warnings)
     return {**report.figures, "warnings": list(report.warnings)}

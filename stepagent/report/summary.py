@@ -12,13 +12,15 @@ from rich.table import Table
 
 _COLUMNS = (
     ("greedy", "greedy_accuracy", "%"),
+    ("valid form", "valid_format", "%"),
     ("judged search", "search_accuracy", "%"),
     ("judge right", "judge_accuracy", "%"),
-    ("both seats agree", "judge_consistency", "%"),
+    ("seats agree", "judge_consistency", "%"),
     ("right on own", "own_judge_accuracy", "%"),
     ("pairs", "preferences", ""),
-    ("steps per path", "steps_per_solution", "."),
-    ("tokens per step", "tokens_per_step", "."),
+    ("pairs right", "pairs_right", "%"),
+    ("steps /path", "steps_per_solution", "."),
+    ("tokens /step", "tokens_per_step", "."),
 )
 
 
@@ -27,17 +29,23 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
     models = summary["models"]
     if not models:
         return
-    table = Table(title=f"{folder}: {summary['wall_seconds']:.0f} s", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("model")
+    title = f"{folder}: {summary['wall_seconds']:.0f} s; shares in %"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
     for title, _, _ in _COLUMNS:
-        table.add_column(title.replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for model in models:
-        table.add_row(model["name"], *(_shown(model[key], kind) for _, key, kind in _COLUMNS))
+        table.add_row(model["name"], *(_shown(model.get(key), kind) for _, key, kind in _COLUMNS))
     console.print(table)
     console.print(
-        "judge right: in both seats, on labelled held-out pairs; on own: on pairs it proposed itself",
+        "judge right: in both seats, on labelled held-out pairs; on own: on pairs it proposed itself; pairs: "
+        "those it was trained on",
         style="dim",
     )
+    if summary.get("drifted"):
+        console.print(
+            f"drifted: {', '.join(summary['drifted'])}; the last good model is {summary['last_good']}"
+        )
     if plot(models, folder / "summary.png"):
         console.print(f"plot: {folder / 'summary.png'}")
 
@@ -45,7 +53,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
 def _shown(value: float | None, kind: str) -> str:
     if value is None:
         return "–"
-    return {"%": f"{100 * value:.1f}%", ".": f"{value:.1f}", "": f"{value:.0f}"}[kind]
+    return {"%": f"{100 * value:.1f}", ".": f"{value:.1f}", "": f"{value:.0f}"}[kind]
 
 
 def plot(models: Sequence[Mapping[str, Any]], path: Path) -> bool:
@@ -58,7 +66,7 @@ def plot(models: Sequence[Mapping[str, Any]], path: Path) -> bool:
     axes = figure.subplots()
     names = [model["name"] for model in models]
     for title, key, kind in _COLUMNS:
-        points = [(i, 100 * m[key]) for i, m in enumerate(models) if m[key] is not None]
+        points = [(i, 100 * m[key]) for i, m in enumerate(models) if m.get(key) is not None]
         if kind == "%" and points:
             axes.plot(*zip(*points, strict=True), marker="o", label=title)
     axes.set_xticks(range(len(names)), names)
