@@ -1,0 +1,233 @@
+"""EFT data: siblings labelled by one judge, judged in writing by a teacher who errs, filtered and split."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fakes import step
+
+from stepagent import Candidate, Problem, Verdict, Vote
+from stepagent.config import load_config
+from stepagent.demo.world import line_is_right, make_question
+from stepagent.jsonl import read_rows, write_rows
+from stepagent.pipeline.eft import eft_stage
+from stepagent.pipeline.eft_pairs import SiblingPair, sibling_pairs
+from stepagent.pipeline.rows import EftRow
+from stepagent.tree import StepTree
+
+CONFIG = """
+model: none
+problems: {folder}/problems.jsonl
+backend: {{kind: "test_eft:Slips"}}
+generator: {{prompt: demo_solve, boundary: line, temperature: 1.0, max_tokens: 40}}
+judge: {{prompt: demo_judge}}
+search: {{width: 4}}
+eft:
+  problems: {folder}/problems.jsonl
+  labels: {{kind: "test_eft:Hasty"}}
+  teacher:
+    prompt: demo_judge
+    backend: {{kind: "stepagent.demo.oracle:Marker", wrong: 0.2, first_seat: 0.3}}
+"""
+
+
+class Slips:
+    """A backend that writes the arithmetic world's lines, half of them wrong."""
+
+    def __init__(self) -> None:
+        from stepagent.backends.scripted import ScriptedBackend
+        from stepagent.demo.world import in_range, next_operation, result
+
+        def say(context: str, seed: int) -> str:
+            asked, _, written = context.removeprefix("<user>").partition("<assistant>")
+            lines = written.splitlines()
+            operation = next_operation(asked, lines)
+            if operation is None:
+                return f"={result(lines[-1])}"
+            slip = random.Random(seed).random() < 0.5 and in_range(operation.slipped)
+            return f"{operation}={operation.slipped if slip else operation.value}\n"
+
+        self.complete = ScriptedBackend(reply=say).complete
+
+
+class Hasty:
+    """A labelling judge that has one level in ten the wrong way round."""
+
+    def __init__(self) -> None:
+        from stepagent.demo.oracle import OracleJudge
+
+        self._oracle = OracleJudge()
+
+    async def judge(self, problem, prefix, candidates, seed):  # type: ignore[no-untyped-def]
+        from dataclasses import replace
+
+        from stepagent.seeds import derive_seed
+
+        verdict = await self._oracle.judge(problem, prefix, candidates, seed)
+        if verdict.status == "ok" and derive_seed(problem.question, len(prefix)) % 10 == 0:
+            return replace(verdict, best=verdict.worst, worst=verdict.best)
+        return verdict
+
+
+def right_share(rows: list[EftRow]) -> float:
+    """How often the winner of a row is the only right line, or a tie's lines are equally right."""
+    said = []
+    for row in rows:
+        right = [line_is_right(row.question, row.prefix, line) for line in (row.first, row.second)]
+        said.append({(True, False): "first", (False, True): "second"}.get(tuple(right), "tie") == row.winner)
+    return sum(said) / len(said)
+
+
+def world(folder: Path, count: int, more: str = "") -> Path:
+    rng = random.Random(5)
+    write_rows(
+        folder / "problems.jsonl", [{"id": str(i), "question": make_question(rng)} for i in range(count)]
+    )
+    path = folder / "c.yaml"
+    path.write_text(CONFIG.format(folder=folder) + more)
+    return path
+
+
+def test_the_filters_raise_label_accuracy_and_the_funnel_counts_every_pair(tmp_path: Path) -> None:
+    config = load_config(world(tmp_path, 400))
+    assert config.eft is not None
+    out = tmp_path / "eft"
+    report = eft_stage(config, config.eft, "none", out)
+    train = read_rows(out / "eft.jsonl", EftRow)
+    test = read_rows(out / "test.jsonl", EftRow)
+    unfiltered = read_rows(out / "test_unfiltered.jsonl", EftRow)
+    labelled = [row for _, row in _json(out / "labelled.jsonl") if "reason" not in row]
+    before = right_share(
+        [
+            EftRow(
+                r["question"], tuple(r["prefix"]), r["one"], r["other"], "", "tie" if r["tie"] else "first"
+            )  # type: ignore[arg-type]
+            for r in labelled
+        ]
+    )
+    assert before < 0.93
+    assert right_share(train) > 0.95
+    assert right_share(test) > 0.9
+    assert len(test) < len(unfiltered)
+
+    winners = Counter(row.winner for row in train)
+    assert winners["first"] == winners["second"]
+    assert winners["tie"] <= 0.25 * len(train)
+    assert all(row.judgement.endswith(("[[A]]", "[[B]]", "[[C]]")) for row in train)
+    questions = {row.question for row in train}
+    assert not questions & {row.question for row in (*test, *unfiltered)}
+
+    removed = {key: n for key, n in report.items() if key.startswith("  −")}
+    aside = [row["reason"] for _, row in _json(out / "set_aside.jsonl")]
+    assert len(aside) == sum(removed.values())  # type: ignore[arg-type]
+    assert report["labels"] == len(aside) + report["pairs kept"]  # type: ignore[operator]
+    assert report["pairs kept"] == len(train) // 2 + len(test)
+    assert {"  − teacher: the seats disagree", "  − teacher: against the label"} <= removed.keys()
+    assert json.loads((out / "funnel.json").read_text()) == report
+
+
+def _json(path: Path) -> list[tuple[int, dict[str, object]]]:
+    return list(enumerate(json.loads(line) for line in path.read_text().splitlines()))
+
+
+def test_a_killed_run_goes_on_and_another_screen_asks_nobody_twice(tmp_path: Path) -> None:
+    config = load_config(world(tmp_path, 40))
+    assert config.eft is not None
+    out = tmp_path / "eft"
+    eft_stage(config, config.eft, "none", out)
+    whole = {path.name: path.read_text() for path in out.glob("*.jsonl")}
+    (judged,) = out.glob("judged_*.jsonl")
+    lines = judged.read_text().splitlines(keepends=True)
+    judged.write_text("".join(lines[:20]) + lines[20][:30])
+    eft_stage(config, config.eft, "none", out)
+    kept = [line for line in lines[:20] if '"error"' not in line]  # what failed is asked again
+    assert judged.read_text().splitlines(keepends=True)[: len(kept)] == kept
+    assert sorted(judged.read_text().splitlines()) == sorted("".join(lines).splitlines())
+    for name in ("eft.jsonl", "test.jsonl", "test_unfiltered.jsonl"):
+        assert (out / name).read_text() == whole[name]
+    before = sorted(judged.read_text()), (out / "trees.jsonl").stat().st_mtime_ns
+    eft_stage(config, config.eft.model_copy(update={"test_share": 0.5}), "none", out)
+    assert (sorted(judged.read_text()), (out / "trees.jsonl").stat().st_mtime_ns) == before
+    assert len((out / "eft.jsonl").read_text()) < len(whole["eft.jsonl"])
+
+
+def test_problems_held_out_for_evaluation_are_left_out_whatever_their_spelling(tmp_path: Path) -> None:
+    path = world(tmp_path, 30, f"evaluate: {{problems: {tmp_path}/held.jsonl}}\n")
+    asked = [row["question"] for _, row in _json(tmp_path / "problems.jsonl")]
+    write_rows(tmp_path / "held.jsonl", [{"question": f"  {text} ", "answer": "1"} for text in asked[:10]])
+    config = load_config(path)
+    assert config.eft is not None
+    report = eft_stage(config, config.eft, "none", tmp_path / "eft")
+    assert report["  − a problem that evaluate.problems holds"]
+    rows = read_rows(tmp_path / "eft" / "eft.jsonl", EftRow)
+    assert not {row.question for row in rows} & set(asked[:10])
+
+
+def test_without_a_teacher_a_template_writes(tmp_path: Path) -> None:
+    config = load_config(world(tmp_path, 30), ["eft.teacher=null"])
+    assert config.eft is not None
+    eft_stage(config, config.eft, "none", tmp_path / "eft")
+    row = next(row for row in read_rows(tmp_path / "eft" / "eft.jsonl", EftRow) if row.winner == "second")
+    rated, verdict = row.judgement.splitlines()
+    assert verdict == "[[B]]"
+    a, b = (float(word) for word in rated.rstrip(".").replace(",", "").split() if word[0] == "0")
+    assert a < b
+
+
+def tree_of(*verdicts: Verdict) -> StepTree:
+    tree = StepTree(Problem("p", "1+1"))
+    for verdict in verdicts:
+        level = tree.add(None, tuple(Candidate(step(text)) for text in ("a\n", "b\n", "c\n")))
+        level.judged, level.verdict = level.nodes, verdict
+    return tree
+
+
+def test_which_pairs_a_level_gives() -> None:
+    def vote(first: int, second: int, outcome: str) -> Vote:
+        return Vote(first, second, outcome)  # type: ignore[arg-type]
+
+    by_score = Verdict("ok", (0.9, 0.2, 0.2), 0, 2, 0.8, values=(0.9, 0.2, 0.2))
+    by_votes = Verdict("ok", (2, 1, 0), 0, 2, 0.9, (vote(0, 1, "tie"), vote(1, 0, "tie"), vote(0, 2, "tie")))
+    equal = Verdict("no_signal", (0.5, 0.5, 0.5), values=(0.5, 0.5, 0.5))
+    silent = Verdict("no_signal", (0.0, 0.0, 0.0), votes=(vote(0, 1, "first"), vote(1, 0, "first")))
+    tree = tree_of(by_score, by_votes, equal, silent, Verdict("unparsed", ()), Verdict("error", ()))
+    found = [
+        (pair.one, pair.other, pair.tie, pair.margin) if isinstance(pair, SiblingPair) else pair
+        for pair in sibling_pairs(tree, 0)
+    ]
+    assert found[:4] == [
+        ("a", "c", False, 0.8),
+        ("b", "c", True, 0.5),
+        ("a", "c", False, 0.9),
+        ("a", "b", True, 0.5),
+    ]
+    assert found[4][2] is True  # type: ignore[index]
+    assert found[5:] == ["labels: no signal", "labels: unparsed", "labels: judge failed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("eft=null", "no 'eft' section"),
+        ("eft.teacher.kind=random", "a teacher writes judgements, as pairwise does, not 'random'"),
+        ("eft.teacher.prompt=judge_pairwise", "are not those of judge.prompt"),
+        ("eft.labels.kind=rollout", "did you mean 'rollouts'?"),
+        ("eft.lables.kind=x", "did you mean 'labels'?"),
+        ("eft.teacher.max_token=3", "did you mean 'max_tokens'?"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_sentence(tmp_path: Path, change: str, sentence: str) -> None:
+    path = world(tmp_path, 3)
+    command = [sys.executable, "-m", "stepagent", "data", "eft", str(path), "--out", str(tmp_path / "eft")]
+    done = subprocess.run(
+        [*command, "--set", change], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
