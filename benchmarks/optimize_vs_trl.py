@@ -1,6 +1,5 @@
 """Step-DPO on whole trees against TRL's DPOTrainer on pairs: pairs per second and peak memory.
 
-    pip install trl==1.16.0 datasets      # for this benchmark only
     python benchmarks/optimize_vs_trl.py --steps 8 --step-tokens 40 --prompt-tokens 100 --json vs_trl.json
 
 Same model (a Qwen2 from a config, random weights, float32), same LoRA, same pairs, same optimizer steps of 32

@@ -51,12 +51,13 @@ def read_preferences(
     Raises DataError for the first bad row.
     """
     for where, row in read_raw(data):
-        yield where, _preference(where, row, solve)
+        yield where, preference(where, row, solve)
 
 
-def _preference(
-    where: str, row: dict[str, Any], solve: PromptTemplate | None
+def preference(
+    where: str, row: dict[str, Any], solve: PromptTemplate | None = None
 ) -> StepPreference | ForeignPair:
+    """One row of any of the formats. Raises DataError that names `where`."""
     if "chosen_ends" in row or "prompt_ids" in row:
         try:
             return TypeAdapter(StepPreference).validate_python(row)

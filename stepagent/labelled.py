@@ -7,6 +7,7 @@ PRM800K          question: {problem}, label: {steps: [{completions: [{text, rati
                  rated 1 beside one rated -1 is a pair
 Math-Shepherd    input, label: the same steps with a tag, and with "+" or "-" in its place
 ProcessBench     problem, steps, label: the index of the first wrong step, -1 if there is none
+TRL stepwise     prompt, completions, labels: true or false per step
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class LabelledSolution:
 
 
 Labelled = LabelledPair | LabelledSolution
-FORMATS = "labelled pairs, PRM800K, Math-Shepherd or ProcessBench"
+FORMATS = "labelled pairs, PRM800K, Math-Shepherd, ProcessBench or TRL stepwise supervision"
 
 
 def read_labelled(data: str | Path, sample: int | None, seed: int) -> list[Labelled]:
@@ -51,7 +52,7 @@ def read_labelled(data: str | Path, sample: int | None, seed: int) -> list[Label
 
     Raises DataError for the first row of no known format, and for data without items.
     """
-    items = [item for where, row in read_raw(data) for item in _items(where, row)]
+    items = [item for where, row in read_raw(data) for item in labelled_items(where, row)]
     if not items:
         raise DataError(f"{data}: nothing labelled to measure a judge on")
     if sample is not None and sample < len(items):
@@ -59,7 +60,8 @@ def read_labelled(data: str | Path, sample: int | None, seed: int) -> list[Label
     return items
 
 
-def _items(where: str, row: dict[str, Any]) -> Iterator[Labelled]:
+def labelled_items(where: str, row: dict[str, Any]) -> Iterator[Labelled]:
+    """What a row holds: one item, or several pairs. Raises DataError that names `where`."""
     try:
         if {"first", "second", "winner"} <= row.keys():
             yield _pair(where, row)
@@ -73,6 +75,8 @@ def _items(where: str, row: dict[str, Any]) -> Iterator[Labelled]:
             if wrong >= len(steps):
                 raise DataError(f"{where}: label {wrong}, but there are only {len(steps)} steps")
             yield LabelledSolution(str(row["problem"]), steps, wrong if wrong >= 0 else None)
+        elif {"prompt", "completions", "labels"} <= row.keys():
+            yield _stepwise(where, row)
         else:
             found = ", ".join(row) or "nothing"
             raise DataError(f"{where}: not a row of {FORMATS}; it holds {found}")
@@ -111,6 +115,14 @@ def _prm800k(row: dict[str, Any]) -> Iterator[LabelledPair]:
         if not taken:
             return
         prefix = (*prefix, f"{taken}\n")
+
+
+def _stepwise(where: str, row: dict[str, Any]) -> LabelledSolution:
+    steps, labels = tuple(str(step) for step in row["completions"]), [bool(label) for label in row["labels"]]
+    if len(steps) != len(labels):
+        raise DataError(f"{where}: {len(steps)} completions, but {len(labels)} labels")
+    wrong = labels.index(False) if False in labels else None
+    return LabelledSolution(str(row["prompt"]), steps, wrong)
 
 
 def _math_shepherd(where: str, row: dict[str, Any]) -> LabelledSolution:

@@ -12,7 +12,9 @@ import typer
 from rich.console import Console
 
 from stepagent.config import load_config
+from stepagent.data_commands import data_app
 from stepagent.errors import ConfigError, StepagentError, first_cause
+from stepagent.options import ConfigPath, Model, Overrides
 
 app = typer.Typer(
     name="stepagent",
@@ -23,7 +25,6 @@ app = typer.Typer(
 )
 
 
-data_app = typer.Typer(no_args_is_help=True, help="Make the data that M_1 is initialised with.")
 app.add_typer(data_app, name="data")
 
 
@@ -32,14 +33,6 @@ class Runner(StrEnum):
 
     local = "local"
     ray = "ray"
-
-
-ConfigPath = Annotated[Path, typer.Argument(help="YAML config; the README shows one.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a setting: --set search.width=4 (repeatable)."),
-]
-Model = Annotated[str | None, typer.Option(help="Model folder or hub id (default: the config's model).")]
 
 
 @app.command("init")
@@ -55,47 +48,6 @@ def init_command(
     if settings.init is None:
         raise ConfigError(f"{config}: no 'init' section; it names the IFT and EFT files")
     init_alone(settings, settings.init, out)
-
-
-@data_app.command()
-def ift(
-    config: ConfigPath,
-    source: Annotated[str, typer.Option(help="Solutions: JSONL, CSV, Parquet, dataset folder or hub id.")],
-    out: Annotated[Path, typer.Option(help="Folder for ift.jsonl and set_aside.jsonl.")],
-    question: Annotated[str, typer.Option(help="Column of the questions.")] = "question",
-    solution: Annotated[str, typer.Option(help="Column of the solutions.")] = "solution",
-    answer: Annotated[
-        str | None, typer.Option(help="Column of final answers: keep only solutions that reach theirs.")
-    ] = None,
-    by_model: Annotated[
-        bool, typer.Option("--by-model", help="Let the model cut what no rule can; it may change nothing.")
-    ] = False,
-    model: Model = None,
-    overrides: Overrides = None,
-) -> None:
-    """Cut whole solutions into steps, as the config's generator is to write them."""
-    settings = load_config(config, overrides or ())
-    from stepagent.pipeline.ift import Columns, ift_stage
-
-    ift_stage(settings, source, Columns(question, solution, answer), by_model, model or settings.model, out)
-
-
-@data_app.command()
-def eft(
-    config: ConfigPath,
-    out: Annotated[
-        Path, typer.Option(help="Folder for eft.jsonl and the test sets; continued if it exists.")
-    ],
-    model: Model = None,
-    overrides: Overrides = None,
-) -> None:
-    """Search with M_0, label sibling pairs, have them judged in writing, and filter (section 'eft')."""
-    settings = load_config(config, overrides or ())
-    from stepagent.pipeline.eft import eft_stage
-
-    if settings.eft is None:
-        raise ConfigError(f"{config}: no 'eft' section; it names problems and who labels (docs/data.md)")
-    eft_stage(settings, settings.eft, model or settings.model, out)
 
 
 @app.command()
