@@ -18,6 +18,7 @@ from stepagent.generators.boundaries import BoundaryKind
 from stepagent.interfaces import Backend
 from stepagent.jsonl import dump_row, write_rows
 from stepagent.pipeline.components import make_components
+from stepagent.pipeline.problems import held_out_keys, question_key
 from stepagent.pipeline.progress import bar, table
 from stepagent.pipeline.resources import Resources
 from stepagent.prompting import load_prompt
@@ -60,6 +61,8 @@ def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, mod
     count only if they join to the very text. One row at a time in memory. Raises DataError or ConfigError."""
     boundary: BoundaryKind = config.generator.arguments().get("boundary", "marker")
     kept = _Kept()
+    held_out = held_out_keys(config, out)
+    seen: set[int] = set()
     aside = out / "set_aside.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     left = out / "to_cut.jsonl"
@@ -74,6 +77,14 @@ def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, mod
                 for where, row in read_raw(source):
                     progress.advance()
                     found = _cut_row(columns, boundary, row)
+                    question, solution = row.get(columns.question), row.get(columns.solution)
+                    if isinstance(question, str) and isinstance(solution, str):
+                        if question_key(question) in held_out:
+                            found = "a problem that evaluate.problems holds"
+                        elif (mark := derive_seed(question, solution)) in seen:
+                            found = "the same solution again"
+                        else:
+                            seen.add(mark)
                     if isinstance(found, CutRow):
                         kept.counts[found.cut_by] += 1
                         yield found

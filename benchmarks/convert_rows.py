@@ -1,0 +1,119 @@
+"""Seconds and peak memory of imports and exports: memory must not grow with the rows.
+
+    python benchmarks/convert_rows.py --rows 10000,1000000 --json convert_rows.json
+
+Preferences of about 0.5 kB are exported for TRL (conversational) and those rows imported as labelled pairs;
+trees of six judged steps are exported for process reward models. Each size and direction is a process of its
+own; the ratio is that of the peak memories of the largest and the smallest size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from stepagent.jsonl import write_rows
+from stepagent.pipeline.converting import export_stage, import_stage
+from stepagent.tree import StepTree
+from stepagent.types import Candidate, Problem, Step, StepPreference, Verdict
+
+
+def preferences(rows: int) -> Iterator[StepPreference]:
+    """Pairs of steps after three others."""
+    for i in range(rows):
+        prefix = tuple(f"Step {n}: we add {i} and {n}, which gives {i + n}.\n" for n in range(1, 4))
+        yield StepPreference(
+            prompt=f"<|user|>What is {i}?<|assistant|>{''.join(prefix)}",
+            chosen=f"Step 4: so it is {i}.\n",
+            rejected=f"Step 4: so it is {i + 1}.\n",
+            question=f"What is {i}?",
+            prefix=prefix,
+            prompt_ids=None,
+            chosen_ids=None,
+            rejected_ids=None,
+            chosen_ends=False,
+            rejected_ends=False,
+            margin=0.9,
+            problem_id=str(i),
+            depth=4,
+            round=1,
+            generator="sample",
+            judge="pairwise",
+            tokenizer_sha256=None,
+        )
+
+
+def trees(rows: int) -> Iterator[StepTree]:
+    """Six levels of two judged steps each."""
+    for i in range(rows):
+        tree = StepTree(Problem(str(i), f"What is {i}?"), status="ended")
+        parent = None
+        for depth in range(6):
+            texts = (f"{i} and {depth}\n", f"{i} or {depth}\n")
+            level = tree.add(parent, tuple(Candidate(Step(t, t.strip(), "stop", ends=False)) for t in texts))
+            level.judged = level.nodes
+            level.verdict = Verdict("ok", (0.9, 0.1), 0, 1, 0.9, values=(0.9, 0.1))
+            parent = level.chosen = level.nodes[0]
+            tree.path.append(parent)
+        yield tree
+
+
+def measure(kind: str, rows: int) -> tuple[float, float]:
+    """Seconds of one conversion, and peak MiB of this process."""
+    with tempfile.TemporaryDirectory() as work:
+        source, middle, out = (Path(work) / name for name in ("in.jsonl", "trl.jsonl", "out.jsonl"))
+        write_rows(source, trees(rows) if kind == "trees for prm" else preferences(rows))
+        if kind == "import of TRL rows":
+            export_stage(source, "trl-conversational", "", middle)
+        start = time.perf_counter()
+        if kind == "trees for prm":
+            export_stage(source, "prm", None, out)
+        elif kind == "preferences for TRL":
+            export_stage(source, "trl-conversational", "", out)
+        else:
+            import_stage(str(middle), "pairs", out)
+        seconds = time.perf_counter() - start
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+KINDS = ("preferences for TRL", "import of TRL rows", "trees for prm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", default="10000,1000000")
+    parser.add_argument("--trees", default="1000,100000", help="sizes of the tree files")
+    parser.add_argument("--seed", type=int, default=0, help="nothing here is drawn")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    code = "import sys, convert_rows as it; print(*it.measure(sys.argv[1], int(sys.argv[2])))"
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for kind in KINDS:
+        figures[kind] = {}
+        for size in (asked.trees if kind == "trees for prm" else asked.rows).split(","):
+            done = subprocess.run(
+                [sys.executable, "-c", code, kind, size],
+                cwd=Path(__file__).parent,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                check=True,
+            )
+            seconds, peak = map(float, done.stdout.splitlines()[-1].split())
+            figures[kind][size] = {"seconds": seconds, "peak_mib": peak}
+            print(f"{kind:20} {int(size):>9,} rows: {seconds:.1f} s, {peak:.0f} MiB", flush=True)
+        peaks = [one["peak_mib"] for one in figures[kind].values()]
+        print(f"{kind:20} memory, last over first size: {peaks[-1] / peaks[0]:.2f}")
+    if asked.json:
+        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
