@@ -161,15 +161,16 @@ Problems = Annotated[
 class EftSettings(Settings):
     """How EFT data is made. M_0 searches `problems` with `generator` and `search` (the config's own, if not
     given), and the judge `labels` (a stronger model, a process reward model, rollouts) says which sibling is
-    better. `teacher`, a judge of kind pairwise, writes a judgement of each pair in both seats; without one
-    the prompt file `template` does.
+    better; or `pairs` are labelled already. `teacher`, a judge of kind pairwise, writes a judgement of each
+    pair in both seats; without one the prompt file `template` does.
 
     Pairs labelled with less than `min_margin` are left out. At most the share `ties` of all rows are of
     siblings that are labelled as equal, where the judge's prompt has a label for that. `test_share` of the
     problems are kept for the test sets."""
 
-    problems: Problems
-    labels: Component
+    problems: Problems | None = None
+    labels: Component | None = None
+    pairs: Path | None = None
     generator: Component | None = None
     search: Component | None = None
     teacher: Component | None = None
@@ -182,6 +183,14 @@ class EftSettings(Settings):
     @classmethod
     def _default_kinds(cls, data: dict[str, Any]) -> dict[str, Any]:
         return _with_kinds(data, {**KINDS, "labels": KINDS["judge"], "teacher": KINDS["judge"]})
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EftSettings:
+        searches = self.problems is not None and self.labels is not None
+        given = [self.problems, self.labels, self.pairs]
+        if searches == (self.pairs is not None) or given.count(None) == 0:
+            raise ValueError("give 'problems' and 'labels' to search, or 'pairs' that are labelled already")
+        return self
 
 
 class EvaluateSettings(Settings):

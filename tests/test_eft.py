@@ -180,6 +180,22 @@ def test_without_a_teacher_a_template_writes(tmp_path: Path) -> None:
     assert a < b
 
 
+def test_pairs_that_are_labelled_already_need_no_search(tmp_path: Path) -> None:
+    config = load_config(world(tmp_path, 60), ["eft.test_share=0.5"])
+    assert config.eft is not None
+    eft_stage(config, config.eft, "none", tmp_path / "eft")
+    pairs = tmp_path / "pairs.jsonl"
+    write_rows(pairs, read_rows(tmp_path / "eft" / "test_unfiltered.jsonl", EftRow))
+    given = load_config(
+        tmp_path / "c.yaml",
+        ["eft.problems=null", "eft.labels=null", f"eft.pairs={pairs}", "eft.test_share=0.3"],
+    )
+    assert given.eft is not None
+    report = eft_stage(given, given.eft, "none", tmp_path / "given")
+    assert report["labels"] == len(pairs.read_text().splitlines())
+    assert right_share(read_rows(tmp_path / "given" / "eft.jsonl", EftRow)) > 0.9
+
+
 def tree_of(*verdicts: Verdict) -> StepTree:
     tree = StepTree(Problem("p", "1+1"))
     for verdict in verdicts:
@@ -219,6 +235,7 @@ def test_which_pairs_a_level_gives() -> None:
         ("eft.teacher.prompt=judge_pairwise", "are not those of judge.prompt"),
         ("eft.labels.kind=rollout", "did you mean 'rollouts'?"),
         ("eft.lables.kind=x", "did you mean 'labels'?"),
+        ("eft.pairs=p.jsonl", "give 'problems' and 'labels' to search, or 'pairs'"),
         ("eft.teacher.max_token=3", "did you mean 'max_tokens'?"),
     ],
 )

@@ -73,14 +73,15 @@ def make_strategy(config: Config, components: Components) -> SearchStrategy:
     return made
 
 
-def make_judge(role: str, judge: Component, config: Config, model: str, components: Components) -> Judge:
-    """Another judge, beside what is there; a backend of its own comes with it. Raises ConfigError."""
-    given = {
-        "model": model,
-        "backend": components.backend,
-        "answers": Answers([config.problems], components.resources.folder),
-    }
-    made: Judge = _bind(f"{role}.judge", judge, given, components.resources.wrap)()
+def make_judge(
+    role: str, judge: Component, config: Config, model: str, resources: Resources, backend: Backend | None
+) -> Judge:
+    """Another judge, beside what is there. One whose settings name no backend asks `backend`, or the config's
+    on `model` if there is none yet. Raises ConfigError or ModelError."""
+    given: dict[str, object] = {"model": model}
+    if "backend" not in judge.arguments():
+        given["backend"] = backend or _bind("backend", config.backend, given, resources.wrap)()
+    made: Judge = _bind(f"{role}.judge", judge, given, resources.wrap)()
     return made
 
 

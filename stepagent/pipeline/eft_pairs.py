@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from stepagent.pipeline.problems import question_key
+from stepagent.pipeline.rows import EftRow
+from stepagent.prompting import Labels, PromptTemplate, load_prompt
 from stepagent.seeds import derive_seed
 from stepagent.tree import Level, StepTree
 from stepagent.types import Score, Verdict, Vote
@@ -28,6 +30,14 @@ class SiblingPair:
     tie: bool
     margin: float
     values: tuple[Score, Score]
+
+
+@dataclass(frozen=True, slots=True)
+class UnlabelledLevel:
+    """A level whose verdict labels no pair, and why."""
+
+    problem_id: str
+    reason: str
 
 
 UNLABELLED = {
@@ -60,10 +70,9 @@ def sibling_pairs(tree: StepTree, seed: int) -> Iterator[SiblingPair | str]:
 def _pair(tree: StepTree, level: Level, verdict: Verdict, one: int, other: int, *, tie: bool) -> SiblingPair:
     prefix = tuple(step.text for step in tree.prefix(level.parent))
     first, second = (tree.step(level.judged[index]).content for index in (one, other))
-    texts = (tree.problem.question, *prefix, "|", *sorted((first, second)))
     values = verdict.values or (math.nan,) * len(level.judged)
     return SiblingPair(
-        id=f"{derive_seed(*texts):016x}",
+        id=_name(tree.problem.question, prefix, first, second),
         problem_id=tree.problem.id,
         question=tree.problem.question,
         prefix=prefix,
@@ -73,6 +82,19 @@ def _pair(tree: StepTree, level: Level, verdict: Verdict, one: int, other: int, 
         margin=0.5 if tie else verdict.margin or 0.5,
         values=(values[one], values[other]),
     )
+
+
+def given_pair(row: EftRow) -> SiblingPair:
+    """A labelled pair of a file, without values; its problem is its question."""
+    one, other = (row.second, row.first) if row.winner == "second" else (row.first, row.second)
+    name = _name(row.question, row.prefix, one, other)
+    margin = 0.5 if row.winner == "tie" else 1.0
+    values = (math.nan, math.nan)
+    return SiblingPair(name, name, row.question, row.prefix, one, other, row.winner == "tie", margin, values)
+
+
+def _name(question: str, prefix: Sequence[str], one: str, other: str) -> str:
+    return f"{derive_seed(question, *prefix, '|', *sorted((one, other))):016x}"
 
 
 def _equal_pairs(verdict: Verdict) -> list[tuple[int, int]]:
@@ -98,3 +120,36 @@ def agreed(votes: Sequence[Vote]) -> tuple[Vote, Vote] | None:
     except KeyError:
         return None
     return both if all(vote.outcome in ("first", "second", "tie") for vote in both) else None
+
+
+def seat_row(pair: SiblingPair, swapped: bool) -> EftRow:
+    """The pair without a judgement; `swapped`: `other` sits first."""
+    first, second = (pair.other, pair.one) if swapped else (pair.one, pair.other)
+    return EftRow(
+        pair.question,
+        pair.prefix,
+        first,
+        second,
+        winner="tie" if pair.tie else "second" if swapped else "first",
+    )
+
+
+def load_template(name: str) -> PromptTemplate:
+    """A prompt file that stands for a teacher. Raises ConfigError."""
+    names = ("question", "prefix", "first", "second", "first_value", "second_value", "label")
+    return replace(load_prompt(name, ("label",)), names=names)
+
+
+def template_rows(template: PromptTemplate, labels: Labels, pair: SiblingPair) -> list[EftRow]:
+    """What the template writes of a pair, in both seats."""
+    rows = []
+    for swapped in (False, True):
+        row = seat_row(pair, swapped)
+        label = {"first": labels.first, "second": labels.second}.get(str(row.winner), labels.tie or "")
+        values = pair.values[::-1] if swapped else pair.values
+        shown = [f"{value:.2f}" if value == value else "unknown" for value in values]
+        filled = template.messages(
+            {**row.values(), "label": label, "first_value": shown[0], "second_value": shown[1]}
+        )
+        rows.append(replace(row, judgement=filled[-1].content))
+    return rows

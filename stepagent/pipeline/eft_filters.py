@@ -1,0 +1,140 @@
+"""From labelled and judged pairs to EFT files: what is left out, with a count and a reason; ties, the split
+by problem, the funnel."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from stepagent.config import Config, EftSettings
+from stepagent.cutting import unusable_text
+from stepagent.errors import DataError
+from stepagent.jsonl import iter_json, write_atomic, write_rows
+from stepagent.pipeline.eft_pairs import SiblingPair, is_test, seat_row
+from stepagent.pipeline.problems import held_out_keys, question_key
+from stepagent.pipeline.progress import table
+from stepagent.pipeline.rows import EftRow
+from stepagent.prompting import Labels
+
+Kept = list[tuple[SiblingPair, list[EftRow]]]
+"""Pairs with a row for each seat: `one` first, then `other` first."""
+
+_PAIR = TypeAdapter(SiblingPair)
+_MORE_TIES = "more ties than asked for"
+
+
+@dataclass(slots=True)
+class Funnel:
+    """What each filter removed, in the order of the filters, and the rows themselves with the reason."""
+
+    removed: Counter[str] = field(default_factory=Counter)
+    aside: list[dict[str, object]] = field(default_factory=list)
+
+    def remove(self, reason: str, row: object) -> None:
+        self.removed[reason] += 1
+        self.aside.append({"reason": reason, "row": row})
+
+
+def screened(
+    config: Config, settings: EftSettings, labels: Labels, labelled: Path, out: Path, funnel: Funnel
+) -> tuple[dict[str, SiblingPair], list[SiblingPair]]:
+    """The pairs to be judged, by id, and the unfiltered ones of test problems."""
+    held_out = held_out_keys(config, out)
+    pairs: dict[str, SiblingPair] = {}
+    seen: set[str] = set()
+    unfiltered: list[SiblingPair] = []
+    for _, row in iter_json(labelled):
+        if "reason" in row:
+            funnel.remove(row["reason"], row)
+            continue
+        pair = _PAIR.validate_python(row)
+        flaw = unusable_text("".join((pair.question, *pair.prefix, pair.one, pair.other)))
+        if pair.id in seen:
+            reason: str | None = "the same pair again"
+        elif question_key(pair.question) in held_out:
+            reason = "a problem that evaluate.problems holds"
+        elif pair.tie and not (labels.tie and settings.ties):
+            reason = "equal, and no ties are asked for"
+        elif pair.one.split() == pair.other.split():
+            reason = "alike but for the end of the solution"
+        else:
+            reason = flaw
+        seen.add(pair.id)
+        if reason is None and is_test(pair.question, settings.test_share, config.seed):
+            unfiltered.append(pair)
+        if reason is None and not pair.tie and pair.margin < settings.min_margin:
+            reason = f"margin below {settings.min_margin}"
+        if reason:
+            funnel.remove(reason, row)
+        else:
+            pairs[pair.id] = pair
+    if not pairs:
+        why = ", ".join(f"{count} {reason}" for reason, count in funnel.removed.most_common(3))
+        raise DataError(f"{labelled}: no labelled pair to judge ({why or 'no level was judged'})")
+    few = _fewer_ties(list(pairs.values()), settings.ties)
+    for pair in [pair for pair in pairs.values() if pair.id not in few]:
+        funnel.remove(_MORE_TIES, pair)
+        del pairs[pair.id]
+    return pairs, unfiltered
+
+
+def _fewer_ties(pairs: Iterable[SiblingPair], share: float) -> set[str]:
+    """The ids of all pairs, with only so many ties that they are `share` of them; drawn by id, which is a
+    hash."""
+    pairs = list(pairs)
+    decisive = [pair.id for pair in pairs if not pair.tie]
+    ties = sorted(pair.id for pair in pairs if pair.tie)
+    return {*decisive, *ties[: int(len(decisive) * share / (1 - share))]}
+
+
+def write_eft(
+    settings: EftSettings,
+    seed: int,
+    out: Path,
+    kept: Kept,
+    unfiltered: list[SiblingPair],
+    funnel: Funnel,
+) -> dict[str, object]:
+    sides: dict[bool, Kept] = {True: [], False: []}
+    for pair, rows in kept:
+        sides[is_test(pair.question, settings.test_share, seed)].append((pair, rows))
+    for side, found in sides.items():
+        few = _fewer_ties([pair for pair, _ in found], settings.ties)
+        for pair, rows in found:
+            if pair.id not in few:
+                funnel.remove(_MORE_TIES, rows[0])
+        sides[side] = [(pair, rows) for pair, rows in found if pair.id in few]
+    train = [row for _, rows in sides[False] for row in rows]
+    random.Random(seed).shuffle(train)
+    test = [replace(rows[_seat(pair)], judgement="") for pair, rows in sides[True]]
+    write_rows(out / "eft.jsonl", train)
+    write_rows(out / "test.jsonl", test)
+    write_rows(out / "test_unfiltered.jsonl", (seat_row(pair, bool(_seat(pair))) for pair in unfiltered))
+    write_rows(out / "set_aside.jsonl", funnel.aside)
+    winners = Counter(row.winner for row in train)
+    left = len(sides[False]) + len(sides[True])
+    report: dict[str, object] = {
+        "labels": left + funnel.removed.total(),
+        **{f"  − {reason}": count for reason, count in funnel.removed.items()},
+        "pairs kept": left,
+        "rows to learn from, both seats": len(train),
+        **{f"  winner: {who}": count for who, count in sorted(winners.items())},
+        "test pairs, of other problems": len(test),
+        "test pairs, unfiltered": len(unfiltered),
+    }
+    write_atomic(out / "funnel.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    table("EFT: what became of the labels", report)
+    if not train:
+        raise DataError(f"{out}: no pair is left to learn from; {out / 'set_aside.jsonl'} says why")
+    return report
+
+
+def _seat(pair: SiblingPair) -> int:
+    """Which row of a pair a test set holds: a coin thrown by its texts."""
+    return int(pair.id, 16) % 2
