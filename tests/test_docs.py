@@ -53,6 +53,20 @@ def test_every_config_shown_loads(tmp_path: Path) -> None:
         check_components(config)
 
 
+def test_every_section_shown_in_the_data_and_rounds_pages_loads(tmp_path: Path) -> None:
+    from stepagent.config import load_config
+
+    blocks = [
+        block
+        for name in ("data", "rounds")
+        for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.DOTALL)
+    ]
+    assert len(blocks) == 3
+    for block in blocks:
+        (tmp_path / "c.yaml").write_text(f"model: m\nproblems: p.jsonl\n{block}")
+        load_config(tmp_path / "c.yaml")
+
+
 def test_accelerate_takes_the_sharding_config() -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 

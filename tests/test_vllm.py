@@ -223,16 +223,25 @@ CONFIG = {
     "judge": {"kind": "random"},
     "search": {"width": 3, "max_iterations": 6},
     "optimize": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 2},
+    "watch": {"problems": 8, "then": "warn"},
 }
 
 
 def test_a_round_whose_server_is_killed_in_the_search_ends_with_m2_on_it(tmp_path: Path) -> None:
-    """M_1 -> M_2 on a managed server, killed with -9 once some trees are done: every problem has its tree."""
+    """M_0 -> M_1 -> M_2 on a managed server, killed with -9 once some trees are done: every problem has its
+    tree."""
     model = make_model(tmp_path / "base")
     problems = [{"id": str(i), "question": f"{i}+{i % 7}"} for i in range(60)]
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
-    serve = serve_settings().model_dump(mode="json")
-    config = {**CONFIG, "model": str(model), "problems": str(tmp_path / "problems.jsonl"), "serve": serve}
+    solved = [{"question": row["question"], "steps": [f"{row['question']}=9\n", "=9"]} for row in problems]
+    (tmp_path / "ift.jsonl").write_text("".join(json.dumps(row) + "\n" for row in solved))
+    config = {
+        **CONFIG,
+        "model": str(model),
+        "problems": str(tmp_path / "problems.jsonl"),
+        "serve": serve_settings().model_dump(mode="json"),
+        "init": {"ift": str(tmp_path / "ift.jsonl"), "learning_rate": 1e-4},
+    }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     run = tmp_path / "run"
     killed = threading.Event()
