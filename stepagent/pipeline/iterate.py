@@ -252,6 +252,8 @@ def _evaluate(
     wanted = config.evaluate
     if wanted is None:
         return []
+    if index == 0:  # nobody has taught M_0 to judge: a judged search would cost most and say nothing
+        wanted = wanted.model_copy(update={"search_problems": 0, "check_step": None})
     name = f"M{index}"
     folder = run.path / "evaluation" / name
     metrics = folder / "metrics.json"
