@@ -51,7 +51,7 @@ def run_seed(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any
         initialize(base, base.init, start)
     done: dict[str, Any] = {}
     for arm, kind in JUDGES.items():
-        changes: dict[str, Any] = {"init": None, "model": str(start)}
+        changes: dict[str, Any] = {"init": None, "model": str(start), "watch": {"problems": 0}}
         if kind:
             changes["judge"] = {"kind": kind}
             light = {"search_problems": 0, "pairs": None, "check_step": None}

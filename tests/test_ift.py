@@ -100,6 +100,7 @@ def test_every_row_is_kept_or_set_aside_with_its_reason(tmp_path: Path) -> None:
         {**good, "solution": "x" * 100_001},
         {**good, "solution": "so \\boxed{2}"},
         {**good, "solution": "a\nStep 3: b\n\\boxed{2}"},
+        good,
     ]
     said = run(tmp_path, rows, "--answer", "answer")
     kept = (tmp_path / "out" / "ift.jsonl").read_text().splitlines()
@@ -114,6 +115,7 @@ def test_every_row_is_kept_or_set_aside_with_its_reason(tmp_path: Path) -> None:
         "longer than 100,000 characters",
         "shows no steps",
         "holds step marks of its own",
+        "the same solution again",
     ]
     assert aside[0]["where"].endswith("s.jsonl:2")
     assert aside[0]["row"] == rows[1]
@@ -130,7 +132,21 @@ def test_a_model_may_cut_and_change_nothing(tmp_path: Path) -> None:
         ("the model", ["Step 1: keep me\n", "Step 2: whole."]),
     ]
     (aside,) = (tmp_path / "out" / "set_aside.jsonl").read_text().splitlines()
-    assert json.loads(aside)["reason"] == "the model failed or changed the text"
+    assert json.loads(aside)["reason"] == "the model changed the text"
+    (cuts,) = (tmp_path / "out").glob("cuts_*.jsonl")
+    asked = cuts.read_text()
+    cuts.write_text(asked.splitlines(keepends=True)[0])
+    run(tmp_path, rows, "--by-model")  # type: ignore[arg-type]
+    assert sorted(cuts.read_text()) == sorted(asked)
+
+
+def test_questions_held_out_for_evaluation_are_not_learnt_from(tmp_path: Path) -> None:
+    (tmp_path / "held.jsonl").write_text('{"question": "Q  one", "answer": "1"}\n')
+    rows: list[dict[str, object]] = [{"question": q, "solution": "a\nb"} for q in ("q ONE", "q two")]
+    run(tmp_path, rows, "--set", f"evaluate={{problems: {tmp_path}/held.jsonl}}")
+    (row,) = load_ift(tmp_path / "out" / "ift.jsonl")
+    assert row.question == "q two"
+    assert "evaluate.problems holds" in (tmp_path / "out" / "set_aside.jsonl").read_text()
 
 
 def test_a_source_of_which_nothing_can_be_used_is_an_error(tmp_path: Path) -> None:

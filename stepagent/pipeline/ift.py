@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,20 +12,14 @@ from typing import Any
 from stepagent.answers import is_correct
 from stepagent.config import Config
 from stepagent.cutting import cut, joins_to, unusable_text
-from stepagent.errors import BackendError, DataError
+from stepagent.errors import DataError
 from stepagent.generators.boundaries import BoundaryKind
-from stepagent.interfaces import Backend
 from stepagent.jsonl import dump_row, write_rows
-from stepagent.pipeline.components import make_components
+from stepagent.pipeline.model_cuts import cut_by_model, cut_key
 from stepagent.pipeline.problems import held_out_keys, question_key
 from stepagent.pipeline.progress import bar, table
-from stepagent.pipeline.resources import Resources
-from stepagent.prompting import load_prompt
-from stepagent.seeds import derive_seed
 from stepagent.tables import read_raw
-from stepagent.types import Prompt, Sampling
 
-_CUT_TOKENS = 4096
 NO_STEPS = "shows no steps"
 
 
@@ -58,11 +51,12 @@ class _Kept:
 def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, model: str, out: Path) -> None:
     """Cut every solution of `source` into steps: `out`/ift.jsonl; those that cannot be used go to
     `out`/set_aside.jsonl with the reason. With `by_model` the config's model cuts what no rule can; its cuts
-    count only if they join to the very text. One row at a time in memory. Raises DataError or ConfigError."""
+    count only if they join to the very text. One row at a time in memory, but for
+    those that the model has to cut. Raises DataError or ConfigError."""
     boundary: BoundaryKind = config.generator.arguments().get("boundary", "marker")
     kept = _Kept()
     held_out = held_out_keys(config, out)
-    seen: set[int] = set()
+    seen: set[str] = set()
     aside = out / "set_aside.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     left = out / "to_cut.jsonl"
@@ -72,19 +66,21 @@ def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, mod
             kept.reasons[reason] += 1
             bad.write(dump_row({"where": where, "reason": reason, "row": dict(row)}))
 
+        def known(question: str, solution: str) -> str | None:
+            if question_key(question) in held_out:
+                return "a problem that evaluate.problems holds"
+            if (key := cut_key(question, solution)) in seen:
+                return "the same solution again"
+            seen.add(key)
+            return None
+
         def rows() -> Iterator[CutRow]:
             with bar("solutions", None) as progress:
                 for where, row in read_raw(source):
                     progress.advance()
                     found = _cut_row(columns, boundary, row)
-                    question, solution = row.get(columns.question), row.get(columns.solution)
-                    if isinstance(question, str) and isinstance(solution, str):
-                        if question_key(question) in held_out:
-                            found = "a problem that evaluate.problems holds"
-                        elif (mark := derive_seed(question, solution)) in seen:
-                            found = "the same solution again"
-                        else:
-                            seen.add(mark)
+                    if isinstance(found, CutRow) or found == NO_STEPS:
+                        found = known(row[columns.question], row[columns.solution]) or found
                     if isinstance(found, CutRow):
                         kept.counts[found.cut_by] += 1
                         yield found
@@ -94,7 +90,21 @@ def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, mod
                         set_aside(where, found, row)
             if by_model:
                 hard.flush()
-                yield from _cut_by_model(config, model, out, columns, boundary, left, set_aside, kept)
+                yield from hard_ones()
+
+        def hard_ones() -> Iterator[CutRow]:
+            found = [(item["where"], item["row"]) for _, item in read_raw(left)]
+            texts = [(str(row[columns.question]), str(row[columns.solution])) for _, row in found]
+            cuts = cut_by_model(config, model, {cut_key(*text): text for text in texts}, out)
+            for (where, row), text in zip(found, texts, strict=True):
+                cut = cuts[cut_key(*text)]
+                answer = row.get(columns.answer) if columns.answer else None
+                made = cut.why or _rendered(text[0], list(cut.steps), "the model", boundary, answer)
+                if isinstance(made, CutRow):
+                    kept.counts[made.cut_by] += 1
+                    yield made
+                else:
+                    set_aside(where, made, row)
 
         write_rows(out / "ift.jsonl", rows())
     left.unlink()
@@ -147,63 +157,3 @@ def _rendered(
         texts = [re.sub(r"\n\s*\n", "\n", step) for step in steps]
         pieces = [f"{text}\n\n" for text in texts[:-1]]
     return CutRow(question, (*pieces, texts[-1]), by, None if answer is None else str(answer))
-
-
-def _cut_by_model(
-    config: Config,
-    model: str,
-    out: Path,
-    columns: Columns,
-    boundary: BoundaryKind,
-    left: Path,
-    set_aside: Any,
-    kept: _Kept,
-) -> Iterator[CutRow]:
-    template = load_prompt("cut_steps", ("question", "solution"))
-    with Resources(config, out) as resources:
-        backend = make_components(config, model, resources).backend
-        batch: list[tuple[str, dict[str, Any]]] = []
-
-        async def all_at_once() -> list[list[str] | None]:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(_ask(backend, template, row, columns, config.seed)) for _, row in batch
-                ]
-            return [task.result() for task in tasks]
-
-        def finished() -> Iterator[CutRow]:
-            for (where, row), steps in zip(batch, resources.run(all_at_once()), strict=True):
-                made: CutRow | str = "the model failed or changed the text"
-                if steps is not None:
-                    answer = row.get(columns.answer) if columns.answer else None
-                    made = _rendered(row[columns.question], steps, "the model", boundary, answer)
-                if isinstance(made, CutRow):
-                    kept.counts[made.cut_by] += 1
-                    yield made
-                else:
-                    set_aside(where, made, row)
-            batch.clear()
-
-        with bar("solutions cut by the model", None) as progress:
-            for _, item in read_raw(left):
-                batch.append((item["where"], item["row"]))
-                progress.advance()
-                if len(batch) == config.concurrency:
-                    yield from finished()
-            yield from finished()
-
-
-async def _ask(
-    backend: Backend, template: Any, row: Mapping[str, Any], columns: Columns, seed: int
-) -> list[str] | None:
-    question, solution = row[columns.question], row[columns.solution]
-    prompt = Prompt(template.messages({"question": question, "solution": solution}))
-    sampling = Sampling(max_tokens=_CUT_TOKENS, seed=derive_seed(seed, "cut", question))
-    try:
-        choice = (await backend.complete(prompt, sampling)).choices[0]
-    except BackendError:
-        return None
-    pieces = (piece.strip() for piece in re.split(r"(?m)^[ \t]*###[ \t]*$", choice.text))
-    steps = [piece for piece in pieces if piece]
-    good = choice.finish_reason == "end" and len(steps) > 1 and joins_to(steps, solution)
-    return steps if good else None
