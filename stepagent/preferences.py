@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 from stepagent.tree import Level, StepTree, joined_ids, joined_text
@@ -66,14 +65,3 @@ def tree_preferences(tree: StepTree) -> Iterable[StepPreference]:
             judge=tree.judge,
             tokenizer_sha256=tree.tokenizer_sha256,
         )
-
-
-def collect(trees: Iterable[StepTree]) -> tuple[list[StepPreference], Counter[str]]:
-    """All preferences, in the order of problem id and depth, and the outcome of every level."""
-    rows: list[StepPreference] = []
-    outcomes: Counter[str] = Counter()
-    for tree in trees:
-        rows += tree_preferences(tree)
-        outcomes.update(level_outcome(level) for level in tree.levels)
-    rows.sort(key=lambda row: (row.problem_id, row.depth))
-    return rows, outcomes

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
-from stepagent import Candidate, Problem, Proposal, Step, Usage, Verdict, Vote
+from stepagent import Candidate, Problem, Proposal, Step, StepPreference, Usage, Verdict, Vote
 from stepagent.judges.comparisons import all_pairs_both_seats
+from stepagent.preferences import level_outcome, tree_preferences
+from stepagent.tree import StepTree
 
 
 def step(text: str, ends: bool = False) -> Step:
@@ -51,3 +54,14 @@ class RankingJudge:
             )
 
         return await all_pairs_both_seats(len(candidates), compare, seed)
+
+
+def collect(trees: Iterable[StepTree]) -> tuple[list[StepPreference], Counter[str]]:
+    """All preferences, in the order of problem id and depth, and the outcome of every level."""
+    rows: list[StepPreference] = []
+    outcomes: Counter[str] = Counter()
+    for tree in trees:
+        rows += tree_preferences(tree)
+        outcomes.update(level_outcome(level) for level in tree.levels)
+    rows.sort(key=lambda row: (row.problem_id, row.depth))
+    return rows, outcomes

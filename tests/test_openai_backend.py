@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from fakes import collect
 from stub_server import Stub, drop, empty_choices, half_json, serve, stall, status, wrong_n
 
 from stepagent import (
@@ -31,7 +32,6 @@ from stepagent.backends.store import ResponseStore, Stored
 from stepagent.errors import TransientError
 from stepagent.generators.sample import SampleGenerator
 from stepagent.judges.random import RandomJudge
-from stepagent.preferences import collect
 from stepagent.search.runner import search_all
 from stepagent.search.step import StepSearch
 

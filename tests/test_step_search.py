@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fakes import ListedGenerator, RankingJudge, step
+from fakes import ListedGenerator, RankingJudge, collect, step
 
 from stepagent import BackendError, Problem, Proposal, StepTree
-from stepagent.preferences import collect, level_outcome
+from stepagent.preferences import level_outcome
 from stepagent.search.step import StepSearch
 
 PROBLEM = Problem("p", "q", answer="secret")

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from fakes import RankingJudge, step
+from fakes import RankingJudge, collect, step
 
 from stepagent import (
     Candidate,
@@ -22,7 +22,7 @@ from stepagent import (
     Verdict,
 )
 from stepagent.judges.scores import by_chances, scored_verdict
-from stepagent.preferences import collect, level_outcome
+from stepagent.preferences import level_outcome
 from stepagent.search.beam import BeamSearch
 from stepagent.search.best_first import BestFirstSearch
 from stepagent.search.best_of_n import BestOfN
