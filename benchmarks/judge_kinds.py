@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from stepagent.config import Component, Config
+from stepagent.config import Config
 from stepagent.demo.world import FIRST, SECOND, compare, correct_line, next_operation, result, worked
 from stepagent.jsonl import read_rows, write_rows
 from stepagent.labelled import read_labelled
@@ -28,6 +28,7 @@ from stepagent.pipeline.judge_quality import quality_stage
 from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import EftRow
 from stepagent.prompting import load_judge_prompt, load_rubric_prompt
+from stepagent.settings import Component
 
 PAIRWISE = {"kind": "pairwise", "prompt": "demo_judge", "max_tokens": 64}
 LOGPROB = {"kind": "logprob", "prompt": "demo_logprob"}

@@ -12,8 +12,9 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, create_model
 
-from stepagent.config import Component, unknown_key, validate
+from stepagent.config import unknown_key, validate
 from stepagent.errors import ConfigError
+from stepagent.settings import Component
 
 
 def bind(

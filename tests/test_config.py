@@ -9,10 +9,11 @@ import pytest
 from stepagent import ConfigError
 from stepagent.backends.scripted import ScriptedBackend
 from stepagent.building import bind
-from stepagent.config import Component, Config, load_config
+from stepagent.config import Config, load_config
 from stepagent.judges import BUILTIN as JUDGES
 from stepagent.pipeline.components import check_components, make_components
 from stepagent.pipeline.resources import Resources
+from stepagent.settings import Component
 
 
 def make_judge(component: Component) -> object:

@@ -10,7 +10,7 @@ import pytest
 
 from stepagent.backends.scripted import ScriptedBackend
 from stepagent.building import bind
-from stepagent.config import Component
+from stepagent.settings import Component
 
 ROOT = Path(__file__).parents[1]
 

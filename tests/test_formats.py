@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerFast
 
 from stepagent import DataError
 from stepagent.checkpoints import load_tokenizer
-from stepagent.config import OptimizeSettings
 from stepagent.formats import read_preferences
 from stepagent.optimize.dpo import optimize
 from stepagent.optimize.pairs import load_pairs
 from stepagent.prompting import load_prompt
+from stepagent.settings import OptimizeSettings
 
 CHAT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
 USER = {"role": "user", "content": "1+1"}

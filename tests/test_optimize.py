@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from stepagent import DataError, Message, ModelError, ParityError, StepPreference
 from stepagent.checkpoints import load_model, load_tokenizer, tokenizer_sha256
-from stepagent.config import LoraSettings, OptimizeSettings, TrainSettings
 from stepagent.jsonl import write_rows
 from stepagent.optimize.adapters import add_adapter
 from stepagent.optimize.dpo import optimize, reference_logprobs
@@ -25,6 +24,7 @@ from stepagent.optimize.sft import SftRow, encode, sft
 from stepagent.optimize.trainer import PackedBatches
 from stepagent.parity import check_outputs, probe_outputs
 from stepagent.prompting import load_prompt
+from stepagent.settings import LoraSettings, OptimizeSettings, TrainSettings
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from test_optimize import preference, quiet
 
 from stepagent import ConfigError, Message
 from stepagent.checkpoints import load_model, load_tokenizer
-from stepagent.config import Config, OptimizeSettings
+from stepagent.config import Config
 from stepagent.generators.boundaries import BoundaryKind, split
 from stepagent.jsonl import write_rows
 from stepagent.optimize.dpo import DpoTrainer, optimize
@@ -21,6 +21,7 @@ from stepagent.optimize.scoring import plain_logprobs
 from stepagent.optimize.sft import SftRow, encode
 from stepagent.optimize.trainer import PackedBatches
 from stepagent.pipeline.initialize import replayer, sft_rows
+from stepagent.settings import OptimizeSettings
 
 ROW = SftRow((Message("user", "1+2"),), "1+2=3")
 

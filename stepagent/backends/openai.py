@@ -16,9 +16,9 @@ from stepagent.backends.pool import Pool
 from stepagent.backends.probe import PROBE, probe
 from stepagent.backends.retry import Ready, Retrying
 from stepagent.backends.token_ids import TokenIds
-from stepagent.config import Positive
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend
+from stepagent.settings import Positive
 from stepagent.types import Completions, Prompt, Sampling
 
 

@@ -25,9 +25,9 @@ from stepagent.checkpoints import (
     render,
     tokenizer_sha256,
 )
-from stepagent.config import Positive
 from stepagent.errors import BackendError
 from stepagent.seeds import derive_seed
+from stepagent.settings import Positive
 from stepagent.types import Completion, Completions, Prompt, Sampling, Usage
 
 _TURN = 16  # tokens drawn before the event loop is heard again, if no row finishes earlier

@@ -11,12 +11,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stepagent.config import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend
 from stepagent.judges.comparisons import tally
 from stepagent.prompting import load_prompt
 from stepagent.seeds import derive_seed
+from stepagent.settings import Positive
 from stepagent.tree import joined_text
 from stepagent.types import (
     Completion,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from stepagent.checkpoints import load_model, pick_dtype
-from stepagent.config import LoraSettings, TrainSettings
 from stepagent.errors import ModelError
+from stepagent.settings import LoraSettings, TrainSettings
 
 
 def load_trainable(model: str | Path, settings: TrainSettings, device: torch.device) -> Any:

@@ -17,7 +17,6 @@ from stepagent.checkpoints import (
     position_limit,
     writing,
 )
-from stepagent.config import OptimizeSettings
 from stepagent.errors import ModelError
 from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.guards import Guards
@@ -39,6 +38,7 @@ from stepagent.optimize.trainer import (
 )
 from stepagent.prompting import PromptTemplate
 from stepagent.runs import hash_data, hash_path
+from stepagent.settings import OptimizeSettings
 
 
 class DpoTrainer(PackedTrainer):

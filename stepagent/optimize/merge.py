@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from stepagent.checkpoints import load_model, pick_device, writing
-from stepagent.config import TrainSettings
 from stepagent.errors import ModelError, ParityError
 from stepagent.jsonl import write_atomic
 from stepagent.optimize.trainer import work_folder
 from stepagent.parity import Outputs, check_outputs, probe_outputs
+from stepagent.settings import TrainSettings
 
 _SHARD = "5GB"
 _CPU = torch.device("cpu")

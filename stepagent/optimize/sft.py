@@ -15,7 +15,6 @@ from stepagent.checkpoints import (
     position_limit,
     render,
 )
-from stepagent.config import TrainSettings
 from stepagent.errors import DataError
 from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.merge import refuse_existing, save_merged
@@ -31,6 +30,7 @@ from stepagent.optimize.trainer import (
     work_identity,
 )
 from stepagent.runs import hash_data, hash_path
+from stepagent.settings import TrainSettings
 from stepagent.types import Message
 
 

@@ -21,13 +21,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.integrations import get_available_reporting_integrations
 
 from stepagent.checkpoints import pick_dtype, writing
-from stepagent.config import TrainSettings
 from stepagent.errors import ModelError
 from stepagent.jsonl import write_atomic
 from stepagent.optimize.memory import keep_freed_memory
 from stepagent.optimize.packing import Pack, Unit, make_packs
 from stepagent.optimize.scoring import Score, packed_logprobs, pick_scoring, plain_scoring
 from stepagent.runs import move_aside
+from stepagent.settings import TrainSettings
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """(optimizer step, of how many, newest metrics)"""

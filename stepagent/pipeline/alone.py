@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepagent.config import Config, InitSettings, ProblemSettings
+from stepagent.config import Config, ProblemSettings
 from stepagent.errors import ConfigError
 from stepagent.jsonl import read_rows
 from stepagent.labelled import read_labelled
@@ -25,6 +25,7 @@ from stepagent.pipeline.rows import load_candidates, solve_prompt
 from stepagent.pipeline.searching import Search, search_stage
 from stepagent.runs import RunFolder
 from stepagent.search.runner import search_all
+from stepagent.settings import InitSettings
 from stepagent.tree import StepTree
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from stepagent.config import Component, Config
+from stepagent.config import Config
 from stepagent.errors import ConfigError
 from stepagent.interfaces import SearchStrategy
 from stepagent.jsonl import write_atomic
@@ -24,6 +24,7 @@ from stepagent.pipeline.searching import searched
 from stepagent.report.comparison import plot
 from stepagent.runs import RunFolder
 from stepagent.seeds import derive_seed
+from stepagent.settings import Component
 from stepagent.types import Problem, Usage
 
 SIZES = {

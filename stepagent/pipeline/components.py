@@ -12,7 +12,7 @@ from typing import Any
 from stepagent import backends, generators, judges, search
 from stepagent.backends.wrapper import Wrapper
 from stepagent.building import bind
-from stepagent.config import KINDS, Component, Config, check_base_url
+from stepagent.config import Config, check_base_url
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend, Generator, Judge, SearchStrategy
 from stepagent.pipeline.problems import Answers
@@ -21,6 +21,7 @@ from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import judge_prompt_name, solve_prompt
 from stepagent.prompting import load_judge_prompt, load_prompt, load_rubric_prompt
 from stepagent.runs import hash_path
+from stepagent.settings import KINDS, Component
 
 SEARCH_KEYS = ("backend", "generator", "judge", "search", "seed")
 """The settings that decide what a search grows."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stepagent.config import Component, Config, EftSettings, ProblemSettings
+from stepagent.config import Config, EftSettings, ProblemSettings
 from stepagent.cutting import unusable_text
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Judge
@@ -39,6 +39,7 @@ from stepagent.pipeline.searching import SearchCounts, searched
 from stepagent.prompting import Labels, load_judge_prompt
 from stepagent.runs import RunFolder, hash_data
 from stepagent.seeds import derive_seed
+from stepagent.settings import Component
 from stepagent.types import Problem, Verdict
 
 

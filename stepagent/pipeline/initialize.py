@@ -6,13 +6,14 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from stepagent.config import Config, InitSettings
+from stepagent.config import Config
 from stepagent.errors import ConfigError
 from stepagent.optimize.sft import SftRow, sft
 from stepagent.pipeline.progress import bar, table, warn
 from stepagent.pipeline.rows import judge_prompt_name, load_eft, load_ift, solve_prompt
 from stepagent.prompting import load_judge_prompt
 from stepagent.seeds import derive_seed
+from stepagent.settings import InitSettings
 
 
 def sft_rows(config: Config, init: InitSettings) -> list[SftRow]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stepagent.config import OptimizeSettings
 from stepagent.optimize.dpo import optimize
 from stepagent.optimize.sft import SftRow
 from stepagent.pipeline.progress import bar, table, warn
 from stepagent.prompting import PromptTemplate
+from stepagent.settings import OptimizeSettings
 
 
 def optimize_stage(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stepagent.config import Component
 from stepagent.errors import DataError
 from stepagent.jsonl import read_numbered
 from stepagent.prompting import PromptTemplate, load_prompt
+from stepagent.settings import Component
 from stepagent.types import Step
 
 PROMPTED = ("pairwise", "logprob", "pointwise", "listwise")
