@@ -82,9 +82,8 @@ class EftSettings(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> EftSettings:
-        searches = self.problems is not None and self.labels is not None
-        given = [self.problems, self.labels, self.pairs]
-        if searches == (self.pairs is not None) or given.count(None) == 0:
+        given = [name for name in ("problems", "labels", "pairs") if getattr(self, name) is not None]
+        if given not in (["problems", "labels"], ["pairs"]):
             raise ValueError("give 'problems' and 'labels' to search, or 'pairs' that are labelled already")
         return self
 

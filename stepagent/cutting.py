@@ -23,6 +23,7 @@ _MARKS = re.compile(f"^(?:{_STEP_MARK}|{_ITEM_MARK})+", re.MULTILINE | re.IGNORE
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z\\$(\[])")
 _WORDS = 40
 _MOJIBAKE = re.compile("\ufffd|\u00c3[\x80-\xbf]|\u00e2\u20ac[\x80-\xbf\u2122\u0153\u201c\u201d]")
+_LONE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and no file
 LONGEST = 100_000  # characters of a solution
 
 
@@ -30,7 +31,7 @@ def unusable_text(text: str) -> str | None:
     """Why nobody should learn from a text: too long to be one, or decoded wrongly; None if neither."""
     if len(text) > LONGEST:
         return f"longer than {LONGEST:,} characters"
-    return "broken characters" if _MOJIBAKE.search(text) else None
+    return "broken characters" if _MOJIBAKE.search(text) or _LONE.search(text) else None
 
 
 def cut(solution: str) -> tuple[list[str], Rule] | None:
@@ -44,13 +45,18 @@ def cut(solution: str) -> tuple[list[str], Rule] | None:
 
 
 def joins_to(steps: Sequence[str], solution: str) -> bool:
-    """Whether the steps are the solution, white space and the marks of steps aside: what cuts may change
-    nothing."""
+    """Whether the steps are the solution, white space and the marks of steps aside: what a rule cuts may
+    change nothing."""
+    return _bare(_MARKS.sub("", "\n".join(steps))) == _bare(_MARKS.sub("", solution))
+
+
+def joins_exactly(steps: Sequence[str], solution: str) -> bool:
+    """Whether the steps are the solution, white space aside: what a model cuts may not even number them."""
     return _bare("\n".join(steps)) == _bare(solution)
 
 
 def _bare(text: str) -> str:
-    return re.sub(r"\s", "", _MARKS.sub("", text))
+    return re.sub(r"\s", "", text)
 
 
 def _numbered(solution: str) -> list[str]:

@@ -24,7 +24,7 @@ def trl(row: StepPreference, end: str) -> Row:
     """TRL, text rows. TRL appends the end-of-turn token to every step, also to one that does not end the
     solution: the model learns to stop after it. Prefer trl-conversational. A prompt that opens with the BOS
     text gets a second one if the tokenizer adds BOS. max_length cuts the end of the step."""
-    return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected}
+    return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected, **_origin(row)}
 
 
 def trl_conversational(row: StepPreference, end: str) -> Row:
@@ -36,6 +36,7 @@ def trl_conversational(row: StepPreference, end: str) -> Row:
         "chosen": [{"role": "assistant", "content": _ended(row.chosen, row.chosen_ends, end)}],
         "rejected": [{"role": "assistant", "content": _ended(row.rejected, row.rejected_ends, end)}],
         "chat_template_kwargs": {"chat_template": _AS_IT_STANDS},
+        **_origin(row),
     }
 
 
@@ -48,6 +49,7 @@ def llama_factory(row: StepPreference, end: str) -> Row:
         "instruction": row.prompt,
         "chosen": _ended(row.chosen, row.chosen_ends, end),
         "rejected": _ended(row.rejected, row.rejected_ends, end),
+        **_origin(row),
     }
 
 
@@ -56,7 +58,7 @@ def openrlhf(row: StepPreference, end: str) -> Row:
     --apply_chat_template). It strips line ends, appends EOS to every step and cannot be told not to: the
     model learns to stop after each. A row over max_len loses the end of its step; its last token becomes
     EOS."""
-    return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected}
+    return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected, **_origin(row)}
 
 
 def step_dpo(row: StepPreference, end: str) -> Row:
@@ -69,6 +71,11 @@ def step_dpo(row: StepPreference, end: str) -> Row:
         "chosen": _ended(row.chosen, row.chosen_ends, end),
         "rejected": _ended(row.rejected, row.rejected_ends, end),
     }
+
+
+def _origin(row: StepPreference) -> Row:
+    """What no trainer reads, and `data import` does: the problem behind the rendered prompt."""
+    return {"question": row.question, "prefix": list(row.prefix)}
 
 
 def _ended(text: str, ends: bool, end: str) -> str:
@@ -93,7 +100,7 @@ def prm(tree: StepTree) -> Iterator[Row]:
     value. TRL's PRMTrainer adds a separator after each step and no EOS, and cuts long rows at the end."""
     values: dict[int, float] = {}
     for level in tree.levels:
-        if level.verdict is not None:
+        if level.verdict is not None and (level.verdict.status == "ok" or not level.verdict.votes):
             values |= dict(zip(level.judged, level.verdict.values, strict=False))
     known = {node for node, value in values.items() if not math.isnan(value)}
     inner = {tree.nodes[node].parent for node in known}

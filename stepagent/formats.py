@@ -64,10 +64,15 @@ def preference(
         except ValidationError as error:
             raise DataError(f"{where}: {explain(error)}") from None
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
-    if "initial_reason_steps" in row and all(isinstance(text, str) for text in (prompt, chosen, rejected)):
+    if "initial_reason_steps" in row:
+        before = row["initial_reason_steps"] or ""
+        if not all(isinstance(text, str) for text in (prompt, before, chosen, rejected)):
+            raise DataError(
+                f"{where}: 'prompt', 'initial_reason_steps', 'chosen' and 'rejected' must be text"
+            )
         question = str(prompt)
         turns = solve.messages({"question": question}) if solve else (Message("user", question),)
-        return ForeignPair(turns, str(row["initial_reason_steps"] or ""), str(chosen), str(rejected), False)
+        return ForeignPair(turns, before, str(chosen), str(rejected), False)
     if isinstance(chosen, list) and isinstance(rejected, list):
         return _conversation(where, prompt, chosen, rejected)
     if isinstance(chosen, str) and isinstance(rejected, str) and isinstance(prompt, str | None):
@@ -91,8 +96,9 @@ def _conversation(where: str, prompt: Any, chosen: list[Any], rejected: list[Any
         replies = [(turn["role"], turn["content"]) for turn in (*chosen, *rejected)]
     except (TypeError, KeyError):
         raise DataError(f"{where}: a turn needs 'role' and 'content'") from None
-    if not all(isinstance(content, str) for _, content in replies):
-        raise DataError(f"{where}: a reply's 'content' must be text")
+    every = [*(turn.content for turn in turns), *(content for _, content in replies)]
+    if not all(isinstance(content, str) for content in every):
+        raise DataError(f"{where}: a turn's 'content' must be text")
     if len(chosen) != 1 or len(rejected) != 1 or any(role != "assistant" for role, _ in replies):
         raise DataError(f"{where}: 'chosen' and 'rejected' must differ in one assistant turn")
     return ForeignPair(turns, "", str(replies[0][1]), str(replies[1][1]), True)

@@ -76,6 +76,15 @@ def dump_row(row: object) -> str:
     return _ADAPTERS[kind].dump_json(row).decode() + "\n"
 
 
+def dump_any(row: dict[str, Any]) -> str:
+    """One JSONL line for a row of somebody else's, whatever it holds: what JSON does not know is shown as
+    Python shows it."""
+    try:
+        return json.dumps(row, default=repr) + "\n"
+    except (ValueError, TypeError, RecursionError):  # a key that is no text, or nested too deep
+        return json.dumps({key: repr(value)[:1000] for key, value in row.items()}) + "\n"
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[TextIO]:
     """A file that takes its place only when it is finished: a reader never sees half."""

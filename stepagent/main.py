@@ -43,7 +43,7 @@ def init_command(
 ) -> None:
     """Train M_1 from the base model on IFT and EFT data (SFT), and measure both models on held-out data."""
     settings = load_config(config, overrides or ())
-    from stepagent.pipeline.alone import init_alone
+    from stepagent.pipeline.training_alone import init_alone
 
     if settings.init is None:
         raise ConfigError(f"{config}: no 'init' section; it names the IFT and EFT files")
@@ -128,7 +128,7 @@ def optimize(
 ) -> None:
     """Train a model on step preferences (step-wise DPO) and merge the adapter."""
     settings = load_config(config, overrides or ())
-    from stepagent.pipeline.alone import optimize_alone
+    from stepagent.pipeline.training_alone import optimize_alone
 
     optimize_alone(settings, model or settings.model, data, out)
 

@@ -86,10 +86,7 @@ class RunFolder:
         What a killed run left of the same stage is kept for `work` to continue from. Outputs of other
         settings or inputs are moved aside first, to NAME.stale.
         """
-        want = {
-            "settings": hash_data(settings),
-            "inputs": {key: hash_path(path) for key, path in inputs.items()},
-        }
+        want = _wanted(inputs, settings)
         entry = self.manifest().get(name, {})
         same = {key: entry.get(key) for key in want} == want
         if same and entry.get("outputs") == {key: hash_path(path) for key, path in outputs.items()}:
@@ -108,6 +105,12 @@ class RunFolder:
         self._write(name, entry)
         return True
 
+    def begun(self, name: str, inputs: Mapping[str, Path], settings: object) -> bool:
+        """Whether this stage was begun, at least, from these inputs with these settings."""
+        want = _wanted(inputs, settings)
+        entry = self.manifest().get(name, {})
+        return {key: entry.get(key) for key in want} == want
+
     def wall_seconds(self) -> float:
         """What the finished stages took, over all the times the run was started."""
         return sum(float(entry.get("seconds", 0)) for entry in self.manifest().values())
@@ -115,6 +118,18 @@ class RunFolder:
     def _write(self, stage: str, entry: Mapping[str, object]) -> None:
         manifest = {**self.manifest(), stage: entry}
         write_atomic(self._manifest, json.dumps(manifest, indent=2) + "\n")
+
+
+def unless_made(folder: Path, work: Callable[[], object]) -> None:
+    """Do `work`, which makes `folder`, unless it is there: a model's folder gets its name when it is whole,
+    and a run may have been killed right then, before its manifest said so."""
+    if not (folder / "config.json").is_file():
+        work()
+
+
+def _wanted(inputs: Mapping[str, Path], settings: object) -> dict[str, object]:
+    hashes = {key: hash_path(path) for key, path in inputs.items()}
+    return {"settings": hash_data(settings), "inputs": hashes}
 
 
 def move_aside(path: Path) -> None:

@@ -38,6 +38,8 @@ KINDS = {"backend": "transformers", "generator": "sample", "judge": "pairwise", 
 
 def with_kinds(data: dict[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
     """`data` in which the components named in `kinds` have one."""
+    if not isinstance(data, dict):
+        return data
     filled = {
         role: {"kind": kind, **data[role]} for role, kind in kinds.items() if isinstance(data.get(role), dict)
     }

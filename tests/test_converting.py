@@ -46,12 +46,14 @@ PAIR = StepPreference(
 
 def test_every_exporters_row_as_it_is() -> None:
     rows = {name: export(PAIR, "<|end|>") for name, export in PREFERENCES.items()}
-    plain = {"prompt": PAIR.prompt, "chosen": " b\nStep 3:", "rejected": " c"}
+    origin = {"question": "Q", "prefix": ["Step 1: a\nStep 2:"]}
+    plain = {"prompt": PAIR.prompt, "chosen": " b\nStep 3:", "rejected": " c", **origin}
     assert rows["trl"] == rows["openrlhf"] == plain
     assert rows["llama-factory"] == {
         "instruction": PAIR.prompt,
         "chosen": " b\nStep 3:",
         "rejected": " c<|end|>",
+        **origin,
     }
     assert rows["step-dpo"] == {
         "prompt": "Q",
@@ -83,8 +85,7 @@ def test_what_goes_out_comes_back(tmp_path: Path, to: str) -> None:
     for row, chosen in zip(load_pairs(tmp_path / "pairs.jsonl"), ("b\nStep 3:", "d\nStep 3:"), strict=True):
         won = row.first if row.winner == "first" else row.second
         assert won == chosen
-        if to == "step-dpo":
-            assert (row.question, "".join(row.prefix)) == ("Q", PAIR.prefix[0])
+        assert (row.question, "".join(row.prefix)) == ("Q", PAIR.prefix[0]), "the split is by question"
 
 
 @pytest.mark.slow
@@ -202,7 +203,7 @@ def test_foreign_rows_are_imported_or_set_aside_with_the_reason(tmp_path: Path) 
     }
     assert len(pairs) + len(aside) == len(FOREIGN)
     assert aside.count("holds no pair") == 4
-    assert "chosen equals rejected" in aside
+    assert "both steps are the same" in aside
     assert "broken characters" in aside
     assert "longer than 100,000 characters" in aside
     assert any(reason.startswith("not a row of labelled pairs, PRM800K") for reason in aside)
@@ -229,6 +230,7 @@ def test_foreign_rows_are_imported_or_set_aside_with_the_reason(tmp_path: Path) 
         (["export", "p.jsonl", "--to", "step-dpo"], "p.jsonl:1: this step ends the solution, and step-dpo"),
         (["export", "in.jsonl", "--to", "trl"], "in.jsonl:1: 'prompt'"),
         (["export", "p.jsonl", "--to", "sft"], "p.jsonl:1: 'problem'"),
+        (["export", "torn.jsonl", "--to", "prm"], "torn.jsonl:1: not a whole step tree"),
         (["export", "broken.jsonl", "--to", "trl"], "broken.jsonl:1: not valid JSON"),
     ],
 )
@@ -238,6 +240,9 @@ def test_what_cannot_be_converted_is_one_sentence(
     write_rows(tmp_path / "p.jsonl", [PAIR])
     write_rows(tmp_path / "in.jsonl", FOREIGN)
     (tmp_path / "broken.jsonl").write_text("{\n")
+    torn = tree()
+    torn.levels[0].judged = (0, 9)
+    write_rows(tmp_path / "torn.jsonl", [torn])
     done = subprocess.run(
         [sys.executable, "-m", "stepagent", "data", *arguments, "--out", "out.jsonl"],
         capture_output=True,
@@ -255,3 +260,49 @@ def test_an_import_of_nothing_is_an_error(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", [{"text": "x"}])
     with pytest.raises(DataError, match=r"no pairs in it; .*set_aside\.jsonl says why"):
         import_stage(str(tmp_path / "in.jsonl"), "pairs", tmp_path / "out.jsonl")
+
+
+WRONG: list[dict[str, Any]] = [
+    {"prompt": "q", "completions": ["a", "b"], "labels": ["False", "False"]},
+    {"prompt": "q", "completions": ["a"], "labels": [None]},
+    {"prompt": "q", "completions": "abc", "labels": [True, True, True]},
+    {"prompt": [{"role": "user", "content": "q"}], "completions": ["a"], "labels": [True]},
+    {"problem": "q", "steps": ["a"], "label": True},
+    {"problem": "q", "steps": ["a"], "label": float("inf")},
+    {"problem": None, "steps": ["a"], "label": -1},
+    {"problem": "q", "steps": ["a", {"b": 1}], "label": -1},
+    {"problem": "q", "steps": ["", " "], "label": -1},
+    {"problem": "", "steps": ["a"], "label": -1},
+    {
+        "question": {"problem": "q"},
+        "label": {"steps": [{"completions": [{"text": "a", "rating": 1}], "chosen_completion": 5}]},
+    },
+    {"question": {"problem": "q"}, "label": {"steps": None}},
+    {"question": "q", "prefix": "abc", "first": "a", "second": "b", "winner": "first"},
+    {"question": "q", "first": None, "second": "b", "winner": "first"},
+    {"question": "q", "first": "a", "second": "a ", "winner": "first"},
+    {"question": " ", "first": "a", "second": "b", "winner": "first"},
+    {"question": "q", "first": "a", "second": "b", "winner": "x" * 2_000_000},
+    {"prompt": None, "initial_reason_steps": "", "chosen": "a", "rejected": "b"},
+    {"prompt": "q", "initial_reason_steps": ["a"], "chosen": "a", "rejected": "b"},
+    {
+        "prompt": [{"role": "user", "content": None}],
+        "chosen": [{"role": "assistant", "content": "a"}],
+        "rejected": [{"role": "assistant", "content": "b"}],
+    },
+    {"prompt": "q \ud800", "chosen": "a", "rejected": "b"},
+    {"prompt": 3, "chosen": "a", "rejected": "b"},
+    {},
+]
+
+
+@pytest.mark.parametrize("to", ["pairs", "solutions", "steps"])
+def test_wrong_types_are_never_taken_for_data(tmp_path: Path, to: str) -> None:
+    good: list[dict[str, Any]] = [FOREIGN[0], FOREIGN[5]]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*WRONG, *good]))
+    import_stage(str(tmp_path / "in.jsonl"), to, tmp_path / "out.jsonl")  # type: ignore[arg-type]
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    aside = [json.loads(line) for line in (tmp_path / "out.set_aside.jsonl").read_text().splitlines()]
+    assert len(aside) == len(WRONG) + 1
+    assert len({row["reason"] for row in aside}) < 8, "reasons can be counted"
+    assert max(len(row["detail"]) for row in aside) <= 300

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fakes import step
 
-from stepagent import Candidate, Problem, Verdict, Vote
+from stepagent import Candidate, DataError, Problem, Verdict, Vote
 from stepagent.config import load_config
 from stepagent.demo.world import line_is_right, make_question
 from stepagent.jsonl import read_rows, write_rows
@@ -126,7 +126,7 @@ def test_the_filters_raise_label_accuracy_and_the_funnel_counts_every_pair(tmp_p
     removed = {key: n for key, n in report.items() if key.startswith("  −")}
     aside = [row["reason"] for _, row in _json(out / "set_aside.jsonl")]
     assert len(aside) == sum(removed.values())  # type: ignore[arg-type]
-    assert report["labels"] == len(aside) + report["pairs kept"]  # type: ignore[operator]
+    assert report["levels and pairs"] == len(aside) + report["pairs kept"]  # type: ignore[operator]
     assert report["pairs kept"] == len(train) // 2 + len(test)
     assert {"  − teacher: the seats disagree", "  − teacher: against the label"} <= removed.keys()
     assert json.loads((out / "funnel.json").read_text()) == report
@@ -192,8 +192,53 @@ def test_pairs_that_are_labelled_already_need_no_search(tmp_path: Path) -> None:
     )
     assert given.eft is not None
     report = eft_stage(given, given.eft, "none", tmp_path / "given")
-    assert report["labels"] == len(pairs.read_text().splitlines())
+    assert report["levels and pairs"] == len(pairs.read_text().splitlines())
     assert right_share(read_rows(tmp_path / "given" / "eft.jsonl", EftRow)) > 0.9
+
+
+def test_labels_that_contradict_each_other_and_empty_texts_are_set_aside(tmp_path: Path) -> None:
+    good = {"question": "10+10", "prefix": [], "first": "10+10=20", "second": "10+10=30", "winner": "first"}
+    other = {**good, "question": "11+11", "first": "11+11=22"}
+    rows = [
+        *({**good, "question": f"{i}+10", "first": f"{i}+10={i + 10}"} for i in range(20, 60)),
+        good,
+        {**good, "winner": "second"},
+        {**other, "first": other["second"], "second": other["first"], "winner": "second"},
+        other,
+        {**good, "question": " "},
+        {**good, "first": ""},
+        {**good, "first": "10+10=30 "},
+    ]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+    changes = [
+        "eft.problems=null",
+        "eft.labels=null",
+        "eft.teacher=null",
+        f"eft.pairs={tmp_path}/pairs.jsonl",
+    ]
+    config = load_config(world(tmp_path, 3), changes)
+    assert config.eft is not None
+    report = eft_stage(config, config.eft, "none", tmp_path / "eft")
+    assert report["  − labelled in two ways"] == 2
+    assert report["  − the same pair again"] == 1
+    assert report["  − an empty question or step"] == 2
+    assert report["  − alike but for white space or the end"] == 1
+
+    none = config.eft.model_copy(update={"test_share": 0.999999})
+    with pytest.raises(DataError, match="no pair is left to learn from"):
+        eft_stage(config, none, "none", tmp_path / "eft")
+    assert (tmp_path / "eft" / "eft.jsonl").read_text() == "", "nothing of an earlier run stays"
+
+
+def test_a_teacher_is_asked_again_only_for_what_concerns_it(tmp_path: Path) -> None:
+    path = world(tmp_path, 12)
+    files = set()
+    for changes in ([], ["generator.temperature=0.9"], ["eft.teacher.backend.wrong=0.1"]):
+        config = load_config(path, changes)
+        assert config.eft is not None
+        eft_stage(config, config.eft, "none", tmp_path / "eft")
+        files |= {file.name for file in (tmp_path / "eft").glob("judged_*")}
+    assert len(files) == 2
 
 
 def tree_of(*verdicts: Verdict) -> StepTree:
@@ -235,6 +280,7 @@ def test_which_pairs_a_level_gives() -> None:
         ("eft.teacher.prompt=judge_pairwise", "are not those of judge.prompt"),
         ("eft.labels.kind=rollout", "did you mean 'rollouts'?"),
         ("eft.lables.kind=x", "did you mean 'labels'?"),
+        ("eft=x", "'eft' input should be"),
         ("eft.pairs=p.jsonl", "give 'problems' and 'labels' to search, or 'pairs'"),
         ("eft.teacher.max_token=3", "did you mean 'max_tokens'?"),
     ],

@@ -109,11 +109,14 @@ def test_rows_of_four_projects_are_told_by_their_keys(tmp_path: Path) -> None:
     ("row", "said"),
     [
         ({"text": "x"}, r"d\.jsonl:1: not a row of labelled pairs, PRM800K, .*; it holds text"),
-        ({"question": "q", "first": "a", "second": "b", "winner": "A"}, "'winner' is first, second or tie"),
+        (
+            {"question": "q", "first": "a", "second": "b", "winner": "A"},
+            "'winner' input should be 'first', 'second' or 'tie'",
+        ),
         ({"problem": "p", "steps": ["a"], "label": 3}, "label 3, but there are only 1 steps"),
         ({"input": "Step 1: a ки\nStep 2: b ки", "label": "Step 1: a +"}, "2 steps in 'input', but 1 labels"),
         ({"input": "a ки", "label": "a +"}, "no 'Step 1:' in 'input'"),
-        ({"question": {"problem": "p"}, "label": {"steps": [3]}}, "not a whole row"),
+        ({"question": {"problem": "p"}, "label": {"steps": [3]}}, "'label.steps.0'"),
     ],
 )
 def test_a_bad_labelled_row_is_named(tmp_path: Path, row: dict[str, object], said: str) -> None:

@@ -56,6 +56,7 @@ def test_what_is_counted() -> None:
 
     seen = watched([tree("ended", ["aaa", "bb", "c"]), tree("no_signal", ["bb"])])
     assert seen == Watched(0.5, 2.0, 3.0, 2.0, 0.5)
+    assert watched([tree("ended", ["aaa"]), tree("failed", [])]).ended == 1.0
     assert watched([]) == Watched(0.0, 0.0, None, None, None)
 
 

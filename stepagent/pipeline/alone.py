@@ -11,21 +11,18 @@ from stepagent.jsonl import read_rows
 from stepagent.labelled import read_labelled
 from stepagent.pipeline.comparing import check_names
 from stepagent.pipeline.comparing import compare_stage as compare_strategies
-from stepagent.pipeline.components import SEARCH_KEYS, identity, make_components, several_processes
-from stepagent.pipeline.evaluating import EVALUATION_FILES, Evaluation, evaluate_stage
-from stepagent.pipeline.initialize import initialize, replayer, sft_rows
+from stepagent.pipeline.components import SEARCH_KEYS, identity, make_components
+from stepagent.pipeline.evaluating import EVALUATION_FILES, evaluate_stage
 from stepagent.pipeline.judge_quality import quality_stage
 from stepagent.pipeline.judging import judge_stage
-from stepagent.pipeline.optimizing import optimize_stage
 from stepagent.pipeline.problems import check_problems, iter_problems, load_held_out, problem_file
-from stepagent.pipeline.progress import output, table
+from stepagent.pipeline.progress import output
 from stepagent.pipeline.rejudging import compare_stage, rejudge_stage
 from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.rows import load_candidates, solve_prompt
+from stepagent.pipeline.rows import load_candidates
 from stepagent.pipeline.searching import Search, search_stage
 from stepagent.runs import RunFolder
 from stepagent.search.runner import search_all
-from stepagent.settings import InitSettings
 from stepagent.tree import StepTree
 
 
@@ -114,54 +111,6 @@ def quality_alone(config: Config, model: str, data: str, sample: int | None, out
             lambda: quality_stage(components, config, items, data, out),
         )
     _say(ran, out)
-
-
-def init_alone(config: Config, init: InitSettings, out: Path) -> None:
-    """Train M_1 into `out`. If the config names held-out data and asks its model in process, M_0 and M_1 are
-    measured on them, into `out`-evaluation: greedy solutions, their form, and labelled pairs."""
-    wanted = config.evaluate
-    if wanted is None or config.backend.kind != "transformers" or several_processes():
-        initialize(config, init, out)
-        return
-    folder = out.with_name(f"{out.name}-evaluation")
-    problems = problem_file(wanted.problems, folder)
-    load_held_out(problems)
-    sft_rows(config, init)
-    light = wanted.model_copy(update={"search_problems": 0, "check_step": None})
-    with Resources(config, folder) as resources:
-
-        def measure(name: str, model: str) -> Evaluation:
-            components = make_components(config, model, resources)
-            return evaluate_stage(components, config, light, problems, name, folder / name)
-
-        before = measure("M_0", config.model)
-        initialize(config, init, out)
-        after = measure("M_1", str(out))
-    rows = {
-        name.replace("_", " "): f"{_percent(getattr(before, name))} -> {_percent(getattr(after, name))}"
-        for name in ("valid_format", "greedy_accuracy", "judge_accuracy", "judge_consistency")
-        if getattr(after, name) is not None
-    }
-    table("M_0 -> M_1", rows)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
-
-
-def optimize_alone(config: Config, model: str, data: str, out: Path) -> None:
-    """Step-wise DPO of `model` on `data` into the folder `out`, with the rows that the config replays."""
-    optimize_stage(
-        model,
-        data,
-        out,
-        config.optimize,
-        config.seed,
-        str(out),
-        solve_prompt(config.generator),
-        replayer(config, str(out)),
-        config.replay.weight if config.replay else 1.0,
-    )
 
 
 def evaluate_alone(config: Config, model: str, out: Path) -> None:

@@ -199,6 +199,22 @@ def identity(config: Config, *keys: str) -> list[object]:
     ]
 
 
+def backend_identity(config: Config, model: str) -> list[object]:
+    """What decides the replies of the config's backend on `model`."""
+    return [_what(config.backend.model_dump(mode="json")), hash_path(Path(model))]
+
+
+def judge_identity(judge: Component, config: Config, model: str) -> list[object]:
+    """What decides the verdicts of a judge beside the config's own: its settings, its prompt, the weights it
+    asks, the seed."""
+    nested = judge.arguments().get("backend")
+    asks: list[object] = backend_identity(config, model)
+    if isinstance(nested, dict):
+        asks = [hash_path(Path(str(nested["model"])))] if "model" in nested else []
+    prompt = hash_path(load_prompt(judge_prompt_name(judge), ()).path)
+    return [_what(judge.model_dump(mode="json")), prompt, config.seed, *asks]
+
+
 _HOW = ("max_in_flight", "timeout", "attempts", "requests_per_minute", "tokens_per_minute", "api_key_env")
 
 

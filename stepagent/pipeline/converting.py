@@ -13,9 +13,9 @@ from stepagent.errors import DataError
 from stepagent.exports import ADD_NO_END, PREFERENCES, TREES
 from stepagent.formats import FORMATS as PREFERENCE_FORMATS
 from stepagent.formats import preference
-from stepagent.jsonl import dump_row, iter_numbered, write_rows
+from stepagent.jsonl import dump_any, iter_numbered, write_rows
 from stepagent.labelled import FORMATS as LABELLED_FORMATS
-from stepagent.labelled import LabelledPair, LabelledSolution, labelled_items
+from stepagent.labelled import LabelledPair, LabelledSolution, UnknownRowError, labelled_items
 from stepagent.pipeline.progress import bar, table
 from stepagent.seeds import derive_seed
 from stepagent.tables import read_raw
@@ -23,6 +23,7 @@ from stepagent.tree import StepTree
 from stepagent.types import StepPreference
 
 ImportTo = Literal["pairs", "solutions", "steps"]
+_DETAIL = 300  # characters of what is said about a row
 
 
 def import_stage(source: str, to: ImportTo, out: Path) -> None:
@@ -36,8 +37,8 @@ def import_stage(source: str, to: ImportTo, out: Path) -> None:
     """
     kept = 0
     reasons: Counter[str] = Counter()
+    _check_target(source, out)
     aside = out.with_suffix(".set_aside.jsonl")
-    out.parent.mkdir(parents=True, exist_ok=True)
     with aside.open("w", encoding="utf-8") as bad:
 
         def rows() -> Iterator[dict[str, Any]]:
@@ -45,12 +46,13 @@ def import_stage(source: str, to: ImportTo, out: Path) -> None:
             with bar(f"import {out.name}", None) as progress:
                 for where, row in read_raw(source):
                     progress.advance()
-                    found, reason = _imported(where, row, to)
+                    found, reason, detail = _imported(where, row, to)
                     kept += len(found)
                     yield from found
                     if reason:
                         reasons[reason] += 1
-                        bad.write(dump_row({"where": where, "reason": reason, "row": row}))
+                        why = {"where": where, "reason": reason, "detail": detail[:_DETAIL]}
+                        bad.write(dump_any({**why, "row": row}))
 
         write_rows(out, rows())
     shown = {f"  {reason}": count for reason, count in reasons.most_common()}
@@ -59,45 +61,58 @@ def import_stage(source: str, to: ImportTo, out: Path) -> None:
         raise DataError(f"{source}: no {to} in it; {aside} says why, row by row")
 
 
-def _imported(where: str, row: dict[str, Any], to: ImportTo) -> tuple[list[dict[str, Any]], str]:
-    """What a row becomes, and the reason if that is nothing."""
+def _check_target(source: str, out: Path) -> None:
+    if not out.name or out.is_dir():
+        raise DataError(f"--out {out}: a folder; name a JSONL file to write")
+    if Path(source).exists() and out.resolve() == Path(source).resolve():
+        raise DataError(f"--out {out}: is the source itself; name another file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _imported(where: str, row: dict[str, Any], to: ImportTo) -> tuple[list[dict[str, Any]], str, str]:
+    """What a row becomes; the reason, and more about it, if that is nothing."""
     try:
         items = _items(where, row)
+    except UnknownRowError:
+        return [], f"not a row of {LABELLED_FORMATS}, nor of {PREFERENCE_FORMATS}", ", ".join(row)
     except DataError as error:
-        return [], str(error).removeprefix(f"{where}: ").partition(";")[0]
-    if flaw := next(filter(None, (unusable_text(text) for item in items for text in _texts(item))), None):
-        return [], flaw
+        return [], "not a whole row of its format", str(error).removeprefix(f"{where}: ")
+    for item in items:
+        if flaw := next(filter(None, map(unusable_text, _texts(item))), None):
+            return [], flaw, ""
     if to == "pairs":
-        made = [_pair_row(item) for item in items if isinstance(item, LabelledPair)]
-        return made, "" if made else "holds no pair"
-    solutions = [item for item in items if isinstance(item, LabelledSolution) and item.steps]
+        pairs = [item for item in items if isinstance(item, LabelledPair)]
+        if any(not text.strip() for pair in pairs for text in (pair.question, pair.first, pair.second)):
+            return [], "an empty question or step", ""
+        made = [_pair_row(pair) for pair in pairs if pair.first.split() != pair.second.split()]
+        return made, "" if made else "both steps are the same" if pairs else "holds no pair", ""
+    solutions = [item for item in items if isinstance(item, LabelledSolution)]
+    if any(not text.strip() for item in solutions for text in _texts(item)):
+        return [], "an empty question or step", ""
+    solutions = [item for item in solutions if item.steps]
     if to == "steps":
-        return [_stepwise_row(item) for item in solutions], "" if solutions else "holds no labelled steps"
+        return [_stepwise_row(item) for item in solutions], "" if solutions else "holds no labelled steps", ""
     right = [item for item in solutions if item.first_wrong is None]
     made = [{"question": item.question, "solution": _text(item.steps)} for item in right]
-    return made, "" if made else "has a wrong step" if solutions else "holds no labelled steps"
+    return made, "" if made else "has a wrong step" if solutions else "holds no labelled steps", ""
 
 
 def _items(where: str, row: dict[str, Any]) -> list[LabelledPair | LabelledSolution]:
     if not {"chosen", "rejected"} <= row.keys():
-        try:
-            return list(labelled_items(where, row))
-        except DataError as error:
-            if "not a row of" not in str(error):
-                raise
-            raise DataError(f"not a row of {LABELLED_FORMATS}, nor of {PREFERENCE_FORMATS}") from None
+        return list(labelled_items(where, row))
     read = preference(where, row)
-    if isinstance(read, StepPreference):
-        question, prefix = read.question or read.prompt, read.prefix
+    question, prefix = row.get("question"), row.get("prefix")
+    if isinstance(question, str) and question and isinstance(prefix, list):  # a row of `data export`
+        before = tuple(str(step) for step in prefix)
+    elif isinstance(read, StepPreference):
+        question, before = read.question or read.prompt, read.prefix
     else:
         turns = "\n\n".join(turn.content for turn in read.turns)
-        question, prefix = (turns, _pieces(read.prefix)) if turns else (read.prefix, ())
+        question, before = (turns, _pieces(read.prefix)) if turns else (read.prefix, ())
     good, bad = read.chosen.strip(), read.rejected.strip()
-    if good == bad:
-        raise DataError("chosen equals rejected")
-    first_wins = derive_seed(question, *prefix, *sorted((good, bad))) % 2 == 0
+    first_wins = derive_seed(question, *before, *sorted((good, bad))) % 2 == 0
     seats = (good, bad) if first_wins else (bad, good)
-    return [LabelledPair(question, prefix, *seats, "first" if first_wins else "second")]
+    return [LabelledPair(question, before, *seats, "first" if first_wins else "second")]
 
 
 def _pieces(prefix: str) -> tuple[str, ...]:
@@ -135,34 +150,46 @@ def export_stage(source: Path, to: str, end: str | None, out: Path) -> None:
     """Write the rows of a preferences.jsonl or (prm, sft) of a trees.jsonl as `to` wants them. `end` is the
     text of the model's end-of-turn token, for trainers that add none. Raises DataError for a bad row, with
     file and line, and where `end` is needed and missing."""
-    count = read = 0
+    counts: Counter[str] = Counter()
+    _check_target(str(source), out)
 
     def rows() -> Iterator[dict[str, Any]]:
-        nonlocal count, read
         with bar(f"export {out.name}", None) as progress:
-            if to in TREES:
-                for _, tree in iter_numbered(source, StepTree):
-                    progress.advance()
-                    read += 1
-                    for row in TREES[to](tree):
-                        count += 1
-                        yield row
-                return
-            for line, pair in iter_numbered(source, StepPreference, "; export takes a preferences.jsonl"):
+            for made in _from_trees(source, to) if to in TREES else _from_pairs(source, to, end):
                 progress.advance()
-                read += 1
-                if end is None and to in ADD_NO_END and (pair.chosen_ends or pair.rejected_ends):
-                    raise DataError.at(
-                        source,
-                        line,
-                        f"this step ends the solution, and {to} adds no end of turn; give its text, such as "
-                        f"--end "
-                        "'<|im_end|>'",
-                    )
-                count += 1
-                yield PREFERENCES[to](pair, end or "")
+                counts["read"] += 1
+                counts["made"] += len(made)
+                counts["without"] += not made
+                yield from made
 
     write_rows(out, rows())
-    table(f"Export: {source}", {"rows read": read, f"rows for {to}": count})
-    if not count:
+    what = "trees" if to in TREES else "pairs"
+    without = {"prm": "trees without a step that has a value", "sft": "trees that did not end"}
+    report: dict[str, object] = {f"{what} read": counts["read"], f"rows for {to}": counts["made"]}
+    if to in TREES:
+        report[without[to]] = counts["without"]
+    table(f"Export: {source}", report)
+    if not counts["made"]:
         raise DataError(f"{source}: no row for {to} in it")
+
+
+def _from_trees(source: Path, to: str) -> Iterator[list[dict[str, Any]]]:
+    for line, tree in iter_numbered(source, StepTree, f"; {to} takes a trees.jsonl"):
+        try:
+            yield list(TREES[to](tree))
+        except IndexError:
+            raise DataError.at(
+                source, line, "not a whole step tree: it names a node it does not hold"
+            ) from None
+
+
+def _from_pairs(source: Path, to: str, end: str | None) -> Iterator[list[dict[str, Any]]]:
+    for line, pair in iter_numbered(source, StepPreference, f"; {to} takes a preferences.jsonl"):
+        if end is None and to in ADD_NO_END and (pair.chosen_ends or pair.rejected_ends):
+            raise DataError.at(
+                source,
+                line,
+                f"this step ends the solution, and {to} adds no end of turn; give its text, such as --end "
+                "'<|im_end|>'",
+            )
+        yield [PREFERENCES[to](pair, end or "")]

@@ -12,6 +12,7 @@ from stepagent.config import Config, load_config
 from stepagent.demo.data import write_data
 from stepagent.errors import ConfigError
 from stepagent.jsonl import write_atomic
+from stepagent.pipeline.components import identity
 from stepagent.pipeline.eft import eft_stage
 from stepagent.pipeline.ift import Columns, ift_stage
 from stepagent.pipeline.initialize import initialize
@@ -54,7 +55,7 @@ def make_data(config: Config, folder: Path) -> None:
     settings = config.model_dump(mode="json")
     run.stage(
         "data ift",
-        {"solutions": solutions},
+        {"solutions": solutions, "held out": data / "held_out.jsonl"},
         ift,
         settings["generator"],
         lambda: ift_stage(config, str(solutions), Columns(), False, config.model, data / "ift"),
@@ -64,7 +65,7 @@ def make_data(config: Config, folder: Path) -> None:
         "policy",
         {"model": Path(config.model), **ift},
         {"model": policy},
-        [settings["init"], config.seed],
+        identity(config, "init", "generator", "seed"),
         lambda: initialize(config, alone, policy),
     )
     eft_stage(config, config.eft, str(policy), data / "eft")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -167,7 +168,11 @@ def _newest(config: Config, run: RunFolder) -> tuple[str, int]:
         if folder.name[2:].isdigit() and (folder / "config.json").is_file()
     )
     if found:
-        return str(run.model(found[-1])), found[-1]
+        summary = run.path / "summary.json"
+        said = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+        drifted = f"M_{found[-1]}" in said.get("drifted", {}) and config.watch.then != "warn"
+        newest = int(said["last_good"][2:]) if drifted else found[-1]
+        return (str(run.model(newest)) if newest in found else config.model), newest
     return config.model, 0 if config.init else 1
 
 

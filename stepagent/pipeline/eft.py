@@ -19,7 +19,14 @@ from stepagent.interfaces import Judge
 from stepagent.jsonl import write_rows
 from stepagent.judges.comparisons import winner
 from stepagent.pipeline.appending import append_all, resume
-from stepagent.pipeline.components import SEARCH_KEYS, Components, identity, make_components, make_judge
+from stepagent.pipeline.components import (
+    SEARCH_KEYS,
+    Components,
+    identity,
+    judge_identity,
+    make_components,
+    make_judge,
+)
 from stepagent.pipeline.eft_filters import Funnel, Kept, screened, write_eft
 from stepagent.pipeline.eft_pairs import (
     SiblingPair,
@@ -155,8 +162,7 @@ def _taught(
 ) -> Kept:
     """The pairs whose written judgements name the label in both seats, with a row for each seat."""
     assert settings.teacher is not None
-    about = config.model_copy(update={"judge": settings.teacher})
-    made_by = hash_data([*identity(about, "backend", "judge", "seed"), model])[:12]
+    made_by = hash_data(judge_identity(settings.teacher, config, model))[:12]
     path = out / f"judged_{made_by}.jsonl"
     done = resume(
         path,

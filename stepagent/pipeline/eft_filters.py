@@ -46,42 +46,50 @@ def screened(
 ) -> tuple[dict[str, SiblingPair], list[SiblingPair]]:
     """The pairs to be judged, by id, and the unfiltered ones of test problems."""
     held_out = held_out_keys(config, out)
-    pairs: dict[str, SiblingPair] = {}
-    seen: set[str] = set()
-    unfiltered: list[SiblingPair] = []
+    ties = labels.tie is not None and settings.ties > 0
+    found: list[SiblingPair] = []
+    said: dict[str, set[str | None]] = {}
     for _, row in iter_json(labelled):
         if "reason" in row:
             funnel.remove(row["reason"], row)
             continue
         pair = _PAIR.validate_python(row)
-        flaw = unusable_text("".join((pair.question, *pair.prefix, pair.one, pair.other)))
-        if pair.id in seen:
-            reason: str | None = "the same pair again"
-        elif question_key(pair.question) in held_out:
-            reason = "a problem that evaluate.problems holds"
-        elif pair.tie and not (labels.tie and settings.ties):
-            reason = "equal, and no ties are asked for"
-        elif pair.one.split() == pair.other.split():
-            reason = "alike but for the end of the solution"
-        else:
-            reason = flaw
-        seen.add(pair.id)
+        found.append(pair)
+        said.setdefault(pair.id, set()).add(None if pair.tie else pair.one)
+    pairs: dict[str, SiblingPair] = {}
+    unfiltered: dict[str, SiblingPair] = {}
+    for pair in found:
+        reason = _unfit(pair, held_out, ties)
+        if reason is None and len(said[pair.id]) > 1:
+            reason = "labelled in two ways"
         if reason is None and is_test(pair.question, settings.test_share, config.seed):
-            unfiltered.append(pair)
+            unfiltered.setdefault(pair.id, pair)
+        if reason is None and pair.id in pairs:
+            reason = "the same pair again"
         if reason is None and not pair.tie and pair.margin < settings.min_margin:
             reason = f"margin below {settings.min_margin}"
         if reason:
-            funnel.remove(reason, row)
+            funnel.remove(reason, pair)
         else:
             pairs[pair.id] = pair
-    if not pairs:
-        why = ", ".join(f"{count} {reason}" for reason, count in funnel.removed.most_common(3))
-        raise DataError(f"{labelled}: no labelled pair to judge ({why or 'no level was judged'})")
-    few = _fewer_ties(list(pairs.values()), settings.ties)
+    few = _fewer_ties(pairs.values(), settings.ties)
     for pair in [pair for pair in pairs.values() if pair.id not in few]:
         funnel.remove(_MORE_TIES, pair)
         del pairs[pair.id]
-    return pairs, unfiltered
+    return pairs, list(unfiltered.values())
+
+
+def _unfit(pair: SiblingPair, held_out: set[int], ties: bool) -> str | None:
+    """Why a pair is for nobody, if it is."""
+    if not all(text.strip() for text in (pair.question, pair.one, pair.other)):
+        return "an empty question or step"
+    if flaw := unusable_text("".join((pair.question, *pair.prefix, pair.one, pair.other))):
+        return flaw
+    if question_key(pair.question) in held_out:
+        return "a problem that evaluate.problems holds"
+    if pair.one.split() == pair.other.split():
+        return "alike but for white space or the end"
+    return "equal, and no ties are asked for" if pair.tie and not ties else None
 
 
 def _fewer_ties(pairs: Iterable[SiblingPair], share: float) -> set[str]:
@@ -101,6 +109,8 @@ def write_eft(
     unfiltered: list[SiblingPair],
     funnel: Funnel,
 ) -> dict[str, object]:
+    """Write the files of `eft_stage` and print the funnel. Raises DataError if nothing is left to learn
+    from."""
     sides: dict[bool, Kept] = {True: [], False: []}
     for pair, rows in kept:
         sides[is_test(pair.question, settings.test_share, seed)].append((pair, rows))
@@ -120,7 +130,7 @@ def write_eft(
     winners = Counter(row.winner for row in train)
     left = len(sides[False]) + len(sides[True])
     report: dict[str, object] = {
-        "labels": left + funnel.removed.total(),
+        "levels and pairs": left + funnel.removed.total(),
         **{f"  − {reason}": count for reason, count in funnel.removed.items()},
         "pairs kept": left,
         "rows to learn from, both seats": len(train),
@@ -129,7 +139,7 @@ def write_eft(
         "test pairs, unfiltered": len(unfiltered),
     }
     write_atomic(out / "funnel.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    table("EFT: what became of the labels", report)
+    table("EFT: what became of judged levels and labelled pairs", report)
     if not train:
         raise DataError(f"{out}: no pair is left to learn from; {out / 'set_aside.jsonl'} says why")
     return report

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from stepagent.answers import is_correct
 from stepagent.building import import_object
 from stepagent.config import Config, EvaluateSettings
-from stepagent.generators.boundaries import BoundaryKind, split
+from stepagent.generators.boundaries import BoundaryKind, content, split
 from stepagent.generators.sample import SampleGenerator
 from stepagent.interfaces import Generator, Judge, SearchStrategy, Solver
 from stepagent.jsonl import write_atomic
@@ -25,6 +25,7 @@ from stepagent.pipeline.rows import EftRow, load_pairs, plain_step
 from stepagent.pipeline.searching import searched
 from stepagent.search.greedy import GreedySearch
 from stepagent.seeds import derive_seed
+from stepagent.settings import KINDS
 from stepagent.tree import StepTree, joined_text
 from stepagent.types import Problem, StepPreference
 
@@ -96,11 +97,7 @@ def evaluate(
     solved = [is_solved(tree, problem) for tree, problem in zip(greedy, problems, strict=True)]
     paths = [tree.solution() for tree in trees if tree.status == "ended"]
     steps = [step for path in paths for step in path]
-    boundary = (
-        config.generator.arguments().get("boundary", "marker")
-        if isinstance(solver, SampleGenerator)
-        else None
-    )
+    boundary = boundary_of(config)
     return Evaluation(
         name=name,
         valid_format=_share([_is_valid(tree, boundary) for tree in greedy]) if boundary else None,
@@ -120,8 +117,19 @@ def evaluate(
     )
 
 
+def boundary_of(config: Config) -> BoundaryKind | None:
+    """Where the config's generator ends a step; None for one's own generator."""
+    if config.generator.kind != KINDS["generator"]:
+        return None
+    boundary: BoundaryKind = config.generator.arguments().get("boundary", "marker")
+    return boundary
+
+
 def pairs_right(
-    rows: Iterable[StepPreference], answers: Mapping[str, str], check: CheckStep | None
+    rows: Iterable[StepPreference],
+    answers: Mapping[str, str],
+    check: CheckStep | None,
+    boundary: BoundaryKind | None,
 ) -> float | None:
     """The share of preference pairs whose chosen step is right and whose rejected one is not, by `check` or,
     where both end the solution, by the reference answer. To be shown; nothing may act on it. None if no pair
@@ -129,7 +137,12 @@ def pairs_right(
     right = []
     for row in rows:
         if check:
-            good, bad = (check(row.question, row.prefix, text) for text in (row.chosen, row.rejected))
+            good, bad = (
+                check(
+                    row.question, row.prefix, content(boundary, row.depth, text) if boundary else text.strip()
+                )
+                for text in (row.chosen, row.rejected)
+            )
         elif row.chosen_ends and row.rejected_ends and row.question in answers:
             before = "".join(row.prefix)
             good, bad = (

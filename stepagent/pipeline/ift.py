@@ -14,7 +14,7 @@ from stepagent.config import Config
 from stepagent.cutting import cut, joins_to, unusable_text
 from stepagent.errors import DataError
 from stepagent.generators.boundaries import BoundaryKind
-from stepagent.jsonl import dump_row, write_rows
+from stepagent.jsonl import dump_any, write_rows
 from stepagent.pipeline.model_cuts import cut_by_model, cut_key
 from stepagent.pipeline.problems import held_out_keys, question_key
 from stepagent.pipeline.progress import bar, table
@@ -64,7 +64,7 @@ def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, mod
 
         def set_aside(where: str, reason: str, row: Mapping[str, Any]) -> None:
             kept.reasons[reason] += 1
-            bad.write(dump_row({"where": where, "reason": reason, "row": dict(row)}))
+            bad.write(dump_any({"where": where, "reason": reason, "row": dict(row)}))
 
         def known(question: str, solution: str) -> str | None:
             if question_key(question) in held_out:
@@ -85,7 +85,7 @@ def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, mod
                         kept.counts[found.cut_by] += 1
                         yield found
                     elif found == NO_STEPS and by_model:
-                        hard.write(dump_row({"where": where, "row": dict(row)}))
+                        hard.write(dump_any({"where": where, "row": dict(row)}))
                     else:
                         set_aside(where, found, row)
             if by_model:

@@ -16,7 +16,13 @@ from stepagent.errors import ConfigError, ModelError
 from stepagent.jsonl import read_rows, write_atomic, write_rows
 from stepagent.pipeline.components import SEARCH_KEYS, check_components, identity
 from stepagent.pipeline.deploying import Models, make_server, models_of
-from stepagent.pipeline.evaluating import EVALUATION_FILES, evaluate_stage, load_check, pairs_right
+from stepagent.pipeline.evaluating import (
+    EVALUATION_FILES,
+    boundary_of,
+    evaluate_stage,
+    load_check,
+    pairs_right,
+)
 from stepagent.pipeline.initialize import initialize, replayer, sft_rows
 from stepagent.pipeline.optimizing import optimize_stage
 from stepagent.pipeline.problems import Answers, check_problems, load_held_out, load_problems, problem_file
@@ -26,7 +32,7 @@ from stepagent.pipeline.rows import load_pairs
 from stepagent.pipeline.searching import search_stage
 from stepagent.pipeline.watching import draw_watched, drift, read_watched, watch_stage
 from stepagent.report.summary import print_summary
-from stepagent.runs import RunFolder
+from stepagent.runs import RunFolder, unless_made
 from stepagent.types import StepPreference
 
 
@@ -81,27 +87,33 @@ def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]
             {"model": Path(model), "ift": init.ift, **({"eft": init.eft} if init.eft else {})},
             {"model": first},
             identity(config, "init", "seed"),
-            start,
+            lambda: unless_made(first, start),
         )
         model = str(first)
-    good, newest = (model, 1), (model, 1)
+    good = used = newest = (model, 1)
     made: dict[str, Any] = {}
     for index in range(1, config.rounds + 2):
         turned.models += _evaluate(run, config, asked, *newest, made)
-        ways = _watch(run, config, asked, *newest)
-        if ways:
+        if ways := _watch(run, config, asked, *newest):
             turned.drifted[f"M_{index}"] = ways
             warn([f"M_{index} has drifted from M_1: {'; '.join(ways)}"])
-        if not ways or config.watch.then == "warn":
+        else:
             good = newest
-        elif asked.served:
-            asked.deploy(*good)
+        used = newest if config.watch.then == "warn" else good
         if index > config.rounds or (ways and config.watch.then == "stop"):
             break
-        if good != newest:
+        if used != newest:
             warn([f"round {index} goes on from the last good model, M_{good[1]}"])
-        made = _round(run, config, asked, *good, index, shares[index - 1])
+        made = _round(run, config, asked, *used, index, shares[index - 1])
         newest = (str(run.model(index + 1)), index + 1)
+    if used != newest and asked.served:
+        run.stage(
+            "last good model on the server",
+            {"model": Path(used[0])},
+            {},
+            config.model_dump(mode="json")["serve"],
+            lambda: asked.deploy(*used),
+        )
     turned.last_good = f"M_{good[1]}"
     return turned
 
@@ -228,7 +240,7 @@ def _round(
         {"model": Path(model), "preferences": preferences, **again},
         {"model": trained},
         [settings["optimize"], config.seed, *([settings["replay"]] if again else [])],
-        train,
+        lambda: unless_made(trained, train),
     )
     if asked.served:
         run.stage(
@@ -240,7 +252,7 @@ def _round(
         )
     rows = read_rows(preferences, StepPreference)
     check = load_check(config.evaluate) if config.evaluate else None
-    right = pairs_right(rows, Answers([config.problems], run.path), check)
+    right = pairs_right(rows, Answers([config.problems], run.path), check, boundary_of(config))
     return {"preferences": len(rows), "pairs_right": right}
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from stepagent.config import Config
-from stepagent.cutting import joins_to
+from stepagent.cutting import joins_exactly
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend
 from stepagent.pipeline.appending import append_all, resume
-from stepagent.pipeline.components import identity, make_components
+from stepagent.pipeline.components import backend_identity, make_components
 from stepagent.pipeline.resources import Resources
 from stepagent.prompting import PromptTemplate, load_prompt
 from stepagent.runs import hash_data, hash_path
@@ -43,7 +43,7 @@ def cut_by_model(
     """Have (question, solution) pairs cut, by their `cut_key`. Replies go to `out`/cuts_*.jsonl as they come;
     what is there is not asked for again, but for requests that failed. Raises ConfigError or ModelError."""
     template = load_prompt("cut_steps", ("question", "solution"))
-    made_by = hash_data([*identity(config, "backend", "seed"), model, hash_path(template.path)])[:12]
+    made_by = hash_data([*backend_identity(config, model), config.seed, hash_path(template.path)])[:12]
     path = out / f"cuts_{made_by}.jsonl"
     done = resume(path, ModelCut, lambda cut: cut.key, lambda cut: cut.why == "the model's request failed")
     with Resources(config, out) as resources:
@@ -68,6 +68,6 @@ async def _ask(
         return ModelCut(key, why="the model's request failed")
     pieces = (piece.strip() for piece in re.split(r"(?m)^[ \t]*###[ \t]*$", choice.text))
     steps = tuple(piece for piece in pieces if piece)
-    if choice.finish_reason != "end" or not joins_to(steps, solution):
+    if choice.finish_reason != "end" or not joins_exactly(steps, solution):
         return ModelCut(key, why="the model changed the text")
     return ModelCut(key, steps) if len(steps) > 1 else ModelCut(key, why="the model made no cut")

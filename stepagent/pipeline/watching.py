@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from stepagent.config import Config, WatchSettings
+from stepagent.errors import BackendError
 from stepagent.jsonl import write_atomic, write_rows
 from stepagent.judges.measuring import JudgeCounts
 from stepagent.pipeline.components import Components
@@ -46,6 +47,11 @@ def watch_stage(components: Components, config: Config, problems: Path, name: st
     drawn = load_problems(problems)
     trees, label = out.with_suffix(".jsonl"), f"watched problems, {name}"
     with searched(components, components.strategy, drawn, len(drawn), trees, config, 0, label) as found:
+        failed = sum(tree.status == "failed" for tree in found)
+        if 2 * failed > len(drawn):
+            raise BackendError(
+                f"{failed} of {len(drawn)} watched problems failed; the same command searches them again"
+            )
         figures = asdict(watched(found))
     write_atomic(out.with_suffix(".json"), json.dumps(figures, indent=2) + "\n")
     shown = {key.replace("_", " "): value for key, value in figures.items() if value is not None}
@@ -53,10 +59,12 @@ def watch_stage(components: Components, config: Config, problems: Path, name: st
 
 
 def watched(trees: Iterable[StepTree]) -> Watched:
-    """The figures of some trees."""
+    """The figures of the trees that did not fail: a request that failed says nothing of the model."""
     count = ended = pairs = steps = tokens = 0
     judging = JudgeCounts()
     for tree in trees:
+        if tree.status == "failed":
+            continue
         count += 1
         pairs += sum(1 for _ in tree_preferences(tree))
         judging += tree_counts(tree)

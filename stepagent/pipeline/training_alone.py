@@ -1,0 +1,89 @@
+"""`init` and `optimize` run alone from the command line. (Apart from the other stages, which need no
+torch.)"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from stepagent.config import Config
+from stepagent.optimize.merge import refuse_existing
+from stepagent.pipeline.components import identity, make_components, several_processes
+from stepagent.pipeline.evaluating import EVALUATION_FILES, evaluate_stage
+from stepagent.pipeline.initialize import initialize, replayer, sft_rows
+from stepagent.pipeline.optimizing import optimize_stage
+from stepagent.pipeline.problems import load_held_out, problem_file
+from stepagent.pipeline.progress import table
+from stepagent.pipeline.resources import Resources
+from stepagent.pipeline.rows import solve_prompt
+from stepagent.runs import RunFolder, unless_made
+from stepagent.settings import InitSettings
+
+
+def init_alone(config: Config, init: InitSettings, out: Path) -> None:
+    """Train M_1 into `out`. If the config names held-out data and asks its model in process, M_0 and M_1 are
+    measured on them, into `out`-evaluation: greedy solutions, their form, and labelled pairs. The same
+    command finishes what a killed one left."""
+    wanted = config.evaluate
+    if wanted is None or config.backend.kind != "transformers" or several_processes():
+        initialize(config, init, out)
+        return
+    folder = out.with_name(f"{out.name}-evaluation")
+    run = RunFolder(folder)
+    given = {"model": Path(config.model), "ift": init.ift, **({"eft": init.eft} if init.eft else {})}
+    how = identity(config, "init", "seed")
+    if not run.begun("init", given, how):
+        refuse_existing(out)
+    problems = problem_file(wanted.problems, folder)
+    load_held_out(problems)
+    sft_rows(config, init)
+
+    def train() -> None:
+        initialize(config, init, out)
+
+    light = wanted.model_copy(update={"search_problems": 0, "check_step": None})
+    with Resources(config, folder) as resources:
+
+        def measured(name: str, model: str) -> dict[str, float | None]:
+            inputs = {"model": Path(model), "problems": problems}
+            files = {key: folder / name / file for key, file in EVALUATION_FILES.items()}
+            run.stage(
+                name,
+                {**inputs, "pairs": light.pairs} if light.pairs else inputs,
+                files,
+                [*identity(config, "backend", "generator", "judge", "seed"), light.model_dump(mode="json")],
+                lambda: evaluate_stage(
+                    make_components(config, model, resources), config, light, problems, name, folder / name
+                ),
+            )
+            figures: dict[str, float | None] = json.loads(files["metrics"].read_text(encoding="utf-8"))
+            return figures
+
+        before = measured("M_0", config.model)
+        run.stage("init", given, {"model": out}, how, lambda: unless_made(out, train))
+        after = measured("M_1", str(out))
+    rows = {
+        name.replace("_", " "): f"{_percent(before[name])} -> {_percent(after[name])}"
+        for name in ("valid_format", "greedy_accuracy", "judge_accuracy", "judge_consistency")
+        if after[name] is not None
+    }
+    table("M_0 -> M_1", rows)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def optimize_alone(config: Config, model: str, data: str, out: Path) -> None:
+    """Step-wise DPO of `model` on `data` into the folder `out`, with the rows that the config replays."""
+    optimize_stage(
+        model,
+        data,
+        out,
+        config.optimize,
+        config.seed,
+        str(out),
+        solve_prompt(config.generator),
+        replayer(config, "alone"),
+        config.replay.weight if config.replay else 1.0,
+    )
