@@ -261,6 +261,12 @@ def test_help_and_import_load_no_torch() -> None:
         assert command in trace.stdout
 
 
+def test_stages_that_train_nothing_load_no_torch() -> None:
+    stages = "alone, eft, ift, converting, searching"
+    code = f"import sys; from stepagent.pipeline import {stages}; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False"]
+
+
 def test_cli_py_is_the_installed_command() -> None:
     shim = Path(__file__).parents[1] / "cli.py"
     text = subprocess.check_output([sys.executable, str(shim), "search", "--help"], text=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,6 +66,32 @@ def test_every_section_shown_in_the_data_and_rounds_pages_loads(tmp_path: Path) 
     for block in blocks:
         (tmp_path / "c.yaml").write_text(f"model: m\nproblems: p.jsonl\n{block}")
         load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_data_page_make_what_init_takes(tmp_path: Path) -> None:
+    from stepagent.config import load_config
+    from stepagent.pipeline.demo import demo_config
+    from stepagent.pipeline.initialize import sft_rows
+
+    folder = tmp_path / "demo"
+    small = ["eft.problems.sample=60", "init.epochs=0.2"]
+    demo_config(folder, small)
+    block = re.search(
+        r"```\n(stepagent data ift  demo\.yaml.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL
+    )
+    assert block
+    *making, last = block[1].strip().splitlines()
+    assert last.startswith("stepagent iterate")
+    for line in making:
+        command = [sys.executable, "-m", *line.partition("#")[0].split()]
+        if "--source" not in command:
+            command += [part for change in small for part in ("--set", change)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    config = load_config(folder / "demo.yaml")
+    assert config.init
+    assert len(sft_rows(config, config.init)) > 1500
 
 
 def test_accelerate_takes_the_sharding_config() -> None:

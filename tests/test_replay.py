@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from test_optimize import preference, quiet
 
-from stepagent import ConfigError, Message
+from stepagent import ConfigError, Message, ModelError
 from stepagent.checkpoints import load_model, load_tokenizer
 from stepagent.config import Config
 from stepagent.generators.boundaries import BoundaryKind, split
@@ -21,6 +23,7 @@ from stepagent.optimize.scoring import plain_logprobs
 from stepagent.optimize.sft import SftRow, encode
 from stepagent.optimize.trainer import PackedBatches
 from stepagent.pipeline.initialize import replayer, sft_rows
+from stepagent.pipeline.training_alone import init_alone
 from stepagent.settings import OptimizeSettings
 
 ROW = SftRow((Message("user", "1+2"),), "1+2=3")
@@ -129,6 +132,39 @@ def test_so_many_rows_for_each_pair_and_other_ones_each_round(tmp_path: Path) ->
     assert len(first) == 4 + 4  # the EFT file holds no more
     assert first != second
     assert replayer(config(tmp_path), "round 1") is None
+
+
+@pytest.mark.slow
+def test_init_measures_both_models_and_finishes_what_was_killed(tmp_path: Path) -> None:
+    from stepagent.pipeline.demo import demo_config
+    from stepagent.pipeline.ift import Columns, ift_stage
+
+    data = tmp_path / "demo" / "data"
+    changes = ["init.eft=null", "evaluate.pairs=null", "init.epochs=1"]
+    made = demo_config(tmp_path / "demo", changes)
+    ift_stage(made, str(data / "solutions.jsonl"), Columns(), False, made.model, data / "ift")
+    held_out = data / "held_out.jsonl"
+    held_out.write_text("".join(held_out.read_text().splitlines(keepends=True)[:40]))
+    assert made.init
+    out, folder = tmp_path / "M_1", tmp_path / "M_1-evaluation"
+    init_alone(made, made.init, out)
+    figures = [json.loads((folder / name / "metrics.json").read_text()) for name in ("M_0", "M_1")]
+    assert figures[0]["greedy_accuracy"] < figures[1]["greedy_accuracy"]
+    assert figures[1]["valid_format"] > 0.9
+
+    weights = (out / "model.safetensors").stat().st_mtime_ns
+    shutil.rmtree(folder / "M_1")
+    init_alone(made, made.init, out)
+    assert json.loads((folder / "M_1" / "metrics.json").read_text()) == figures[1]
+    assert (out / "model.safetensors").stat().st_mtime_ns == weights
+
+    other = made.init.model_copy(update={"learning_rate": 1e-9})
+    with pytest.raises(ModelError, match="is there already"):
+        init_alone(made.model_copy(update={"init": other}), other, out)
+    shutil.rmtree(out)
+    init_alone(made.model_copy(update={"init": other}), other, out)
+    again = json.loads((folder / "M_1" / "metrics.json").read_text())
+    assert again["greedy_accuracy"] == figures[0]["greedy_accuracy"], "measured anew, not read from before"
 
 
 @pytest.mark.parametrize(
