@@ -30,7 +30,7 @@ from stepagent.pipeline.progress import output, warn
 from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import load_pairs
 from stepagent.pipeline.searching import search_stage
-from stepagent.pipeline.watching import draw_watched, drift, read_watched, watch_stage
+from stepagent.pipeline.watching import watch
 from stepagent.report.summary import print_summary
 from stepagent.runs import RunFolder, unless_made
 from stepagent.types import StepPreference
@@ -51,14 +51,12 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     summary = {"wall_seconds": round(run.wall_seconds(), 1), **asdict(turned)}
     write_atomic(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     print_summary(summary, folder, output)
-    if turned.drifted:
-        name, ways = next(reversed(turned.drifted.items()))
-        if turned.last_good != name and config.watch.then == "stop":
-            raise ModelError(
-                f"stopped: {name} has drifted from the first model ({'; '.join(ways)}); the last good model "
-                f"is "
-                f"{turned.last_good} in {folder}; see 'watch' in the config"
-            )
+    if turned.drifted and config.watch.then == "stop":
+        name, ways = next(iter(turned.drifted.items()))
+        raise ModelError(
+            f"stopped: {name} has drifted from M_1 ({'; '.join(ways)}); the last good model is "
+            f"{turned.last_good} in {folder}; see 'watch' in the config"
+        )
     return summary
 
 
@@ -94,7 +92,7 @@ def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]
     made: dict[str, Any] = {}
     for index in range(1, config.rounds + 2):
         turned.models += _evaluate(run, config, asked, *newest, made)
-        if ways := _watch(run, config, asked, *newest):
+        if ways := watch(run, config, asked, *newest):
             turned.drifted[f"M_{index}"] = ways
             warn([f"M_{index} has drifted from M_1: {'; '.join(ways)}"])
         else:
@@ -116,30 +114,6 @@ def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]
         )
     turned.last_good = f"M_{good[1]}"
     return turned
-
-
-def _watch(run: RunFolder, config: Config, asked: Models, model: str, index: int) -> list[str]:
-    """In which ways M_`index` has drifted from M_1, by a search on the watched problems."""
-    if not config.watch.problems:
-        return []
-    source = problem_file(config.problems, run.path)
-    folder, name = run.path / "watch", f"M_{index}"
-    problems, out = folder / "problems.jsonl", folder / name
-    run.stage(
-        "watched problems",
-        {"problems": source},
-        {"problems": problems},
-        [config.seed, config.watch.problems],
-        lambda: draw_watched(config, source, problems),
-    )
-    run.stage(
-        f"watch {name}",
-        {"model": Path(model), "problems": problems},
-        {"trees": out.with_suffix(".jsonl"), "figures": out.with_suffix(".json")},
-        identity(config, *SEARCH_KEYS),
-        lambda: watch_stage(asked.components(model, index), config, problems, name, out),
-    )
-    return drift(read_watched(folder / "M_1"), read_watched(out), config.watch)
 
 
 def check_inputs(config: Config, folder: Path) -> list[slice]:

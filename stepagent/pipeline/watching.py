@@ -15,11 +15,13 @@ from stepagent.config import Config, WatchSettings
 from stepagent.errors import BackendError
 from stepagent.jsonl import write_atomic, write_rows
 from stepagent.judges.measuring import JudgeCounts
-from stepagent.pipeline.components import Components
-from stepagent.pipeline.problems import load_problems
+from stepagent.pipeline.components import SEARCH_KEYS, Components, identity
+from stepagent.pipeline.deploying import Models
+from stepagent.pipeline.problems import load_problems, problem_file
 from stepagent.pipeline.progress import table
 from stepagent.pipeline.searching import searched, tree_counts
 from stepagent.preferences import tree_preferences
+from stepagent.runs import RunFolder
 from stepagent.tree import StepTree
 
 
@@ -32,6 +34,30 @@ class Watched:
     steps_per_solution: float | None
     tokens_per_step: float | None
     seats_agree: float | None
+
+
+def watch(run: RunFolder, config: Config, asked: Models, model: str, index: int) -> list[str]:
+    """In which ways M_`index` has drifted from M_1, by a search on the watched problems."""
+    if not config.watch.problems:
+        return []
+    source = problem_file(config.problems, run.path)
+    folder, name = run.path / "watch", f"M_{index}"
+    problems, out = folder / "problems.jsonl", folder / name
+    run.stage(
+        "watched problems",
+        {"problems": source},
+        {"problems": problems},
+        [config.seed, config.watch.problems],
+        lambda: draw_watched(config, source, problems),
+    )
+    run.stage(
+        f"watch {name}",
+        {"model": Path(model), "problems": problems},
+        {"trees": out.with_suffix(".jsonl"), "figures": out.with_suffix(".json")},
+        identity(config, *SEARCH_KEYS),
+        lambda: watch_stage(asked.components(model, index), config, problems, name, out),
+    )
+    return drift(read_watched(folder / "M_1"), read_watched(out), config.watch)
 
 
 def draw_watched(config: Config, source: Path, out: Path) -> None:
