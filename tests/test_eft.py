@@ -14,7 +14,7 @@ from fakes import step
 
 from stepagent import Candidate, DataError, Problem, Verdict, Vote
 from stepagent.config import load_config
-from stepagent.demo.world import line_is_right, make_question
+from stepagent.demo.world import correct_answer, line_is_right, make_question
 from stepagent.jsonl import read_rows, write_rows
 from stepagent.pipeline.eft import eft_stage
 from stepagent.pipeline.eft_pairs import SiblingPair, sibling_pairs
@@ -47,11 +47,11 @@ class Slips:
         def say(context: str, seed: int) -> str:
             asked, _, written = context.removeprefix("<user>").partition("<assistant>")
             lines = written.splitlines()
-            operation = next_operation(asked, lines)
-            if operation is None:
-                return f"={result(lines[-1])}"
-            slip = random.Random(seed).random() < 0.5 and in_range(operation.slipped)
-            return f"{operation}={operation.slipped if slip else operation.value}\n"
+            start, rng = len(lines), random.Random(seed)
+            while operation := next_operation(asked, lines):
+                slip = rng.random() < 0.5 and in_range(operation.slipped)
+                lines.append(f"{operation}={operation.slipped if slip else operation.value}")
+            return "\n".join([*lines[start:], f"={result(lines[-1])}"])
 
         self.complete = ScriptedBackend(reply=say).complete
 
@@ -294,3 +294,25 @@ def test_what_cannot_work_is_said_in_one_sentence(tmp_path: Path, change: str, s
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_labels_by_rollouts_to_reference_answers(tmp_path: Path) -> None:
+    path = world(tmp_path, 40)
+    rows = [row for _, row in _json(tmp_path / "problems.jsonl")]
+    answered = [{**row, "answer": str(correct_answer(str(row["question"])))} for row in rows]
+    write_rows(tmp_path / "problems.jsonl", answered)
+    labels = "{kind: rollouts, target: reference, prompt: demo_solve, rollouts: 24, max_tokens: 80}"
+    config = load_config(path, [f"eft.labels={labels}", "eft.teacher=null", "search.width=3"])
+    assert config.eft is not None
+    eft_stage(config, config.eft, "none", tmp_path / "eft")
+    rows_made = read_rows(tmp_path / "eft" / "eft.jsonl", EftRow)
+    decided = [
+        row
+        for row in rows_made
+        if row.winner != "tie" and len(row.prefix) == 2
+        if all(line_is_right(row.question, row.prefix[:place], row.prefix[place]) for place in (0, 1))
+    ]  # after them nothing can go wrong, so rollouts tell right from wrong; before, slips cancel each other
+    assert len(decided) >= 10
+    assert right_share(decided) == 1.0
+    trees = read_rows(tmp_path / "eft" / "trees.jsonl", StepTree)
+    assert all(tree.problem.answer is None for tree in trees)
