@@ -4,7 +4,7 @@ step marks.
 numbered    lines that open with "Step n:" or "n." or "n)", counting from 1
 paragraphs  blank lines
 lines       one line a step
-sentences   neighbouring sentences, joined up to so many words
+sentences   neighbouring sentences, joined up to so many words; a rest of few words stays with them
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _ITEM_MARK = r"[ \t]*(?:\*\*)?(\d+)[.)](?:\*\*)?(?=[ \t])[ \t]*"
 _KINDS = [re.compile(f"^{mark}", re.MULTILINE | re.IGNORECASE) for mark in (_STEP_MARK, _ITEM_MARK)]
 _MARKS = re.compile(f"^(?:{_STEP_MARK}|{_ITEM_MARK})+", re.MULTILINE | re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z\\$(\[])")
-_WORDS = 40
 _MOJIBAKE = re.compile("\ufffd|\u00c3[\x80-\xbf]|\u00e2\u20ac[\x80-\xbf\u2122\u0153\u201c\u201d]")
 _LONE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and no file
 LONGEST = 100_000  # characters of a solution
+WORDS = (8, 40)
 
 
 def unusable_text(text: str) -> str | None:
@@ -34,14 +34,16 @@ def unusable_text(text: str) -> str | None:
     return "broken characters" if _MOJIBAKE.search(text) or _LONE.search(text) else None
 
 
-def cut(solution: str) -> tuple[list[str], Rule] | None:
+def cut(solution: str, words: tuple[int, int] = WORDS) -> tuple[list[str], Rule] | None:
     """The steps of a solution, without marks and blanks around them, and the rule that found them; None
-    where the text shows fewer than two."""
+    where the text shows fewer than two. `words`: the least and the most of a step made of sentences (one
+    sentence may have more)."""
     for rule, find in _RULES.items():
         steps = find(solution)
         if len(steps) > 1:
             return steps, rule
-    return None
+    steps = _sentences(solution, *words)
+    return (steps, "sentences") if len(steps) > 1 else None
 
 
 def joins_to(steps: Sequence[str], solution: str) -> bool:
@@ -77,13 +79,16 @@ def _lines(solution: str) -> list[str]:
     return _stripped(solution.splitlines())
 
 
-def _sentences(solution: str) -> list[str]:
+def _sentences(solution: str, least: int, most: int) -> list[str]:
     steps: list[str] = []
     for sentence in _stripped(_SENTENCE.split(solution)):
-        if steps and len(steps[-1].split()) + len(sentence.split()) <= _WORDS:
+        if steps and len(steps[-1].split()) + len(sentence.split()) <= most:
             steps[-1] = f"{steps[-1]} {sentence}"
         else:
             steps.append(sentence)
+    if len(steps) > 1 and len(steps[-1].split()) < least:
+        last = steps.pop()
+        steps[-1] = f"{steps[-1]} {last}"
     return steps
 
 
@@ -95,5 +100,4 @@ _RULES: dict[Rule, Callable[[str], list[str]]] = {
     "numbered": _numbered,
     "paragraphs": _paragraphs,
     "lines": _lines,
-    "sentences": _sentences,
 }

@@ -45,6 +45,10 @@ def ift(
     answer: Annotated[
         str | None, typer.Option(help="Column of final answers: keep only solutions that reach theirs.")
     ] = None,
+    words: Annotated[
+        tuple[int, int],
+        typer.Option(help="Least and most words of a step that is made of sentences."),
+    ] = (8, 40),
     by_model: Annotated[
         bool, typer.Option("--by-model", help="Let the model cut what no rule can; it may change nothing.")
     ] = False,
@@ -55,7 +59,10 @@ def ift(
     settings = load_config(config, overrides or ())
     from stepagent.pipeline.ift import Columns, ift_stage
 
-    ift_stage(settings, source, Columns(question, solution, answer), by_model, model or settings.model, out)
+    if not 0 < words[0] <= words[1]:
+        raise ConfigError(f"--words {words[0]} {words[1]}: give the least, then the most words of a step")
+    columns = Columns(question, solution, answer)
+    ift_stage(settings, source, columns, by_model, model or settings.model, out, words)
 
 
 @data_app.command()

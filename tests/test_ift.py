@@ -58,6 +58,19 @@ def test_a_text_without_steps_is_not_cut(text: str) -> None:
     assert cut(text) is None
 
 
+def test_sentences_are_joined_to_steps_of_so_many_words() -> None:
+    text = "We add one and two. Then we add three more to it. So six. Done."
+    assert cut(text, (3, 5)) == (
+        ["We add one and two.", "Then we add three more to it.", "So six. Done."],
+        "sentences",
+    )
+    assert cut(text, (4, 5)) == (
+        ["We add one and two.", "Then we add three more to it. So six. Done."],
+        "sentences",
+    )
+    assert cut(text, (1, 100)) is None
+
+
 def test_what_a_cut_may_not_change() -> None:
     assert joins_to(["a b", "c"], "a  b\nc")
     assert not joins_to(["a b", "d"], "a b c")

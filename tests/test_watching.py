@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fakes import step
@@ -14,6 +16,7 @@ from stepagent.config import Config, WatchSettings
 from stepagent.jsonl import read_rows, write_rows
 from stepagent.pipeline.demo import run_demo
 from stepagent.pipeline.watching import Watched, draw_watched, drift, watched
+from stepagent.runs import RunFolder
 from stepagent.tree import StepTree
 
 FIRST = Watched(
@@ -68,6 +71,47 @@ def test_watched_problems_are_the_last_of_the_pool_and_carry_no_answer(tmp_path:
     drawn = read_rows(tmp_path / "w.jsonl", Problem)
     assert len(drawn) == 10
     assert all(problem.answer is None for problem in drawn)
+
+
+@pytest.mark.parametrize(
+    ("then", "drifting", "sources", "last_good", "deployed"),
+    [
+        ("roll_back", {2}, [1, 1, 3], "M_4", []),
+        ("roll_back", {4}, [1, 2, 3], "M_3", [3]),
+        ("stop", {3}, [1, 2], "M_2", [2]),
+        ("warn", {3, 4}, [1, 2, 3], "M_2", []),
+    ],
+)
+def test_which_model_a_round_goes_on_from_and_which_one_the_server_keeps(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    then: str,
+    drifting: set[int],
+    sources: list[int],
+    last_good: str,
+    deployed: list[int],
+) -> None:
+    from stepagent.pipeline import iterate
+
+    used: list[int] = []
+    served: list[int] = []
+
+    def trained(*given: Any) -> dict[str, int]:
+        used.append(given[4])
+        return {}
+
+    monkeypatch.setattr(iterate, "_evaluate", lambda *_: [])
+    monkeypatch.setattr(iterate, "watch", lambda *given: ["ways"] if given[-1] in drifting else [])
+    monkeypatch.setattr(iterate, "_round", trained)
+    config = Config.model_validate({"model": "m", "problems": "p", "rounds": 3, "watch": {"then": then}})
+    asked = SimpleNamespace(served=True, deploy=lambda _, index: served.append(index))
+    run = RunFolder(tmp_path)
+    for _ in range(2):
+        used.clear()
+        turned = iterate._turn(config, run, asked, [slice(0, 1)] * 3)  # type: ignore[arg-type]
+        assert used == sources
+        assert turned.last_good == last_good
+        assert served == deployed, "once, also if the finished run is started again"
 
 
 @pytest.mark.slow

@@ -107,7 +107,6 @@ class TagPrm(_Scorer):
         where = pick_device(device)
         tokenizer = load_tokenizer(model, chat=False)
         super().__init__(load_model(model, pick_dtype(dtype, where), where), tokenizer)
-        self._tag = tag
         self._tag_id, self._good, self._bad = (self._one_token(model, text) for text in (tag, good, bad))
 
     def _one_token(self, model: str, text: str) -> int:

@@ -31,7 +31,6 @@ FIRST, SECOND, TIE = "[[A]]", "[[B]]", "[[C]]"
 
 _EQUATION = re.compile(r"(\d\d)([+-])(\d\d)=(\d\d)")
 _ANSWER = re.compile(r"=(\d\d)")
-_QUESTION = re.compile(r"\d\d([+-]\d\d)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +84,6 @@ def make_question(rng: random.Random, operations: int = OPERATIONS) -> str:
         value = operation.value
         question += f"{operation.sign}{operation.right}"
     return question
-
-
-def is_question(text: str) -> bool:
-    return bool(_QUESTION.fullmatch(text))
 
 
 def correct_answer(question: str) -> int:

@@ -102,11 +102,6 @@ def _proposal(prompt: Prompt, reply: Completions, candidates: tuple[Candidate, .
     return Proposal(context, ids, candidates, reply.usage, reply.tokenizer_sha256)
 
 
-def _may_repeat(whole: Candidate) -> Candidate:
-    """A solution that goes round and yet ends is one."""
-    return replace(whole, flaws=tuple(flaw for flaw in whole.flaws if flaw != "repeating"))
-
-
 def _step(choice: Completion, said: str) -> Step:
     return Step(
         text=choice.text,

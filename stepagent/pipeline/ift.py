@@ -11,7 +11,7 @@ from typing import Any
 
 from stepagent.answers import is_correct
 from stepagent.config import Config
-from stepagent.cutting import cut, joins_to, unusable_text
+from stepagent.cutting import WORDS, cut, joins_to, unusable_text
 from stepagent.errors import DataError
 from stepagent.generators.boundaries import BoundaryKind
 from stepagent.jsonl import dump_any, write_rows
@@ -48,7 +48,15 @@ class _Kept:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, model: str, out: Path) -> None:
+def ift_stage(
+    config: Config,
+    source: str,
+    columns: Columns,
+    by_model: bool,
+    model: str,
+    out: Path,
+    words: tuple[int, int] = WORDS,
+) -> None:
     """Cut every solution of `source` into steps: `out`/ift.jsonl; those that cannot be used go to
     `out`/set_aside.jsonl with the reason. With `by_model` the config's model cuts what no rule can; its cuts
     count only if they join to the very text. One row at a time in memory, but for
@@ -78,7 +86,7 @@ def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, mod
             with bar("solutions", None) as progress:
                 for where, row in read_raw(source):
                     progress.advance()
-                    found = _cut_row(columns, boundary, row)
+                    found = _cut_row(columns, boundary, words, row)
                     if isinstance(found, CutRow) or found == NO_STEPS:
                         found = known(row[columns.question], row[columns.solution]) or found
                     if isinstance(found, CutRow):
@@ -118,7 +126,9 @@ def ift_stage(config: Config, source: str, columns: Columns, by_model: bool, mod
         raise DataError(f"{source}: no solution could be cut into steps; {aside} says why")
 
 
-def _cut_row(columns: Columns, boundary: BoundaryKind, row: Mapping[str, Any]) -> CutRow | str:
+def _cut_row(
+    columns: Columns, boundary: BoundaryKind, words: tuple[int, int], row: Mapping[str, Any]
+) -> CutRow | str:
     """The row, or why it cannot be used."""
     question, solution = row.get(columns.question), row.get(columns.solution)
     if not isinstance(question, str) or not question.strip():
@@ -132,7 +142,7 @@ def _cut_row(columns: Columns, boundary: BoundaryKind, row: Mapping[str, Any]) -
         return f"no '{columns.answer}' to reach"
     if answer is not None and not is_correct(solution, str(answer)):
         return "does not reach its answer"
-    found = cut(solution)
+    found = cut(solution, words)
     if found is None:
         return NO_STEPS
     steps, rule = found
