@@ -6,9 +6,10 @@ stepagent           prompt, chosen, rejected, chosen_ends, ... (`preferences.jso
 Step-DPO            prompt (the question), initial_reason_steps, chosen, rejected: one step against another
 TRL conversational  chosen and rejected as lists of turns, prompt as such a list or left out
 TRL standard        chosen and rejected as text, prompt as text or left out
+LLaMA-Factory       the same with instruction, and perhaps input, in the place of prompt
 
-TRL's rows hold whole replies: the end-of-turn token is trained after them, as TRL itself does it. A step of
-Step-DPO does not end the solution: no end is trained.
+TRL's and LLaMA-Factory's rows hold whole replies: the end-of-turn token is trained after them, as TRL itself
+does it. A step of Step-DPO does not end the solution: no end is trained.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class ForeignPair:
     ends: bool
 
 
-FORMATS = "stepagent, TRL (standard or conversational) or Step-DPO"
+FORMATS = "stepagent, TRL (standard or conversational), LLaMA-Factory or Step-DPO"
 
 
 def read_preferences(
@@ -64,6 +65,10 @@ def preference(
         except ValidationError as error:
             raise DataError(f"{where}: {explain(error)}") from None
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
+    if prompt is None and isinstance(row.get("instruction"), str):
+        prompt = "\n".join(
+            text for text in (row["instruction"], row.get("input")) if isinstance(text, str) and text
+        )
     if "initial_reason_steps" in row:
         before = row["initial_reason_steps"] or ""
         if not all(isinstance(text, str) for text in (prompt, before, chosen, rejected)):

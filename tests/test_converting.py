@@ -70,7 +70,7 @@ def test_every_exporters_row_as_it_is() -> None:
     assert turns["rejected"][0]["content"] == " c<|end|>"
 
 
-@pytest.mark.parametrize("to", ["trl", "trl-conversational", "openrlhf", "step-dpo"])
+@pytest.mark.parametrize("to", ["trl", "trl-conversational", "llama-factory", "openrlhf", "step-dpo"])
 def test_what_goes_out_comes_back(tmp_path: Path, to: str) -> None:
     write_rows(tmp_path / "p.jsonl", [PAIR, replace(PAIR, chosen=" d\nStep 3:", rejected_ends=False)])
     export_stage(tmp_path / "p.jsonl", to, "", tmp_path / "out.jsonl")
