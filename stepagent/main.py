@@ -119,7 +119,7 @@ def optimize(
     data: Annotated[
         str,
         typer.Option(
-            help="preferences.jsonl, or TRL, LLaMA-Factory or Step-DPO rows: a file, dataset folder or hub id[:split]."
+            help="preferences.jsonl, or rows of TRL, LLaMA-Factory, Step-DPO: file, folder or hub id[:split]."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the merged model; must not exist yet.")],

@@ -3,94 +3,30 @@
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from eft_yield import labelled_rows, right_share, write_world
 from fakes import step
 
 from stepagent import Candidate, DataError, Problem, Verdict, Vote
 from stepagent.config import load_config
-from stepagent.demo.world import correct_answer, line_is_right, make_question
+from stepagent.demo.world import correct_answer, line_is_right
 from stepagent.jsonl import read_rows, write_rows
 from stepagent.pipeline.eft import eft_stage
 from stepagent.pipeline.eft_pairs import SiblingPair, sibling_pairs
 from stepagent.pipeline.rows import EftRow
 from stepagent.tree import StepTree
 
-CONFIG = """
-model: none
-problems: {folder}/problems.jsonl
-backend: {{kind: "test_eft:Slips"}}
-generator: {{prompt: demo_solve, boundary: line, temperature: 1.0, max_tokens: 40}}
-judge: {{prompt: demo_judge}}
-search: {{width: 4}}
-eft:
-  problems: {folder}/problems.jsonl
-  labels: {{kind: "test_eft:Hasty"}}
-  teacher:
-    prompt: demo_judge
-    backend: {{kind: "stepagent.demo.oracle:Marker", wrong: 0.2, first_seat: 0.3}}
-"""
-
-
-class Slips:
-    """A backend that writes the arithmetic world's lines, half of them wrong."""
-
-    def __init__(self) -> None:
-        from stepagent.backends.scripted import ScriptedBackend
-        from stepagent.demo.world import in_range, next_operation, result
-
-        def say(context: str, seed: int) -> str:
-            asked, _, written = context.removeprefix("<user>").partition("<assistant>")
-            lines = written.splitlines()
-            start, rng = len(lines), random.Random(seed)
-            while operation := next_operation(asked, lines):
-                slip = rng.random() < 0.5 and in_range(operation.slipped)
-                lines.append(f"{operation}={operation.slipped if slip else operation.value}")
-            return "\n".join([*lines[start:], f"={result(lines[-1])}"])
-
-        self.complete = ScriptedBackend(reply=say).complete
-
-
-class Hasty:
-    """A labelling judge that has one level in ten the wrong way round."""
-
-    def __init__(self) -> None:
-        from stepagent.demo.oracle import OracleJudge
-
-        self._oracle = OracleJudge()
-
-    async def judge(self, problem, prefix, candidates, seed):  # type: ignore[no-untyped-def]
-        from dataclasses import replace
-
-        from stepagent.seeds import derive_seed
-
-        verdict = await self._oracle.judge(problem, prefix, candidates, seed)
-        if verdict.status == "ok" and derive_seed(problem.question, len(prefix)) % 10 == 0:
-            return replace(verdict, best=verdict.worst, worst=verdict.best)
-        return verdict
-
-
-def right_share(rows: list[EftRow]) -> float:
-    """How often the winner of a row is the only right line, or a tie's lines are equally right."""
-    said = []
-    for row in rows:
-        right = [line_is_right(row.question, row.prefix, line) for line in (row.first, row.second)]
-        said.append({(True, False): "first", (False, True): "second"}.get(tuple(right), "tie") == row.winner)
-    return sum(said) / len(said)
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def world(folder: Path, count: int, more: str = "") -> Path:
-    rng = random.Random(5)
-    write_rows(
-        folder / "problems.jsonl", [{"id": str(i), "question": make_question(rng)} for i in range(count)]
-    )
-    path = folder / "c.yaml"
-    path.write_text(CONFIG.format(folder=folder) + more)
+    path = write_world(folder, count)
+    path.write_text(path.read_text() + more)
     return path
 
 
@@ -102,16 +38,7 @@ def test_the_filters_raise_label_accuracy_and_the_funnel_counts_every_pair(tmp_p
     train = read_rows(out / "eft.jsonl", EftRow)
     test = read_rows(out / "test.jsonl", EftRow)
     unfiltered = read_rows(out / "test_unfiltered.jsonl", EftRow)
-    labelled = [row for _, row in _json(out / "labelled.jsonl") if "reason" not in row]
-    before = right_share(
-        [
-            EftRow(
-                r["question"], tuple(r["prefix"]), r["one"], r["other"], "", "tie" if r["tie"] else "first"
-            )  # type: ignore[arg-type]
-            for r in labelled
-        ]
-    )
-    assert before < 0.93
+    assert right_share(labelled_rows(out / "labelled.jsonl")) < 0.93
     assert right_share(train) > 0.95
     assert right_share(test) > 0.9
     assert len(test) < len(unfiltered)
@@ -289,7 +216,7 @@ def test_what_cannot_work_is_said_in_one_sentence(tmp_path: Path, change: str, s
     path = world(tmp_path, 3)
     command = [sys.executable, "-m", "stepagent", "data", "eft", str(path), "--out", str(tmp_path / "eft")]
     done = subprocess.run(
-        [*command, "--set", change], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        [*command, "--set", change], capture_output=True, text=True, check=False, cwd=BENCHMARKS
     )
     assert done.returncode == 2
     assert sentence in done.stderr
