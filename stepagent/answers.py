@@ -4,6 +4,7 @@ rule of the loop reads a reference."""
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing
 import re
 import threading
@@ -129,6 +130,7 @@ def _prepare() -> None:
     done."""
     import math_verify  # noqa: F401
 
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that we switch its alarms off
     with suppress(ImportError, ValueError, OSError):
         import resource
 

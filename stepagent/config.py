@@ -5,7 +5,7 @@ A config is trusted like code: `kind: my_module:MyJudge` imports that class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -261,9 +261,16 @@ def unknown_key(key: str, parents: Sequence[str], known: Sequence[str]) -> str:
 
 def _fields(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
     for parent in parents:
-        annotation = model.model_fields[parent].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(
-            option for option in options if isinstance(option, type) and issubclass(option, BaseModel)
-        )
+        found = next(_models_in(model.model_fields[parent].annotation), None)
+        if found is None:
+            return []
+        model = found
     return list(model.model_fields)
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """The settings that an annotation names, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)

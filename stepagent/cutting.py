@@ -16,8 +16,8 @@ from typing import Literal
 
 Rule = Literal["numbered", "paragraphs", "lines", "sentences"]
 
-_STEP_MARK = r"[ \t]*(?:\*\*)?Step[ \t]+(\d+)[ \t]*[:.](?:\*\*)?[ \t]*"
-_ITEM_MARK = r"[ \t]*(?:\*\*)?(\d+)[.)](?:\*\*)?(?=[ \t])[ \t]*"
+_STEP_MARK = r"[ \t]*(?:#{1,6}[ \t]*)?(?:\*\*)?Step[ \t]+(\d+)[ \t]*(?:[:.]|[-–—](?=[ \t]))(?:\*\*)?[ \t]*"
+_ITEM_MARK = r"[ \t]*(?:\*\*)?\(?(\d+)[.)](?:\*\*)?(?=[ \t])[ \t]*"
 _KINDS = [re.compile(f"^{mark}", re.MULTILINE | re.IGNORECASE) for mark in (_STEP_MARK, _ITEM_MARK)]
 _MARKS = re.compile(f"^(?:{_STEP_MARK}|{_ITEM_MARK})+", re.MULTILINE | re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z\\$(\[])")
@@ -40,10 +40,17 @@ def cut(solution: str, words: tuple[int, int] = WORDS) -> tuple[list[str], Rule]
     sentence may have more)."""
     for rule, find in _RULES.items():
         steps = find(solution)
-        if len(steps) > 1:
+        if len(steps) > 1 and all(map(_whole, steps)):
             return steps, rule
     steps = _sentences(solution, *words)
-    return (steps, "sentences") if len(steps) > 1 else None
+    return (steps, "sentences") if len(steps) > 1 and all(map(_whole, steps)) else None
+
+
+def _whole(step: str) -> bool:
+    """Whether a piece says something, and no display formula, environment or code was cut through."""
+    pairs = step.count("\\begin{") == step.count("\\end{") and step.count("\\[") == step.count("\\]")
+    closed = step.count("$$") % 2 == 0 and step.count("```") % 2 == 0
+    return pairs and closed and any(character.isalnum() for character in step)
 
 
 def joins_to(steps: Sequence[str], solution: str) -> bool:

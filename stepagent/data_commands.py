@@ -47,7 +47,7 @@ def ift(
     ] = None,
     words: Annotated[
         tuple[int, int],
-        typer.Option(help="Least and most words of a step that is made of sentences."),
+        typer.Option(help="Sentences fill a step up to the second; a rest under the first joins the last."),
     ] = (8, 40),
     by_model: Annotated[
         bool, typer.Option("--by-model", help="Let the model cut what no rule can; it may change nothing.")
@@ -107,7 +107,7 @@ def import_command(
 @data_app.command()
 def export(
     source: Annotated[Path, typer.Argument(help="preferences.jsonl; for prm and sft: trees.jsonl.")],
-    to: Annotated[ExportTo, typer.Option(help="The trainer (below).")],
+    to: Annotated[ExportTo, typer.Option(help="The trainer, one of those above.", metavar="TRAINER")],
     out: Annotated[Path, typer.Option(help="JSONL file to write.")],
     end: Annotated[
         str | None,

@@ -70,6 +70,7 @@ def step_dpo(row: StepPreference, end: str) -> Row:
         "initial_reason_steps": "".join(row.prefix),
         "chosen": _ended(row.chosen, row.chosen_ends, end),
         "rejected": _ended(row.rejected, row.rejected_ends, end),
+        **_origin(row),
     }
 
 

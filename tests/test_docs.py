@@ -74,11 +74,13 @@ def test_the_commands_of_the_data_page_make_what_init_takes(tmp_path: Path) -> N
     from stepagent.pipeline.demo import demo_config
     from stepagent.pipeline.initialize import sft_rows
 
-    folder = tmp_path / "demo"
+    folder = tmp_path / "runs" / "demo"
     small = ["eft.problems.sample=60", "init.epochs=0.2"]
     demo_config(folder, small)
     block = re.search(
-        r"```\n(stepagent data ift  demo\.yaml.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL
+        r"```\n(stepagent data ift runs/demo/demo\.yaml.*?)```",
+        (ROOT / "docs/data.md").read_text(),
+        re.DOTALL,
     )
     assert block
     *making, last = block[1].strip().splitlines()
@@ -87,7 +89,7 @@ def test_the_commands_of_the_data_page_make_what_init_takes(tmp_path: Path) -> N
         command = [sys.executable, "-m", *line.partition("#")[0].split()]
         if "--source" not in command:
             command += [part for change in small for part in ("--set", change)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     config = load_config(folder / "demo.yaml")
     assert config.init

@@ -137,12 +137,10 @@ def test_labels_that_contradict_each_other_and_empty_texts_are_set_aside(tmp_pat
         {**good, "first": "10+10=30 "},
     ]
     write_rows(tmp_path / "pairs.jsonl", rows)
-    changes = [
-        "eft.problems=null",
-        "eft.labels=null",
-        "eft.teacher=null",
-        f"eft.pairs={tmp_path}/pairs.jsonl",
-    ]
+    template = tmp_path / "template.md"
+    template.write_text("{label}")
+    changes = ["eft.problems=null", "eft.labels=null", "eft.teacher=null", f"eft.template={template}"]
+    changes.append(f"eft.pairs={tmp_path}/pairs.jsonl")
     config = load_config(world(tmp_path, 3), changes)
     assert config.eft is not None
     report = eft_stage(config, config.eft, "none", tmp_path / "eft")
@@ -205,8 +203,10 @@ def test_which_pairs_a_level_gives() -> None:
         ("eft=null", "no 'eft' section"),
         ("eft.teacher.kind=random", "a teacher writes judgements, as pairwise does, not 'random'"),
         ("eft.teacher.prompt=judge_pairwise", "are not those of judge.prompt"),
-        ("eft.labels.kind=rollout", "did you mean 'rollouts'?"),
+        ("eft.labels.kind=rollout", "eft.labels.kind: unknown kind 'rollout'; did you mean 'rollouts'?"),
+        ("eft.problems={path: p, smaple: 3}", "unknown key 'eft.problems.smaple'; did you mean 'sample'?"),
         ("eft.lables.kind=x", "did you mean 'labels'?"),
+        ("eft={pairs: p.jsonl}", "labelled pairs of a file have no values for the template to name"),
         ("eft=x", "'eft' input should be"),
         ("eft.pairs=p.jsonl", "give 'problems' and 'labels' to search, or 'pairs'"),
         ("eft.teacher.max_token=3", "did you mean 'max_tokens'?"),

@@ -31,6 +31,10 @@ generator: {{boundary: {boundary}}}
         ("**Step 1:** x\n\n**Step 2:** y", ["x", "y"], "numbered"),
         ("Step 1: 2. is\n1. not\nStep 2: it", ["2. is\n1. not", "it"], "numbered"),
         ("1. a\n3. b", ["1. a", "3. b"], "lines"),
+        ("### Step 1: x\na\n\n### Step 2: y\n\nso z", ["x\na", "y\n\nso z"], "numbered"),
+        ("Step 1 - x\na\nStep 2 - y", ["x\na", "y"], "numbered"),
+        ("(1) x\n(2) y\nz", ["x", "y\nz"], "numbered"),
+        ("so\n$$\nx\n$$\n\nthen y", ["so\n$$\nx\n$$", "then y"], "paragraphs"),
         ("a\nb\n\n c \n \nd", ["a\nb", "c", "d"], "paragraphs"),
         ("2+2=4\n4+1=5", ["2+2=4", "4+1=5"], "lines"),
         (
@@ -53,7 +57,9 @@ def test_rules_follow_what_the_text_shows(text: str, steps: list[str] | None, ru
     assert joins_to(found[0], text)
 
 
-@pytest.mark.parametrize("text", ["just this.", "", "One short. Two short."])
+@pytest.mark.parametrize(
+    "text", ["just this.", "", "One short. Two short.", "so\n$$\nx = 1\n$$", "a\n---\nb"]
+)
 def test_a_text_without_steps_is_not_cut(text: str) -> None:
     assert cut(text) is None
 
@@ -163,6 +169,17 @@ def test_questions_held_out_for_evaluation_are_not_learnt_from(tmp_path: Path) -
 
 
 def test_a_source_of_which_nothing_can_be_used_is_an_error(tmp_path: Path) -> None:
+    run(tmp_path, [{"question": "q", "solution": "a\nb"}])
+    before = (tmp_path / "out" / "ift.jsonl").read_text()
     said = run(tmp_path, [{"question": "q", "solution": "no"}])
+    assert (tmp_path / "out" / "ift.jsonl").read_text() == before, "an error replaces nothing"
+    assert "no column 'problem'; it has question, solution" in run(
+        tmp_path, [{"question": "q", "solution": "a\nb"}], "--question", "problem"
+    )
+    assert "no rows in it" in run(tmp_path, [])
+    assert "'boundary' input should be 'marker', 'line' or 'blank_line'" in run(
+        tmp_path, [], boundary="lines"
+    )
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ift.jsonl", "set_aside.jsonl"}
     assert "no solution could be cut into steps" in said
     assert "set_aside.jsonl says why" in said

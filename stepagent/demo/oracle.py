@@ -53,7 +53,11 @@ class Marker:
             raise BackendError("the marker is asked for two lines in the words of the prompt demo_judge")
         question, first, second = asked["question"], asked["first"], asked["second"]
         prefix = asked["prefix"].split("\n")[:-1]
-        if result(correct_line(question, prefix)) is None:  # the lines left the world, and its two digits
+        try:
+            left = result(correct_line(question, prefix)) is None  # the world, and its two digits
+        except ValueError:
+            left = True
+        if left:
             return _says("?")
         text = judgement(question, prefix, first, second)
         errs = random.Random(derive_seed("marker", question, asked["prefix"], *sorted((first, second))))

@@ -39,7 +39,7 @@ async def append_all(
     `path` and added to `done` as it comes."""
     limit = asyncio.Semaphore(concurrency)
     with bar(label, len(items)) as progress, path.open("a", encoding="utf-8") as file:
-        progress.advance(len(done))
+        progress.advance(sum(key in done for key in items))
 
         async def one(key: K, item: T) -> None:
             async with limit:

@@ -54,11 +54,12 @@ def import_stage(source: str, to: ImportTo, out: Path) -> None:
                         why = {"where": where, "reason": reason, "detail": detail[:_DETAIL]}
                         bad.write(dump_any({**why, "row": row}))
 
+            if not kept:
+                raise DataError(f"{source}: no {to} in it; {aside} says why, row by row")
+
         write_rows(out, rows())
     shown = {f"  {reason}": count for reason, count in reasons.most_common()}
     table(f"Import: {source}", {f"{to} written": kept, "rows set aside": reasons.total(), **shown})
-    if not kept:
-        raise DataError(f"{source}: no {to} in it; {aside} says why, row by row")
 
 
 def _check_target(source: str, out: Path) -> None:
@@ -74,7 +75,8 @@ def _imported(where: str, row: dict[str, Any], to: ImportTo) -> tuple[list[dict[
     try:
         items = _items(where, row)
     except UnknownRowError:
-        return [], f"not a row of {LABELLED_FORMATS}, nor of {PREFERENCE_FORMATS}", ", ".join(row)
+        known = f"not a row of {LABELLED_FORMATS}, nor of {PREFERENCE_FORMATS}"
+        return [], "a row of no known format", f"{known}; it holds {', '.join(row) or 'nothing'}"
     except DataError as error:
         return [], "not a whole row of its format", str(error).removeprefix(f"{where}: ")
     for item in items:
@@ -161,6 +163,8 @@ def export_stage(source: Path, to: str, end: str | None, out: Path) -> None:
                 counts["made"] += len(made)
                 counts["without"] += not made
                 yield from made
+        if not counts["made"]:
+            raise DataError(f"{source}: no row for {to} in it")
 
     write_rows(out, rows())
     what = "trees" if to in TREES else "pairs"
@@ -169,8 +173,6 @@ def export_stage(source: Path, to: str, end: str | None, out: Path) -> None:
     if to in TREES:
         report[without[to]] = counts["without"]
     table(f"Export: {source}", report)
-    if not counts["made"]:
-        raise DataError(f"{source}: no row for {to} in it")
 
 
 def _from_trees(source: Path, to: str) -> Iterator[list[dict[str, Any]]]:

@@ -7,6 +7,7 @@ that of o1).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -66,12 +67,21 @@ def eft_stage(config: Config, settings: EftSettings, model: str, out: Path) -> d
     template = None if settings.teacher else load_template(settings.template)
     if settings.teacher:
         _check_teacher(settings.teacher.kind, judge_prompt_name(settings.teacher), judge_labels)
+    if template and settings.pairs and "_value}" in template.body:
+        raise ConfigError(
+            "eft.pairs: labelled pairs of a file have no values for the template to name; give eft.teacher, "
+            "or "
+            "an eft.template without {first_value} and {second_value}"
+        )
     labelled = out / "labelled.jsonl"
     with Resources(config, out) as resources:
         searching, components = config, None
         if settings.labels:
             searching = _searching(config, settings, settings.labels, out)
-            components = make_components(searching, model, resources)
+            try:
+                components = make_components(searching, model, resources)
+            except ConfigError as error:  # its judge is eft.labels
+                raise ConfigError(re.sub(r"^judge\b", "eft.labels", str(error))) from None
         teacher = None
         if settings.teacher:
             backend = components.backend if components else None

@@ -15,6 +15,7 @@ from stepagent.cutting import WORDS, cut, joins_to, unusable_text
 from stepagent.errors import DataError
 from stepagent.generators.boundaries import BoundaryKind
 from stepagent.jsonl import dump_any, write_rows
+from stepagent.pipeline.components import check_components
 from stepagent.pipeline.model_cuts import cut_by_model, cut_key
 from stepagent.pipeline.problems import held_out_keys, question_key
 from stepagent.pipeline.progress import bar, table
@@ -65,6 +66,8 @@ def ift_stage(
     kept = _Kept()
     held_out = held_out_keys(config, out)
     seen: set[str] = set()
+    first: dict[str, Any] = {}
+    check_components(config)
     aside = out / "set_aside.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     left = out / "to_cut.jsonl"
@@ -86,6 +89,7 @@ def ift_stage(
             with bar("solutions", None) as progress:
                 for where, row in read_raw(source):
                     progress.advance()
+                    first.update(row if not first else {})
                     found = _cut_row(columns, boundary, words, row)
                     if isinstance(found, CutRow) or found == NO_STEPS:
                         found = known(row[columns.question], row[columns.solution]) or found
@@ -99,6 +103,8 @@ def ift_stage(
             if by_model:
                 hard.flush()
                 yield from hard_ones()
+            if not kept.counts:
+                raise DataError(_nothing(source, columns, first, aside))
 
         def hard_ones() -> Iterator[CutRow]:
             found = [(item["where"], item["row"]) for _, item in read_raw(left)]
@@ -114,16 +120,26 @@ def ift_stage(
                 else:
                     set_aside(where, made, row)
 
-        write_rows(out / "ift.jsonl", rows())
-    left.unlink()
+        try:
+            write_rows(out / "ift.jsonl", rows())
+        finally:
+            left.unlink()
     figures = {f"  by {name}": count for name, count in kept.counts.most_common()}
     reasons = {f"  {name}": count for name, count in kept.reasons.most_common()}
     table(
         f"IFT: {source}",
         {"cut into steps": kept.counts.total(), **figures, "set aside": kept.reasons.total(), **reasons},
     )
-    if not kept.counts:
-        raise DataError(f"{source}: no solution could be cut into steps; {aside} says why")
+
+
+def _nothing(source: str, columns: Columns, first: Mapping[str, Any], aside: Path) -> str:
+    """Why a source gave no row at all; `first` is its first."""
+    if not first:
+        return f"{source}: no rows in it"
+    for name in (columns.question, columns.solution, columns.answer):
+        if name and name not in first:
+            return f"{source}: no column '{name}'; it has {', '.join(first)}"
+    return f"{source}: no solution could be cut into steps; {aside} says why"
 
 
 def _cut_row(

@@ -84,8 +84,8 @@ class Telling:
 def table(title: str, rows: Mapping[str, object]) -> None:
     """A closing table of names and figures."""
     shown = Table(title=title, title_justify="left", show_header=False)
-    shown.add_column(no_wrap=True)
-    shown.add_column(justify="right")
+    shown.add_column(overflow="fold")
+    shown.add_column(justify="right", no_wrap=True)
     for name, value in rows.items():
         shown.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     output.print(shown)

@@ -69,7 +69,7 @@ def plain_step(text: str) -> Step:
 
 def load_pairs(path: Path) -> list[EftRow]:
     """Labelled pairs. Raises DataError for a row without a winner."""
-    rows = read_numbered(path, EftRow)
+    rows = read_numbered(path, EftRow, "; `stepagent data import --to pairs` makes labelled pairs")
     for line, row in rows:
         if row.winner is None:
             raise DataError.at(path, line, "no 'winner'; a labelled pair says first, second or tie")
