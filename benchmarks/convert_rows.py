@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from own_process import measured
 
 from stepagent.jsonl import write_rows
 from stepagent.pipeline.converting import export_stage, import_stage
@@ -65,8 +65,9 @@ def trees(rows: int) -> Iterator[StepTree]:
         yield tree
 
 
-def measure(kind: str, rows: int) -> tuple[float, float]:
-    """Seconds of one conversion, and peak MiB of this process."""
+def measure(kind: str, size: str) -> tuple[float, float]:
+    """Seconds of one conversion of `size` rows, and peak MiB of this process."""
+    rows = int(size)
     with tempfile.TemporaryDirectory() as work:
         source, middle, out = (Path(work) / name for name in ("in.jsonl", "trl.jsonl", "out.jsonl"))
         write_rows(source, trees(rows) if kind == "trees for prm" else preferences(rows))
@@ -93,20 +94,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="nothing here is drawn")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    code = "import sys, convert_rows as it; print(*it.measure(sys.argv[1], int(sys.argv[2])))"
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for kind in KINDS:
         figures[kind] = {}
         for size in (asked.trees if kind == "trees for prm" else asked.rows).split(","):
-            done = subprocess.run(
-                [sys.executable, "-c", code, kind, size],
-                cwd=Path(__file__).parent,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                check=True,
-            )
-            seconds, peak = map(float, done.stdout.splitlines()[-1].split())
+            seconds, peak = measured("convert_rows", kind, size)
             figures[kind][size] = {"seconds": seconds, "peak_mib": peak}
             print(f"{kind:20} {int(size):>9,} rows: {seconds:.1f} s, {peak:.0f} MiB", flush=True)
         peaks = [one["peak_mib"] for one in figures[kind].values()]

@@ -12,11 +12,11 @@ import argparse
 import json
 import random
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from own_process import measured
 
 from stepagent.config import load_config
 from stepagent.jsonl import write_rows
@@ -38,9 +38,9 @@ def solution(rng: random.Random) -> str:
     return rng.choice(joined)
 
 
-def measure(rows: int, seed: int) -> tuple[float, float]:
-    """Seconds, and peak MiB of this process."""
-    rng = random.Random(seed)
+def measure(size: str, seed: str) -> tuple[float, float]:
+    """Seconds for `size` solutions drawn by `seed`, and peak MiB of this process."""
+    rows, rng = int(size), random.Random(int(seed))
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         write_rows(
@@ -60,18 +60,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    code = "import sys, cut_solutions as it; print(*it.measure(int(sys.argv[1]), int(sys.argv[2])))"
     figures = {}
     for size in asked.rows.split(","):
-        done = subprocess.run(
-            [sys.executable, "-c", code, size, str(asked.seed)],
-            cwd=Path(__file__).parent,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            check=True,
-        )
-        seconds, peak = map(float, done.stdout.splitlines()[-1].split())
+        seconds, peak = measured("cut_solutions", size, str(asked.seed))
         figures[size] = {"seconds": seconds, "peak_mib": peak}
         print(f"{int(size):>9,} solutions: {seconds:.1f} s, {peak:.0f} MiB", flush=True)
     if asked.json:

@@ -99,6 +99,10 @@ class EvaluateSettings(Settings):
     max_tokens: Positive = 2048
     check_step: str | None = None
 
+    def without_search(self) -> EvaluateSettings:
+        """The same without the judged search and what is read off its trees."""
+        return self.model_copy(update={"search_problems": 0, "check_step": None})
+
 
 class ReplaySettings(Settings):
     """Rows of init's IFT and EFT sets that a round learns beside its preference pairs: so many for each pair.

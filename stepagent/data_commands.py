@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stepagent.config import load_config
+from stepagent.cutting import WORDS
 from stepagent.errors import ConfigError
 from stepagent.options import ConfigPath, Model, Overrides
 
@@ -48,7 +49,7 @@ def ift(
     words: Annotated[
         tuple[int, int],
         typer.Option(help="Sentences fill a step up to the second; a rest under the first joins the last."),
-    ] = (8, 40),
+    ] = WORDS,
     by_model: Annotated[
         bool, typer.Option("--by-model", help="Let the model cut what no rule can; it may change nothing.")
     ] = False,

@@ -95,6 +95,10 @@ class InitSettings(TrainSettings):
     eft: Path | None = None
     mix: MixSettings = MixSettings()
 
+    def files(self) -> dict[str, Path]:
+        """The data files, by name."""
+        return {"ift": self.ift, **({"eft": self.eft} if self.eft else {})}
+
 
 class GuardSettings(Settings):
     """When a run is said to go wrong: chosen log-probabilities this many nats below the reference, this

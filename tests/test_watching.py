@@ -15,7 +15,8 @@ from stepagent import Candidate, ModelError, Problem, Verdict, Vote
 from stepagent.config import Config, WatchSettings
 from stepagent.jsonl import read_rows, write_rows
 from stepagent.pipeline.demo import run_demo
-from stepagent.pipeline.watching import Watched, draw_watched, drift, watched
+from stepagent.pipeline.problems import draw_problems
+from stepagent.pipeline.watching import Watched, drift, watched
 from stepagent.runs import RunFolder
 from stepagent.tree import StepTree
 
@@ -66,8 +67,7 @@ def test_what_is_counted() -> None:
 def test_watched_problems_are_the_last_of_the_pool_and_carry_no_answer(tmp_path: Path) -> None:
     pool = [{"id": str(i), "question": f"q{i}", "answer": "1"} for i in range(50)]
     write_rows(tmp_path / "p.jsonl", pool)
-    config = Config.model_validate({"model": "m", "problems": "p", "watch": {"problems": 10}})
-    draw_watched(config, tmp_path / "p.jsonl", tmp_path / "w.jsonl")
+    draw_problems(tmp_path / "p.jsonl", 0, slice(-10, None), tmp_path / "w.jsonl")
     drawn = read_rows(tmp_path / "w.jsonl", Problem)
     assert len(drawn) == 10
     assert all(problem.answer is None for problem in drawn)

@@ -12,7 +12,7 @@ from stepagent.labelled import read_labelled
 from stepagent.pipeline.comparing import check_names
 from stepagent.pipeline.comparing import compare_stage as compare_strategies
 from stepagent.pipeline.components import SEARCH_KEYS, identity, make_components
-from stepagent.pipeline.evaluating import EVALUATION_FILES, evaluate_stage
+from stepagent.pipeline.evaluating import evaluate_stage, evaluation_inputs, evaluation_outputs
 from stepagent.pipeline.judge_quality import quality_stage
 from stepagent.pipeline.judging import judge_stage
 from stepagent.pipeline.problems import check_problems, iter_problems, load_held_out, problem_file
@@ -120,13 +120,12 @@ def evaluate_alone(config: Config, model: str, out: Path) -> None:
         raise ConfigError("no 'evaluate' section in the config; it names held-out problems and pairs")
     problems = problem_file(wanted.problems, out)
     load_held_out(problems)
-    inputs = {"model": Path(model), "problems": problems}
     with Resources(config, out) as resources:
         components = make_components(config, model, resources)
         ran = RunFolder(out).stage(
             "evaluate",
-            {**inputs, "pairs": wanted.pairs} if wanted.pairs else inputs,
-            {name: out / file for name, file in EVALUATION_FILES.items()},
+            evaluation_inputs(model, problems, wanted),
+            evaluation_outputs(out),
             identity(config, *SEARCH_KEYS, "evaluate"),
             lambda: evaluate_stage(components, config, wanted, problems, model, out),
         )

@@ -44,17 +44,12 @@ class Components:
         return await Wrapper(self.backend).prefix_cache()
 
 
-def several_processes() -> bool:
-    """Whether this is one of several processes that train together."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def make_components(
     config: Config, model: str, resources: Resources, served: Mapping[str, object] | None = None
 ) -> Components:
     """Everything a search needs, on `model`. `served` are the arguments of a backend that asks the run's own
     server. Raises ConfigError or ModelError."""
-    if several_processes():
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("only init and optimize run in several processes; start this command alone")
     given: dict[str, object] = {"model": model, **(served or {})}
     backend: Backend = _bind("backend", config.backend, given, resources.wrap)()
@@ -185,18 +180,25 @@ def identity(config: Config, *keys: str) -> list[object]:
     """What decides a stage's outcome beside its input files: the settings under `keys`, the prompts'
     text, and the judges' own models."""
     settings = config.model_dump(mode="json")
-    prompts, models = [], []
-    for judge in _judges(config.judge):
-        prompts.append(hash_path(load_prompt(judge_prompt_name(judge), ()).path))
-        nested = judge.arguments().get("backend")
-        if isinstance(nested, dict) and "model" in nested:
-            models.append(hash_path(Path(str(nested["model"]))))
+    judges = list(_judges(config.judge))
     return [
         *(_what(settings[key]) for key in keys),
         hash_path(solve_prompt(config.generator).path),
-        *prompts,
-        *models,
+        *map(_prompt_hash, judges),
+        *(weights for judge in judges for weights in _own_weights(judge)),
     ]
+
+
+def _prompt_hash(judge: Component) -> str:
+    return hash_path(load_prompt(judge_prompt_name(judge), ()).path)
+
+
+def _own_weights(judge: Component) -> list[str]:
+    """The hash of the model that a judge's own backend names, if it does."""
+    nested = judge.arguments().get("backend")
+    if isinstance(nested, dict) and "model" in nested:
+        return [hash_path(Path(str(nested["model"])))]
+    return []
 
 
 def backend_identity(config: Config, model: str) -> list[object]:
@@ -207,12 +209,9 @@ def backend_identity(config: Config, model: str) -> list[object]:
 def judge_identity(judge: Component, config: Config, model: str) -> list[object]:
     """What decides the verdicts of a judge beside the config's own: its settings, its prompt, the weights it
     asks, the seed."""
-    nested = judge.arguments().get("backend")
-    asks: list[object] = backend_identity(config, model)
-    if isinstance(nested, dict):
-        asks = [hash_path(Path(str(nested["model"])))] if "model" in nested else []
-    prompt = hash_path(load_prompt(judge_prompt_name(judge), ()).path)
-    return [_what(judge.model_dump(mode="json")), prompt, config.seed, *asks]
+    own = isinstance(judge.arguments().get("backend"), dict)
+    asks = _own_weights(judge) if own else backend_identity(config, model)
+    return [_what(judge.model_dump(mode="json")), _prompt_hash(judge), config.seed, *asks]
 
 
 _HOW = ("max_in_flight", "timeout", "attempts", "requests_per_minute", "tokens_per_minute", "api_key_env")

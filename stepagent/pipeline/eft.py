@@ -151,8 +151,7 @@ def _search(
 
         def rows() -> Iterator[SiblingPair | UnlabelledLevel]:
             for tree in found:
-                for _ in counts.watch([tree]):
-                    pass
+                counts.add(tree)
                 for pair in sibling_pairs(tree, config.seed):
                     yield UnlabelledLevel(tree.problem.id, pair) if isinstance(pair, str) else pair
 

@@ -32,6 +32,17 @@ from stepagent.types import Problem, StepPreference
 EVALUATION_FILES = {"metrics": "metrics.json", "trees": "trees.jsonl", "greedy": "greedy.jsonl"}
 """What an evaluation writes into its folder."""
 
+
+def evaluation_inputs(model: str, source: Path, settings: EvaluateSettings) -> dict[str, Path]:
+    """What an evaluation reads: the inputs of its stage."""
+    return {"model": Path(model), "problems": source, **({"pairs": settings.pairs} if settings.pairs else {})}
+
+
+def evaluation_outputs(folder: Path) -> dict[str, Path]:
+    """What an evaluation writes into `folder`: the outputs of its stage."""
+    return {name: folder / file for name, file in EVALUATION_FILES.items()}
+
+
 CheckStep = Callable[[str, Sequence[str], str], bool]
 """(question, texts of the steps before, text of the step) -> is the step right?"""
 

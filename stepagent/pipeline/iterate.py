@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,19 +12,27 @@ import yaml
 
 from stepagent.config import Config
 from stepagent.errors import ConfigError, ModelError
-from stepagent.jsonl import read_rows, write_atomic, write_rows
+from stepagent.jsonl import read_rows, write_atomic
 from stepagent.pipeline.components import SEARCH_KEYS, check_components, identity
 from stepagent.pipeline.deploying import Models, make_server, models_of
 from stepagent.pipeline.evaluating import (
-    EVALUATION_FILES,
     boundary_of,
     evaluate_stage,
+    evaluation_inputs,
+    evaluation_outputs,
     load_check,
     pairs_right,
 )
 from stepagent.pipeline.initialize import initialize, replayer, sft_rows
 from stepagent.pipeline.optimizing import optimize_stage
-from stepagent.pipeline.problems import Answers, check_problems, load_held_out, load_problems, problem_file
+from stepagent.pipeline.problems import (
+    Answers,
+    check_problems,
+    draw_problems,
+    load_held_out,
+    load_problems,
+    problem_file,
+)
 from stepagent.pipeline.progress import output, warn
 from stepagent.pipeline.resources import Resources
 from stepagent.pipeline.rows import load_pairs
@@ -82,7 +89,7 @@ def _turn(config: Config, run: RunFolder, asked: Models, shares: Sequence[slice]
 
         run.stage(
             "init",
-            {"model": Path(model), "ift": init.ift, **({"eft": init.eft} if init.eft else {})},
+            {"model": Path(model), **init.files()},
             {"model": first},
             identity(config, "init", "seed"),
             lambda: unless_made(first, start),
@@ -165,14 +172,7 @@ def _round(
     preferences, trained = folder / "preferences.jsonl", run.model(index + 1)
     settings = config.model_dump(mode="json")
 
-    again = {}
-    if config.replay and config.init:
-        again = {"ift": config.init.ift, **({"eft": config.init.eft} if config.init.eft else {})}
-
-    def draw() -> None:
-        drawn = load_problems(source)
-        random.Random(config.seed).shuffle(drawn)
-        write_rows(problems, [problem.without_answer() for problem in drawn[share]])
+    again = config.init.files() if config.replay and config.init else {}
 
     def search() -> None:
         components = asked.components(model, source_index)
@@ -200,7 +200,7 @@ def _round(
         {"problems": source},
         {"problems": problems},
         [config.seed, str(share)],
-        draw,
+        lambda: draw_problems(source, config.seed, share, problems),
     )
     run.stage(
         f"round {index}: search",
@@ -239,7 +239,7 @@ def _evaluate(
     if wanted is None:
         return []
     if index == 0:  # nobody has taught M_0 to judge: a judged search would cost most and say nothing
-        wanted = wanted.model_copy(update={"search_problems": 0, "check_step": None})
+        wanted = wanted.without_search()
     name = f"M{index}"
     folder = run.path / "evaluation" / name
     metrics = folder / "metrics.json"
@@ -248,11 +248,10 @@ def _evaluate(
         evaluate_stage(asked.components(model, index), config, wanted, source, name, folder)
 
     source = problem_file(wanted.problems, run.path)
-    inputs = {"model": Path(model), "problems": source}
     run.stage(
         f"evaluate {name}",
-        {**inputs, "pairs": wanted.pairs} if wanted.pairs else inputs,
-        {name: folder / file for name, file in EVALUATION_FILES.items()},
+        evaluation_inputs(model, source, wanted),
+        evaluation_outputs(folder),
         identity(config, *SEARCH_KEYS, "evaluate"),
         measure,
     )

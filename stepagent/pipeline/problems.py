@@ -176,6 +176,13 @@ def load_problems(path: Path) -> list[Problem]:
     return list(iter_problems(path))
 
 
+def draw_problems(source: Path, seed: int, share: slice, out: Path) -> None:
+    """Write the `share` of the problems, shuffled by `seed`, without their answers."""
+    pool = load_problems(source)
+    random.Random(seed).shuffle(pool)
+    write_rows(out, [problem.without_answer() for problem in pool[share]])
+
+
 def load_held_out(path: Path) -> list[Problem]:
     """Problems that all have an answer. Raises DataError."""
     problems = load_problems(path)

@@ -150,13 +150,17 @@ class SearchCounts:
     def watch(self, trees: Iterable[StepTree]) -> Iterator[StepPreference]:
         """The preferences of `trees`, which are counted as they pass."""
         for tree in trees:
-            self._ends[tree.status] += 1
-            self._outcomes.update(level_outcome(level) for level in tree.levels)
-            for level in tree.levels:
-                self._votes.update(vote.outcome for vote in (level.verdict.votes if level.verdict else ()))
-            self._usage += tree.usage
-            self._judging += tree_counts(tree)
+            self.add(tree)
             yield from tree_preferences(tree)
+
+    def add(self, tree: StepTree) -> None:
+        """Count one tree."""
+        self._ends[tree.status] += 1
+        self._outcomes.update(level_outcome(level) for level in tree.levels)
+        for level in tree.levels:
+            self._votes.update(vote.outcome for vote in (level.verdict.votes if level.verdict else ()))
+        self._usage += tree.usage
+        self._judging += tree_counts(tree)
 
     def figures(self, seconds: float) -> dict[str, object]:
         """The counts by name."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from stepagent.config import Config
 from stepagent.optimize.merge import refuse_existing
-from stepagent.pipeline.components import identity, make_components, several_processes
-from stepagent.pipeline.evaluating import EVALUATION_FILES, evaluate_stage
+from stepagent.optimize.trainer import process_count
+from stepagent.pipeline.components import identity, make_components
+from stepagent.pipeline.evaluating import evaluate_stage, evaluation_inputs, evaluation_outputs
 from stepagent.pipeline.initialize import initialize, replayer, sft_rows
 from stepagent.pipeline.optimizing import optimize_stage
 from stepagent.pipeline.problems import load_held_out, problem_file
@@ -25,12 +26,12 @@ def init_alone(config: Config, init: InitSettings, out: Path) -> None:
     measured on them, into `out`-evaluation: greedy solutions, their form, and labelled pairs. The same
     command finishes what a killed one left."""
     wanted = config.evaluate
-    if wanted is None or config.backend.kind != "transformers" or several_processes():
+    if wanted is None or config.backend.kind != "transformers" or process_count() > 1:
         initialize(config, init, out)
         return
     folder = out.with_name(f"{out.name}-evaluation")
     run = RunFolder(folder)
-    given = {"model": Path(config.model), "ift": init.ift, **({"eft": init.eft} if init.eft else {})}
+    given = {"model": Path(config.model), **init.files()}
     how = identity(config, "init", "seed")
     if not run.begun("init", given, how):
         refuse_existing(out)
@@ -41,15 +42,14 @@ def init_alone(config: Config, init: InitSettings, out: Path) -> None:
     def train() -> None:
         initialize(config, init, out)
 
-    light = wanted.model_copy(update={"search_problems": 0, "check_step": None})
+    light = wanted.without_search()
     with Resources(config, folder) as resources:
 
         def measured(name: str, model: str) -> dict[str, float | None]:
-            inputs = {"model": Path(model), "problems": problems}
-            files = {key: folder / name / file for key, file in EVALUATION_FILES.items()}
+            files = evaluation_outputs(folder / name)
             run.stage(
                 name,
-                {**inputs, "pairs": light.pairs} if light.pairs else inputs,
+                evaluation_inputs(model, problems, light),
                 files,
                 [*identity(config, "backend", "generator", "judge", "seed"), light.model_dump(mode="json")],
                 lambda: evaluate_stage(

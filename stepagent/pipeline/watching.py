@@ -4,7 +4,6 @@ went that reads no reference answer."""
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from pydantic import TypeAdapter
 
 from stepagent.config import Config, WatchSettings
 from stepagent.errors import BackendError
-from stepagent.jsonl import write_atomic, write_rows
+from stepagent.jsonl import write_atomic
 from stepagent.judges.measuring import JudgeCounts
 from stepagent.pipeline.components import SEARCH_KEYS, Components, identity
 from stepagent.pipeline.deploying import Models
-from stepagent.pipeline.problems import load_problems, problem_file
+from stepagent.pipeline.problems import draw_problems, load_problems, problem_file
 from stepagent.pipeline.progress import table
 from stepagent.pipeline.searching import searched, tree_counts
 from stepagent.preferences import tree_preferences
@@ -37,7 +36,8 @@ class Watched:
 
 
 def watch(run: RunFolder, config: Config, asked: Models, model: str, index: int) -> list[str]:
-    """In which ways M_`index` has drifted from M_1, by a search on the watched problems."""
+    """In which ways M_`index` has drifted from M_1, by a search on the watched problems: the last of the
+    shuffled pool, as rounds take theirs from its front."""
     if not config.watch.problems:
         return []
     source = problem_file(config.problems, run.path)
@@ -48,7 +48,7 @@ def watch(run: RunFolder, config: Config, asked: Models, model: str, index: int)
         {"problems": source},
         {"problems": problems},
         [config.seed, config.watch.problems],
-        lambda: draw_watched(config, source, problems),
+        lambda: draw_problems(source, config.seed, slice(-config.watch.problems, None), problems),
     )
     run.stage(
         f"watch {name}",
@@ -58,14 +58,6 @@ def watch(run: RunFolder, config: Config, asked: Models, model: str, index: int)
         lambda: watch_stage(asked.components(model, index), config, problems, name, out),
     )
     return drift(read_watched(folder / "M_1"), read_watched(out), config.watch)
-
-
-def draw_watched(config: Config, source: Path, out: Path) -> None:
-    """Write the last `watch.problems` of the shuffled pool, without answers: rounds take theirs from its
-    front."""
-    pool = load_problems(source)
-    random.Random(config.seed).shuffle(pool)
-    write_rows(out, [problem.without_answer() for problem in pool[-config.watch.problems :]])
 
 
 def watch_stage(components: Components, config: Config, problems: Path, name: str, out: Path) -> None:
