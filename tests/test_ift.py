@@ -168,6 +168,23 @@ def test_questions_held_out_for_evaluation_are_not_learnt_from(tmp_path: Path) -
     assert "evaluate.problems holds" in (tmp_path / "out" / "set_aside.jsonl").read_text()
 
 
+def test_cutting_by_rule_loads_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("model: none\nproblems: none.jsonl\n")
+    (tmp_path / "s.jsonl").write_text('{"question": "q", "solution": "a\\nb"}\n')
+    code = f"""
+import sys
+from pathlib import Path
+from stepagent.config import load_config
+from stepagent.pipeline.ift import Columns, ift_stage
+folder = Path({str(tmp_path)!r})
+config = load_config(folder / "c.yaml")
+ift_stage(config, str(folder / "s.jsonl"), Columns(), False, "none", folder / "out")
+print("torch" in sys.modules)
+"""
+    said = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert said.splitlines()[-1] == "False"
+
+
 def test_a_source_of_which_nothing_can_be_used_is_an_error(tmp_path: Path) -> None:
     run(tmp_path, [{"question": "q", "solution": "a\nb"}])
     before = (tmp_path / "out" / "ift.jsonl").read_text()

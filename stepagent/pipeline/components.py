@@ -89,19 +89,28 @@ def parameters_of(strategy: Component) -> frozenset[str]:
 
 def check_components(config: Config) -> None:
     """Raise ConfigError for a component that could not be made; loads no model."""
+    given = _nothing_made(config)
+    _bind("backend", config.backend, given)
+    check_generator(config)
+    _bind("judge", config.judge, given)
+    _bind("search", config.search, given)
+    _check_prompt(config.judge)
+
+
+def check_generator(config: Config) -> None:
+    """Raise ConfigError for a generator that could not be made. Loads no torch: the config's backend is not
+    looked at."""
+    _bind("generator", config.generator, _nothing_made(config))
+    if config.generator.kind == KINDS["generator"]:
+        solve_prompt(config.generator)
+
+
+def _nothing_made(config: Config) -> dict[str, object]:
+    """Stand-ins for what the program supplies, to check arguments with."""
     given: dict[str, object] = {"backend": None, "model": "", "generator": None, "judge": None, "answers": {}}
     if config.serve and config.serve.command:
         given["base_url"] = ""
-    for role, component in (
-        ("backend", config.backend),
-        ("generator", config.generator),
-        ("judge", config.judge),
-        ("search", config.search),
-    ):
-        _bind(role, component, given)
-    _check_prompt(config.judge)
-    if config.generator.kind == KINDS["generator"]:
-        solve_prompt(config.generator)
+    return given
 
 
 def _check_prompt(judge: Component) -> None:

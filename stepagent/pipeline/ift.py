@@ -15,7 +15,7 @@ from stepagent.cutting import WORDS, cut, joins_to, unusable_text
 from stepagent.errors import DataError
 from stepagent.generators.boundaries import BoundaryKind
 from stepagent.jsonl import dump_any, write_rows
-from stepagent.pipeline.components import check_components
+from stepagent.pipeline.components import check_generator
 from stepagent.pipeline.model_cuts import cut_by_model, cut_key
 from stepagent.pipeline.problems import held_out_keys, question_key
 from stepagent.pipeline.progress import bar, table
@@ -67,7 +67,7 @@ def ift_stage(
     held_out = held_out_keys(config, out)
     seen: set[str] = set()
     first: dict[str, Any] = {}
-    check_components(config)
+    check_generator(config)
     aside = out / "set_aside.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     left = out / "to_cut.jsonl"
