@@ -1,6 +1,6 @@
 """`python cli.py ...` in a checkout is the installed `stepagent ...`."""
 
-from stepagent.main import run
+from stepagent.commands.main import run
 
 if __name__ == "__main__":
     run()

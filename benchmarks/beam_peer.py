@@ -24,9 +24,9 @@ from typing import Any
 
 import stub_endpoint
 
-from stepagent.config import load_config
-from stepagent.pipeline.components import make_components
-from stepagent.pipeline.resources import Resources
+from stepagent.assembly.components import make_components
+from stepagent.assembly.session import Resources
+from stepagent.config.loading import load_config
 from stepagent.search.runner import search_all
 from stepagent.tree import StepTree
 from stepagent.types import Problem

@@ -29,9 +29,10 @@ import openai
 import stub_endpoint
 
 from stepagent.backends.endpoint import Endpoint
-from stepagent.config import Config, load_config
-from stepagent.jsonl import write_rows
-from stepagent.pipeline.alone import search_alone
+from stepagent.config.loading import load_config
+from stepagent.config.settings import Config
+from stepagent.files.jsonl import write_rows
+from stepagent.stages.alone_tmp import search_alone
 from stepagent.types import Candidate, Problem, Proposal, Step, Usage
 
 Request = tuple[str, Mapping[str, Any]]

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from own_process import measured
 
-from stepagent.jsonl import write_rows
-from stepagent.pipeline.converting import export_stage, import_stage
+from stepagent.data.convert import export_stage, import_stage
+from stepagent.files.jsonl import write_rows
 from stepagent.tree import StepTree
 from stepagent.types import Candidate, Problem, Step, StepPreference, Verdict
 

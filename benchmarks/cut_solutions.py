@@ -18,9 +18,9 @@ from pathlib import Path
 
 from own_process import measured
 
-from stepagent.config import load_config
-from stepagent.jsonl import write_rows
-from stepagent.pipeline.ift import Columns, ift_stage
+from stepagent.config.loading import load_config
+from stepagent.data.ift import Columns, ift_stage
+from stepagent.files.jsonl import write_rows
 
 
 def solution(rng: random.Random) -> str:

@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from stepagent.backends.scripted import ScriptedBackend
-from stepagent.config import load_config
+from stepagent.config.loading import load_config
+from stepagent.data.eft import eft_stage
 from stepagent.demo.oracle import OracleJudge
 from stepagent.demo.world import in_range, line_is_right, make_question, next_operation, result
-from stepagent.jsonl import iter_json, read_rows, write_rows
-from stepagent.pipeline.eft import eft_stage
-from stepagent.pipeline.rows import EftRow
+from stepagent.files.jsonl import iter_json, read_rows, write_rows
+from stepagent.files.rows import EftRow
 from stepagent.seeds import derive_seed
 from stepagent.types import Problem, Step, Verdict
 

@@ -17,16 +17,16 @@ import time
 from pathlib import Path
 
 from stepagent.backends.transformers import TransformersBackend
-from stepagent.config import Config
+from stepagent.config.settings import Config
 from stepagent.demo.data import write_data
+from stepagent.demo.run import demo_config, make_data
+from stepagent.files.problems import load_problems, problem_file
 from stepagent.generators.sample import SampleGenerator
 from stepagent.interfaces import Backend
 from stepagent.judges.pairwise import PairwiseJudge
-from stepagent.pipeline.demo import demo_config, make_data
-from stepagent.pipeline.initialize import initialize
-from stepagent.pipeline.problems import load_problems, problem_file
 from stepagent.search.runner import search_all
 from stepagent.search.step import StepSearch
+from stepagent.stages.train import initialize
 from stepagent.tree import StepTree
 from stepagent.types import Completions, Problem, Prompt, Sampling
 

@@ -16,19 +16,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from stepagent.config import Config
+from stepagent.assembly.components import make_components
+from stepagent.assembly.session import Resources
+from stepagent.config.prompts import load_judge_prompt, load_rubric_prompt
+from stepagent.config.settings import Component, Config
+from stepagent.demo.run import demo_config, make_data
 from stepagent.demo.world import FIRST, SECOND, compare, correct_line, next_operation, result, worked
-from stepagent.jsonl import read_rows, write_rows
-from stepagent.labelled import read_labelled
+from stepagent.files.jsonl import read_rows, write_rows
+from stepagent.files.labelled_rows import read_labelled
+from stepagent.files.rows import EftRow
 from stepagent.optimize.sft import SftRow, sft
-from stepagent.pipeline.components import make_components
-from stepagent.pipeline.demo import demo_config, make_data
-from stepagent.pipeline.initialize import sft_rows
-from stepagent.pipeline.judge_quality import quality_stage
-from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.rows import EftRow
-from stepagent.prompting import load_judge_prompt, load_rubric_prompt
-from stepagent.settings import Component
+from stepagent.stages.measure_judge import quality_stage
+from stepagent.stages.train import sft_rows
 
 PAIRWISE = {"kind": "pairwise", "prompt": "demo_judge", "max_tokens": 64}
 LOGPROB = {"kind": "logprob", "prompt": "demo_logprob"}

@@ -73,13 +73,13 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
     """Seconds for the reference pass and one epoch."""
     import torch
 
+    from stepagent.config.settings import LoraSettings, OptimizeSettings
     from stepagent.optimize.adapters import add_adapter
     from stepagent.optimize.dpo import DpoTrainer
     from stepagent.optimize.guards import Guards
     from stepagent.optimize.packing import Target
     from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
     from stepagent.optimize.trainer import PackedBatches, training_arguments
-    from stepagent.settings import LoraSettings, OptimizeSettings
 
     units = [
         (Target((*context, *best), len(context)), Target((*context, *worst), len(context)))

@@ -26,16 +26,16 @@ from typing import Any
 
 from vllm_world import make_model, serve_settings
 
+from stepagent.assembly.components import make_components
+from stepagent.assembly.session import Resources
 from stepagent.backends.endpoint import Endpoint
-from stepagent.config import load_config
+from stepagent.config.loading import load_config
+from stepagent.config.prompts import load_judge_prompt
 from stepagent.interfaces import Backend
 from stepagent.judges.comparisons import all_pairs_both_seats
-from stepagent.pipeline.components import make_components
-from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.searching import search_stage
-from stepagent.prompting import load_judge_prompt
 from stepagent.seeds import derive_seed
 from stepagent.serve.server import Model, Server
+from stepagent.stages.search import search_stage
 from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict, Vote
 
 Request = tuple[str, Mapping[str, Any]]

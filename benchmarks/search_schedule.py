@@ -28,12 +28,13 @@ from typing import Any
 
 import stub_endpoint
 
+from stepagent.assembly.components import make_components
+from stepagent.assembly.session import Resources
 from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.pool import turn
-from stepagent.config import Config, load_config
+from stepagent.config.loading import load_config
+from stepagent.config.settings import Config
 from stepagent.interfaces import Generator, Judge
-from stepagent.pipeline.components import make_components
-from stepagent.pipeline.resources import Resources
 from stepagent.search.runner import search_all
 from stepagent.search.step import StepSearch
 from stepagent.tree import StepTree

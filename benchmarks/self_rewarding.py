@@ -22,20 +22,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stepagent.config import Config
+from stepagent.assembly.components import make_components
+from stepagent.assembly.session import Resources
+from stepagent.config.settings import Config
+from stepagent.demo.run import demo_config, make_data
 from stepagent.demo.world import line_is_right
-from stepagent.jsonl import read_rows, write_rows
+from stepagent.files.jsonl import read_rows, write_rows
+from stepagent.files.problems import load_problems, problem_file
+from stepagent.files.runs import RunFolder
 from stepagent.optimize.packing import Target
 from stepagent.optimize.sft import train_targets
-from stepagent.pipeline.components import make_components
-from stepagent.pipeline.demo import demo_config, make_data
-from stepagent.pipeline.evaluating import evaluate_stage
-from stepagent.pipeline.initialize import initialize
-from stepagent.pipeline.iterate import iterate
-from stepagent.pipeline.problems import load_problems, problem_file
-from stepagent.pipeline.resources import Resources
-from stepagent.pipeline.searching import search_stage
-from stepagent.runs import RunFolder
+from stepagent.stages.evaluate import evaluate_stage
+from stepagent.stages.iterate import iterate
+from stepagent.stages.search import search_stage
+from stepagent.stages.train import initialize
 from stepagent.types import StepPreference
 
 JUDGES = {"self": None, "random": "random", "oracle": "stepagent.demo.oracle:OracleJudge"}

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from stepagent.checkpoints import load_tokenizer, render, tokenizer_sha256
-from stepagent.config import ServeSettings
-from stepagent.jsonl import write_rows
+from stepagent.config.settings import LoraSettings, OptimizeSettings, ServeSettings
+from stepagent.files.jsonl import write_rows
+from stepagent.models.tokenizer import load_tokenizer, render, tokenizer_sha256
 from stepagent.optimize.dpo import optimize
-from stepagent.settings import LoraSettings, OptimizeSettings
 from stepagent.types import Message, StepPreference
 
 ROOT = Path(__file__).parents[1]

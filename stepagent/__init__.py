@@ -1,13 +1,6 @@
 """stepagent: a language model learns to reason better by judging its own steps."""
 
-from stepagent.errors import (
-    BackendError,
-    ConfigError,
-    DataError,
-    ModelError,
-    ParityError,
-    StepagentError,
-)
+from stepagent.errors import BackendError, ConfigError, DataError, ModelError, ParityError, StepagentError
 from stepagent.interfaces import Backend, Generator, Judge, SearchStrategy
 from stepagent.tree import Level, Node, StepTree
 from stepagent.types import (

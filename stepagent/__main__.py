@@ -1,5 +1,5 @@
 """`python -m stepagent` is the installed `stepagent`."""
 
-from stepagent.main import run
+from stepagent.commands.main import run
 
 run()

@@ -17,6 +17,10 @@ The message is one sentence: what is wrong, where, and how to mend it. `stepagen
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class StepagentError(Exception):
@@ -75,3 +79,12 @@ def first_cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def explain(error: ValidationError) -> str:
+    """The first thing pydantic found wrong, as `field: what`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    what = str(first["msg"])
+    what = what[0].lower() + what[1:]
+    return f"'{where}' {what}" if where else what

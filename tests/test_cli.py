@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stepagent import main
+from stepagent.commands import main
 
 CONFIG = """
 model: {model}
@@ -239,7 +239,7 @@ def test_an_interrupt_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stepagent.pipeline.alone.search_stage", interrupted)
+    monkeypatch.setattr("stepagent.stages.alone_tmp.search_stage", interrupted)
     done = stepagent("search", config, "--out", tmp_path / "out")
     assert done.returncode == 130
     assert "the same command continues" in done.stderr
@@ -262,8 +262,8 @@ def test_help_and_import_load_no_torch() -> None:
 
 
 def test_stages_that_train_nothing_load_no_torch() -> None:
-    stages = "alone, eft, ift, converting, searching"
-    code = f"import sys; from stepagent.pipeline import {stages}; print('torch' in sys.modules)"
+    stages = "search, judge, evaluate"
+    code = f"import sys; from stepagent.stages import {stages}; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False"]
 
 

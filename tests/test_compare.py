@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stepagent.pipeline.intervals import share, wilson
+from stepagent.report.shares import share, wilson
 
 CONFIG = """
 model: none

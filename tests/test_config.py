@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from stepagent import ConfigError
+from stepagent.assembly.binding import bind
+from stepagent.assembly.components import check_components, make_components
+from stepagent.assembly.session import Resources
 from stepagent.backends.scripted import ScriptedBackend
-from stepagent.building import bind
-from stepagent.config import Config, load_config
+from stepagent.config.loading import load_config
+from stepagent.config.settings import Component, Config
 from stepagent.judges import BUILTIN as JUDGES
-from stepagent.pipeline.components import check_components, make_components
-from stepagent.pipeline.resources import Resources
-from stepagent.settings import Component
 
 
 def make_judge(component: Component) -> object:

@@ -14,13 +14,13 @@ from fakes import step
 from test_optimize import preference
 
 from stepagent import Candidate, DataError, Problem, StepPreference, Verdict
-from stepagent.checkpoints import load_tokenizer
-from stepagent.exports import PREFERENCES, prm, sft
-from stepagent.formats import ForeignPair, read_preferences
-from stepagent.jsonl import read_rows, write_rows
-from stepagent.labelled import LabelledPair, LabelledSolution, read_labelled
-from stepagent.pipeline.converting import export_stage, import_stage
-from stepagent.pipeline.rows import load_ift, load_pairs
+from stepagent.data.convert import export_stage, import_stage
+from stepagent.files.exports import PREFERENCES, prm, sft
+from stepagent.files.jsonl import read_rows, write_rows
+from stepagent.files.labelled_rows import LabelledPair, LabelledSolution, read_labelled
+from stepagent.files.preference_rows import ForeignPair, read_preferences
+from stepagent.files.rows import load_ift, load_pairs
+from stepagent.models.tokenizer import load_tokenizer
 from stepagent.tree import StepTree
 
 PAIR = StepPreference(

@@ -13,8 +13,9 @@ import pytest
 import torch
 from test_optimize import preference
 
-from stepagent.checkpoints import load_model, load_tokenizer
-from stepagent.jsonl import write_rows
+from stepagent.files.jsonl import write_rows
+from stepagent.models.loading import load_model
+from stepagent.models.tokenizer import load_tokenizer
 
 SCRIPT = Path(__file__).parent / "train_once.py"
 SETTINGS = {

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from stepagent.assembly.binding import bind
 from stepagent.backends.scripted import ScriptedBackend
-from stepagent.building import bind
-from stepagent.settings import Component
+from stepagent.config.settings import Component
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +28,7 @@ def test_the_judge_in_contributing_works(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    from stepagent.main import app
+    from stepagent.commands.main import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     known |= {group.name for group in app.registered_groups}
@@ -38,9 +38,9 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 def test_every_config_shown_loads(tmp_path: Path) -> None:
-    from stepagent.config import load_config
-    from stepagent.pipeline.components import check_components
-    from stepagent.pipeline.deploying import make_server
+    from stepagent.assembly.components import check_components
+    from stepagent.config.loading import load_config
+    from stepagent.stages.deploy import make_server
 
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
@@ -55,7 +55,7 @@ def test_every_config_shown_loads(tmp_path: Path) -> None:
 
 
 def test_every_section_shown_in_the_data_and_rounds_pages_loads(tmp_path: Path) -> None:
-    from stepagent.config import load_config
+    from stepagent.config.loading import load_config
 
     blocks = [
         block
@@ -70,9 +70,9 @@ def test_every_section_shown_in_the_data_and_rounds_pages_loads(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_commands_of_the_data_page_make_what_init_takes(tmp_path: Path) -> None:
-    from stepagent.config import load_config
-    from stepagent.pipeline.demo import demo_config
-    from stepagent.pipeline.initialize import sft_rows
+    from stepagent.config.loading import load_config
+    from stepagent.demo.run import demo_config
+    from stepagent.stages.train import sft_rows
 
     folder = tmp_path / "runs" / "demo"
     small = ["eft.problems.sample=60", "init.epochs=0.2"]

@@ -13,12 +13,12 @@ from eft_yield import labelled_rows, right_share, write_world
 from fakes import step
 
 from stepagent import Candidate, DataError, Problem, Verdict, Vote
-from stepagent.config import load_config
+from stepagent.config.loading import load_config
+from stepagent.data.eft import eft_stage
+from stepagent.data.eft_pairs import SiblingPair, sibling_pairs
 from stepagent.demo.world import correct_answer, line_is_right
-from stepagent.jsonl import read_rows, write_rows
-from stepagent.pipeline.eft import eft_stage
-from stepagent.pipeline.eft_pairs import SiblingPair, sibling_pairs
-from stepagent.pipeline.rows import EftRow
+from stepagent.files.jsonl import read_rows, write_rows
+from stepagent.files.rows import EftRow
 from stepagent.tree import StepTree
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

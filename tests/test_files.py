@@ -8,10 +8,10 @@ import pytest
 
 from stepagent import ConfigError, DataError, Problem
 from stepagent.answers import final_answer, is_correct
-from stepagent.jsonl import drop_torn_line, iter_json, read_rows, write_atomic, write_rows
-from stepagent.pipeline.problems import load_problems
-from stepagent.prompting import load_prompt
-from stepagent.runs import RunFolder
+from stepagent.config.prompts import load_prompt
+from stepagent.files.jsonl import drop_torn_line, iter_json, read_rows, write_atomic, write_rows
+from stepagent.files.problems import load_problems
+from stepagent.files.runs import RunFolder
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from stepagent import DataError
-from stepagent.checkpoints import load_tokenizer
-from stepagent.formats import read_preferences
+from stepagent.config.prompts import load_prompt
+from stepagent.config.settings import OptimizeSettings
+from stepagent.files.preference_rows import read_preferences
+from stepagent.models.tokenizer import load_tokenizer
 from stepagent.optimize.dpo import optimize
 from stepagent.optimize.pairs import load_pairs
-from stepagent.prompting import load_prompt
-from stepagent.settings import OptimizeSettings
 
 CHAT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
 USER = {"role": "user", "content": "1+1"}

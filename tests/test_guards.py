@@ -8,12 +8,12 @@ import pytest
 from test_optimize import preference, quiet
 
 from stepagent import ModelError
-from stepagent.checkpoints import load_tokenizer
-from stepagent.jsonl import write_rows
+from stepagent.config.settings import GuardSettings, OptimizeSettings
+from stepagent.files.jsonl import write_rows
+from stepagent.models.tokenizer import load_tokenizer
 from stepagent.optimize.dpo import optimize
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.packing import Target
-from stepagent.settings import GuardSettings, OptimizeSettings
 
 
 def metrics(fall: float = 0.0, accuracy: float = 0.6) -> dict[str, float]:

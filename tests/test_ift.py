@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stepagent.cutting import cut, joins_to
-from stepagent.pipeline.rows import load_ift
+from stepagent.data.cutting import cut, joins_to
+from stepagent.files.rows import load_ift
 
 CONFIG = """
 model: none
@@ -175,7 +175,7 @@ def test_cutting_by_rule_loads_no_torch(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from stepagent.config import load_config
-from stepagent.pipeline.ift import Columns, ift_stage
+from stepagent.data.ift import Columns, ift_stage
 folder = Path({str(tmp_path)!r})
 config = load_config(folder / "c.yaml")
 ift_stage(config, str(folder / "s.jsonl"), Columns(), False, "none", folder / "out")

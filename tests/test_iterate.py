@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stepagent.pipeline.demo import demo_config, run_demo
+from stepagent.demo.run import demo_config, run_demo
 
 SMALL = [
     "rounds=2",

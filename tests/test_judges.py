@@ -27,9 +27,12 @@ from stepagent import (
     Vote,
 )
 from stepagent.answers import majority
+from stepagent.assembly.components import check_components, make_components
+from stepagent.assembly.session import Resources
 from stepagent.backends.scripted import ScriptedBackend
 from stepagent.backends.transformers import TransformersBackend
-from stepagent.config import load_config
+from stepagent.config.loading import load_config
+from stepagent.config.prompts import Labels, Scale, load_judge_prompt
 from stepagent.judges.comparisons import adaptive, all_pairs_both_seats
 from stepagent.judges.listwise import ListwiseJudge, parse_ranking
 from stepagent.judges.logprob import LogprobJudge, first_share
@@ -39,9 +42,6 @@ from stepagent.judges.pointwise import PointwiseJudge, parse_grade
 from stepagent.judges.prm import PrmJudge
 from stepagent.judges.reference import ReferenceJudge
 from stepagent.judges.rollouts import RolloutJudge
-from stepagent.pipeline.components import check_components, make_components
-from stepagent.pipeline.resources import Resources
-from stepagent.prompting import Labels, Scale, load_judge_prompt
 
 PROBLEM = Problem("p", "1+1?")
 GOOD, BAD, MIDDLE = step("good\n"), step("bad\n"), step("middling\n")
@@ -356,7 +356,8 @@ async def test_a_tag_prm_reads_plus_against_minus(random_model: Path) -> None:
     import torch
 
     from stepagent.backends.prm import TagPrm
-    from stepagent.checkpoints import load_model, load_tokenizer
+    from stepagent.models.loading import load_model
+    from stepagent.models.tokenizer import load_tokenizer
 
     scorer = TagPrm(str(random_model), tag="|", good="+", bad="-")
     chances, _ = await scorer.score(Problem("p", "12"), [], [step("7=7\n"), step("8\n")])
@@ -462,7 +463,7 @@ async def test_all_pairs_stays_the_papers() -> None:
 async def test_scores_that_are_missing_survive_the_files() -> None:
     from pydantic import TypeAdapter
 
-    from stepagent.jsonl import dump_row
+    from stepagent.files.jsonl import dump_row
 
     verdict = Verdict("ok", (math.nan, 0.5, 1.0), 2, 1, 0.9)
     back = TypeAdapter(Verdict).validate_json(dump_row(verdict))

@@ -10,9 +10,9 @@ import pytest
 from fakes import step
 
 from stepagent import DataError, Usage, Verdict, Vote
+from stepagent.files.labelled_rows import LabelledPair, LabelledSolution, read_labelled
 from stepagent.judges.measuring import JudgeCounts, measure
-from stepagent.labelled import LabelledPair, LabelledSolution, read_labelled
-from stepagent.pipeline.judge_quality import calibration_error, share
+from stepagent.stages.measure_judge import calibration_error, share
 
 
 def test_counts_of_a_verdict_by_hand() -> None:

@@ -11,8 +11,12 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from stepagent import DataError, Message, ModelError, ParityError, StepPreference
-from stepagent.checkpoints import load_model, load_tokenizer, tokenizer_sha256
-from stepagent.jsonl import write_rows
+from stepagent.config.prompts import load_prompt
+from stepagent.config.settings import LoraSettings, OptimizeSettings, TrainSettings
+from stepagent.files.jsonl import write_rows
+from stepagent.models.loading import load_model
+from stepagent.models.parity import check_outputs, probe_outputs
+from stepagent.models.tokenizer import load_tokenizer, tokenizer_sha256
 from stepagent.optimize.adapters import add_adapter
 from stepagent.optimize.dpo import optimize, reference_logprobs
 from stepagent.optimize.loss import dpo_loss
@@ -22,9 +26,6 @@ from stepagent.optimize.pairs import load_pairs
 from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
 from stepagent.optimize.sft import SftRow, encode, sft
 from stepagent.optimize.trainer import PackedBatches
-from stepagent.parity import check_outputs, probe_outputs
-from stepagent.prompting import load_prompt
-from stepagent.settings import LoraSettings, OptimizeSettings, TrainSettings
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stepagent.checkpoints import load_model
+from stepagent.models.loading import load_model
 from stepagent.optimize.packing import Target, Unit, make_packs
 from stepagent.optimize.scoring import packed_logprobs
 

@@ -9,9 +9,9 @@ from fakes import step
 
 from stepagent import BackendError, ConfigError, Problem
 from stepagent.backends.scripted import Rule, ScriptedBackend
+from stepagent.config.prompts import Labels
 from stepagent.judges.pairwise import PairwiseJudge, parse_verdict
 from stepagent.judges.random import RandomJudge
-from stepagent.prompting import Labels
 
 LABELS = Labels("[[A]]", "[[B]]", "[[C]]")
 

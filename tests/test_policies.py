@@ -11,7 +11,7 @@ from stepagent import BackendError, Completions, ConfigError, Message, Prompt, S
 from stepagent.backends.budget import Budget, Budgeted
 from stepagent.backends.scripted import ScriptedBackend
 from stepagent.backends.store import ResponseStore, Stored
-from stepagent.config import BudgetSettings, Price
+from stepagent.config.settings import BudgetSettings, Price
 from stepagent.errors import BudgetError, DataError
 from stepagent.interfaces import Backend
 

@@ -26,7 +26,7 @@ from stepagent import (
 from stepagent.backends.openai import openai_backend
 from stepagent.backends.pool import Opening, Pool, Turn, turn
 from stepagent.errors import TransientError
-from stepagent.pipeline.treefile import TreeFile
+from stepagent.files.trees_tmp import TreeFile
 from stepagent.search.runner import search_all
 from stepagent.search.step import StepSearch
 

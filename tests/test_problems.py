@@ -11,9 +11,9 @@ from datasets import Dataset
 
 from stepagent import ConfigError, DataError
 from stepagent.answers import final_answer, is_correct, majority, same_answer
-from stepagent.config import ProblemSettings
-from stepagent.pipeline.problems import PRESETS, load_held_out, load_problems, problem_file
-from stepagent.tables import read_raw
+from stepagent.config.settings import ProblemSettings
+from stepagent.files.problems import PRESETS, load_held_out, load_problems, problem_file
+from stepagent.files.tables import read_raw
 
 ROWS = [{"problem": f"{i} + {i}?", "key": f"p{i}", "result": str(2 * i)} for i in range(20)]
 COLUMNS = {"question": "problem", "id": "key", "answer": "result"}
@@ -174,7 +174,7 @@ def test_the_majority_counts_equal_answers_together() -> None:
 
 
 def test_unknown_settings_name_the_nearest(tmp_path: Path) -> None:
-    from stepagent.config import load_config
+    from stepagent.config.loading import load_config
 
     path = tmp_path / "c.yaml"
     path.write_text("model: m\nproblems: {path: gsm8k, splitt: test}\n")

@@ -13,18 +13,18 @@ import torch
 from test_optimize import preference, quiet
 
 from stepagent import ConfigError, Message, ModelError
-from stepagent.checkpoints import load_model, load_tokenizer
-from stepagent.config import Config
+from stepagent.config.settings import Config, OptimizeSettings
+from stepagent.files.jsonl import write_rows
 from stepagent.generators.boundaries import BoundaryKind, split
-from stepagent.jsonl import write_rows
+from stepagent.models.loading import load_model
+from stepagent.models.tokenizer import load_tokenizer
 from stepagent.optimize.dpo import DpoTrainer, optimize
 from stepagent.optimize.packing import Target, make_packs
 from stepagent.optimize.scoring import plain_logprobs
 from stepagent.optimize.sft import SftRow, encode
 from stepagent.optimize.trainer import PackedBatches
-from stepagent.pipeline.initialize import replayer, sft_rows
-from stepagent.pipeline.training_alone import init_alone
-from stepagent.settings import OptimizeSettings
+from stepagent.stages.train import replayer, sft_rows
+from stepagent.stages.training_alone_tmp import init_alone
 
 ROW = SftRow((Message("user", "1+2"),), "1+2=3")
 
@@ -136,8 +136,8 @@ def test_so_many_rows_for_each_pair_and_other_ones_each_round(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_init_measures_both_models_and_finishes_what_was_killed(tmp_path: Path) -> None:
-    from stepagent.pipeline.demo import demo_config
-    from stepagent.pipeline.ift import Columns, ift_stage
+    from stepagent.data.ift import Columns, ift_stage
+    from stepagent.demo.run import demo_config
 
     data = tmp_path / "demo" / "data"
     changes = ["init.eft=null", "evaluate.pairs=null", "init.epochs=1"]

@@ -12,12 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stepagent.config import ServeSettings, load_config
+from stepagent.config.loading import load_config
+from stepagent.config.settings import ServeSettings
 from stepagent.errors import ConfigError, ServeError
-from stepagent.pipeline.deploying import deploy_run, make_server, serve_run
-from stepagent.pipeline.iterate import check_inputs
 from stepagent.serve.process import Process
 from stepagent.serve.proof import Probe, prove
+from stepagent.stages.deploy import deploy_run, make_server, serve_run
+from stepagent.stages.iterate import check_inputs
 
 IDS = (5, 6, 7)
 

@@ -11,7 +11,8 @@ import torch
 from stepagent import BackendError, Completions, Message, ModelError, Prompt, Sampling
 from stepagent.backends.decoding import draw
 from stepagent.backends.transformers import TransformersBackend
-from stepagent.checkpoints import load_model, load_tokenizer
+from stepagent.models.loading import load_model
+from stepagent.models.tokenizer import load_tokenizer
 
 
 def ask(text: str, prefix: str = "") -> Prompt:

@@ -21,16 +21,16 @@ from vllm_world import make_model, make_preferences, serve_settings, train_next
 from stepagent import Message, ModelError, Problem, Prompt, Sampling
 from stepagent.backends.openai import openai_backend
 from stepagent.backends.prm_pooling import PoolingPrm
-from stepagent.checkpoints import load_model
-from stepagent.config import load_config
+from stepagent.config.loading import load_config
 from stepagent.errors import ServeError
-from stepagent.jsonl import iter_json
+from stepagent.files.jsonl import iter_json
 from stepagent.judges.prm import PrmJudge
-from stepagent.parity import probe_outputs
-from stepagent.pipeline.deploying import deploy_run
-from stepagent.pipeline.iterate import iterate
+from stepagent.models.loading import load_model
+from stepagent.models.parity import probe_outputs
 from stepagent.serve.deployment import served_folder, weights_sha256
 from stepagent.serve.server import Model, Server
+from stepagent.stages.deploy import deploy_run
+from stepagent.stages.iterate import iterate
 
 pytestmark = pytest.mark.slow
 

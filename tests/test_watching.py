@@ -12,12 +12,12 @@ import pytest
 from fakes import step
 
 from stepagent import Candidate, ModelError, Problem, Verdict, Vote
-from stepagent.config import Config, WatchSettings
-from stepagent.jsonl import read_rows, write_rows
-from stepagent.pipeline.demo import run_demo
-from stepagent.pipeline.problems import draw_problems
-from stepagent.pipeline.watching import Watched, drift, watched
-from stepagent.runs import RunFolder
+from stepagent.config.settings import Config, WatchSettings
+from stepagent.demo.run import run_demo
+from stepagent.files.jsonl import read_rows, write_rows
+from stepagent.files.problems import draw_problems
+from stepagent.files.runs import RunFolder
+from stepagent.stages.watch import Watched, drift, watched
 from stepagent.tree import StepTree
 
 FIRST = Watched(
@@ -91,7 +91,7 @@ def test_which_model_a_round_goes_on_from_and_which_one_the_server_keeps(
     last_good: str,
     deployed: list[int],
 ) -> None:
-    from stepagent.pipeline import iterate
+    from stepagent.stages import iterate
 
     used: list[int] = []
     served: list[int] = []

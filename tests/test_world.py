@@ -18,7 +18,7 @@ from stepagent.demo.world import (
     quick_solution,
     worked,
 )
-from stepagent.jsonl import iter_json
+from stepagent.files.jsonl import iter_json
 
 
 def test_one_question_by_hand() -> None:

@@ -8,8 +8,8 @@ import resource
 import sys
 from pathlib import Path
 
+from stepagent.config.settings import OptimizeSettings
 from stepagent.optimize.dpo import optimize
-from stepagent.settings import OptimizeSettings
 
 
 def let_accelerate_shard_on_a_cpu() -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from stepagent.backends.wrapper import Wrapper
-from stepagent.config import BudgetSettings, Price
+from stepagent.config.settings import BudgetSettings, Price
 from stepagent.errors import BudgetError, ConfigError
 from stepagent.interfaces import Backend
 from stepagent.types import Completions, Prompt, Sampling, Usage

@@ -9,8 +9,8 @@ from typing import Any
 
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import Abilities
+from stepagent.config.prompts import load_prompt
 from stepagent.errors import BackendError, ConfigError
-from stepagent.prompting import load_prompt
 from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Usage
 
 _END = "[[END]]"

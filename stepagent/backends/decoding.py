@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from stepagent.checkpoints import attention_mask
+from stepagent.models.loading import attention_mask
 from stepagent.types import FinishReason, Sampling
 
 

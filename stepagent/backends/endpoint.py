@@ -15,7 +15,7 @@ from typing import Any
 
 import openai
 
-from stepagent.config import check_base_url
+from stepagent.config.loading import check_base_url
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
 from stepagent.types import FinishReason, Message
 

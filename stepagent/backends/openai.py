@@ -16,9 +16,9 @@ from stepagent.backends.pool import Pool
 from stepagent.backends.probe import PROBE, probe
 from stepagent.backends.retry import Ready, Retrying
 from stepagent.backends.token_ids import TokenIds
+from stepagent.config.settings import Positive
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend
-from stepagent.settings import Positive
 from stepagent.types import Completions, Prompt, Sampling
 
 
@@ -102,7 +102,7 @@ class OpenAIBackend:
         return way
 
     async def _same_tokenizer(self, way: TokenIds, name: str) -> str:
-        from stepagent.checkpoints import load_tokenizer, render, tokenizer_sha256
+        from stepagent.models.tokenizer import load_tokenizer, render, tokenizer_sha256
 
         tokenizer = await asyncio.to_thread(load_tokenizer, name)
         ours = tuple(tokenizer(render(tokenizer, PROBE), add_special_tokens=False)["input_ids"])

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForTokenClassification
 
-from stepagent.checkpoints import context_window, load_model, load_tokenizer, pick_device, pick_dtype
 from stepagent.errors import BackendError, ModelError
+from stepagent.models.loading import context_window, load_model, pick_device, pick_dtype
+from stepagent.models.tokenizer import load_tokenizer
 from stepagent.types import Problem, Step, Usage
 
 

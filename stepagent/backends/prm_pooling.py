@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.retry import Retries
+from stepagent.config.settings import Positive
 from stepagent.errors import BackendError, TransientError
-from stepagent.settings import Positive
 from stepagent.types import Problem, Step, Usage
 
 

@@ -9,15 +9,7 @@ from dataclasses import dataclass
 
 from stepagent.errors import BackendError
 from stepagent.seeds import derive_seed
-from stepagent.types import (
-    Completion,
-    Completions,
-    FinishReason,
-    Message,
-    Prompt,
-    Sampling,
-    Usage,
-)
+from stepagent.types import Completion, Completions, FinishReason, Message, Prompt, Sampling, Usage
 
 END_ID = 256
 Reply = Callable[[str, int], str]

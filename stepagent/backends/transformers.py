@@ -16,18 +16,11 @@ from typing import Any
 import numpy as np
 
 from stepagent.backends.decoding import Decoder, Row
-from stepagent.checkpoints import (
-    context_window,
-    load_model,
-    load_tokenizer,
-    pick_device,
-    pick_dtype,
-    render,
-    tokenizer_sha256,
-)
+from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
+from stepagent.models.loading import context_window, load_model, pick_device, pick_dtype
+from stepagent.models.tokenizer import load_tokenizer, render, tokenizer_sha256
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.types import Completion, Completions, Prompt, Sampling, Usage
 
 _TURN = 16  # tokens drawn before the event loop is heard again, if no row finishes earlier

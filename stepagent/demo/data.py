@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from stepagent.demo.world import correct_answer, make_question, quick_solution
-from stepagent.jsonl import write_rows
+from stepagent.files.jsonl import write_rows
 
 
 def write_data(folder: Path, seed: int, *, solutions: int, eft: int, problems: int, held_out: int) -> None:

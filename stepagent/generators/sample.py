@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from stepagent.config.prompts import load_prompt
+from stepagent.config.settings import Positive
 from stepagent.generators.boundaries import BoundaryKind, content, terminator
 from stepagent.interfaces import Backend
-from stepagent.prompting import load_prompt
-from stepagent.settings import Positive
 from stepagent.tree import joined_ids, joined_text
 from stepagent.types import (
     Candidate,

@@ -11,24 +11,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stepagent.config.prompts import load_prompt
+from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend
 from stepagent.judges.comparisons import tally
-from stepagent.prompting import load_prompt
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.tree import joined_text
-from stepagent.types import (
-    Completion,
-    Problem,
-    Prompt,
-    Sampling,
-    Step,
-    Usage,
-    Verdict,
-    Vote,
-    VoteOutcome,
-)
+from stepagent.types import Completion, Problem, Prompt, Sampling, Step, Usage, Verdict, Vote, VoteOutcome
 
 
 class ListwiseJudge:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from stepagent.config.prompts import Labels, load_judge_prompt
 from stepagent.errors import BackendError, ConfigError
 from stepagent.interfaces import Backend
 from stepagent.judges.comparisons import Comparisons, compare_candidates
-from stepagent.prompting import Labels, load_judge_prompt
 from stepagent.seeds import derive_seed
 from stepagent.tree import joined_text
 from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict, Vote, VoteOutcome

@@ -8,12 +8,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stepagent.config.prompts import Labels, load_judge_prompt
+from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend
 from stepagent.judges.comparisons import Comparisons, compare_candidates
-from stepagent.prompting import Labels, load_judge_prompt
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.tree import joined_text
 from stepagent.types import (
     Completion,

@@ -9,12 +9,12 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Literal
 
+from stepagent.config.settings import Positive
 from stepagent.interfaces import Judge
 from stepagent.judges.comparisons import answered, winner
 from stepagent.judges.scores import scored_verdict
 from stepagent.judges.strengths import among_siblings, bradley_terry, chance
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.types import Problem, Step, Usage, Verdict, Vote
 
 

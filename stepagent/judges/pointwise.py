@@ -11,12 +11,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stepagent.config.prompts import Scale, load_rubric_prompt
+from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend
 from stepagent.judges.scores import by_errors, scored_verdict
-from stepagent.prompting import Scale, load_rubric_prompt
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.tree import joined_text
 from stepagent.types import Completion, Problem, Prompt, Sampling, Step, Usage, Verdict, VerdictStatus
 

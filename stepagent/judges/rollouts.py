@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stepagent.answers import final_answer, is_correct, majority
+from stepagent.config.prompts import load_prompt
+from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend
 from stepagent.judges.reference import reference_of
 from stepagent.judges.scores import by_errors, certain, scored_verdict
-from stepagent.prompting import load_prompt
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.tree import joined_ids, joined_text
 from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from stepagent.checkpoints import load_model, pick_dtype
+from stepagent.config.settings import LoraSettings, TrainSettings
 from stepagent.errors import ModelError
-from stepagent.settings import LoraSettings, TrainSettings
+from stepagent.models.loading import load_model, pick_dtype
 
 
 def load_trainable(model: str | Path, settings: TrainSettings, device: torch.device) -> Any:

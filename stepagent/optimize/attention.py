@@ -16,7 +16,7 @@ import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from stepagent.checkpoints import attention_mask
+from stepagent.models.loading import attention_mask
 
 TRIE = "stepagent_trie"
 _ROWS = 128

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 
-from stepagent.checkpoints import (
-    load_tokenizer,
-    pick_device,
-    position_limit,
-    writing,
-)
+from stepagent.config.prompts import PromptTemplate
+from stepagent.config.settings import OptimizeSettings
 from stepagent.errors import ModelError
+from stepagent.files.runs import hash_data, hash_path
+from stepagent.models.loading import pick_device, position_limit, writing
+from stepagent.models.tokenizer import load_tokenizer
 from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.loss import dpo_loss
@@ -36,9 +35,6 @@ from stepagent.optimize.trainer import (
     work_folder,
     work_identity,
 )
-from stepagent.prompting import PromptTemplate
-from stepagent.runs import hash_data, hash_path
-from stepagent.settings import OptimizeSettings
 
 
 class DpoTrainer(PackedTrainer):

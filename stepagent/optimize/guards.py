@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from stepagent.config.settings import GuardSettings
 from stepagent.optimize.packing import Unit
-from stepagent.settings import GuardSettings
 
 _WINDOW = 10
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import yaml
 
-from stepagent.checkpoints import load_model, pick_device, writing
+from stepagent.config.settings import TrainSettings
 from stepagent.errors import ModelError, ParityError
-from stepagent.jsonl import write_atomic
+from stepagent.files.jsonl import write_atomic
+from stepagent.models.loading import load_model, pick_device, writing
+from stepagent.models.parity import Outputs, check_outputs, probe_outputs
 from stepagent.optimize.trainer import work_folder
-from stepagent.parity import Outputs, check_outputs, probe_outputs
-from stepagent.settings import TrainSettings
 
 _SHARD = "5GB"
 _CPU = torch.device("cpu")

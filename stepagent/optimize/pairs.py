@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepagent.checkpoints import render, tokenizer_sha256
+from stepagent.config.prompts import PromptTemplate
 from stepagent.errors import DataError
-from stepagent.formats import ForeignPair, read_preferences
+from stepagent.files.preference_rows import ForeignPair, read_preferences
+from stepagent.files.runs import hash_data
+from stepagent.models.tokenizer import render, tokenizer_sha256
 from stepagent.optimize.packing import Target, Unit, common_prefix
-from stepagent.prompting import PromptTemplate
-from stepagent.runs import hash_data
 from stepagent.types import StepPreference
 
 Ids = tuple[int, ...]

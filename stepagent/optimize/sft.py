@@ -9,13 +9,11 @@ from typing import Any
 
 import torch
 
-from stepagent.checkpoints import (
-    load_tokenizer,
-    pick_device,
-    position_limit,
-    render,
-)
+from stepagent.config.settings import TrainSettings
 from stepagent.errors import DataError
+from stepagent.files.runs import hash_data, hash_path
+from stepagent.models.loading import pick_device, position_limit
+from stepagent.models.tokenizer import load_tokenizer, render
 from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.merge import refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Target, Unit
@@ -29,8 +27,6 @@ from stepagent.optimize.trainer import (
     work_folder,
     work_identity,
 )
-from stepagent.runs import hash_data, hash_path
-from stepagent.settings import TrainSettings
 from stepagent.types import Message
 
 

@@ -20,14 +20,14 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from stepagent.checkpoints import pick_dtype, writing
+from stepagent.config.settings import TrainSettings
 from stepagent.errors import ModelError
-from stepagent.jsonl import write_atomic
+from stepagent.files.jsonl import write_atomic
+from stepagent.files.runs import move_aside
+from stepagent.models.loading import pick_dtype, writing
 from stepagent.optimize.memory import keep_freed_memory
 from stepagent.optimize.packing import Pack, Unit, make_packs
 from stepagent.optimize.scoring import Score, packed_logprobs, pick_scoring, plain_scoring
-from stepagent.runs import move_aside
-from stepagent.settings import TrainSettings
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """(optimizer step, of how many, newest metrics)"""

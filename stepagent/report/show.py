@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from stepagent.errors import DataError
-from stepagent.jsonl import read_rows
+from stepagent.files.jsonl import read_rows
 from stepagent.judges.comparisons import winner
 from stepagent.preferences import PAIR, level_outcome
 from stepagent.tree import Level, StepTree

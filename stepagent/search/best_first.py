@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import heapq
 
+from stepagent.config.settings import Positive
 from stepagent.interfaces import Generator, Judge
 from stepagent.search.growing import Aggregate, TreeSearch, finish, path_value
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.tree import StepTree
 from stepagent.types import Problem
 

@@ -10,11 +10,11 @@ import asyncio
 from typing import Literal
 
 from stepagent.answers import majority
+from stepagent.config.settings import Positive
 from stepagent.interfaces import Generator, Judge
 from stepagent.search.growing import check_judged, finish
 from stepagent.search.whole import WholeSearch
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.tree import Level, StepTree
 from stepagent.types import Problem, Usage
 

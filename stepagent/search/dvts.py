@@ -6,10 +6,10 @@ Degenerate case: one subtree is step search without roll-backs.
 
 from __future__ import annotations
 
+from stepagent.config.settings import Positive
 from stepagent.interfaces import Generator, Judge
 from stepagent.search.growing import Aggregate, TreeSearch, finish, path_value
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.tree import Level, StepTree
 from stepagent.types import Problem
 

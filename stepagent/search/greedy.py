@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from stepagent.config.settings import Positive
 from stepagent.interfaces import Generator
 from stepagent.search.growing import finish
 from stepagent.search.whole import WholeSearch
-from stepagent.settings import Positive
 from stepagent.tree import StepTree
 from stepagent.types import Problem
 

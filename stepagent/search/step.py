@@ -13,10 +13,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stepagent.config.settings import Positive
 from stepagent.interfaces import Generator, Judge
 from stepagent.search.growing import TreeSearch
 from stepagent.seeds import derive_seed
-from stepagent.settings import Positive
 from stepagent.tree import StepTree
 from stepagent.types import Problem
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from stepagent.errors import ModelError
-from stepagent.jsonl import read_rows, write_atomic, write_rows
-from stepagent.runs import hash_file, hash_path
+from stepagent.files.jsonl import read_rows, write_atomic, write_rows
+from stepagent.files.runs import hash_file, hash_path
 from stepagent.serve.proof import Probe, Proof
 
 Method = Literal["reload", "adapter", "restart", "found"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from stepagent.errors import ServeError
-from stepagent.jsonl import write_atomic
+from stepagent.files.jsonl import write_atomic
 
 _GRACE = 20.0  # seconds between asking to end and ending
 

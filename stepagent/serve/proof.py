@@ -108,8 +108,8 @@ def _distance(
 def _said(model: str | Path, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
     import torch
 
-    from stepagent.checkpoints import load_model
-    from stepagent.parity import probe_outputs
+    from stepagent.models.loading import load_model
+    from stepagent.models.parity import probe_outputs
 
     loaded = load_model(model, torch.float32, torch.device("cpu"))
     return [outputs.logprobs.tolist() for outputs in probe_outputs(loaded, sequences)]

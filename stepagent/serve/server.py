@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from stepagent.config import ServeSettings
+from stepagent.config.settings import ServeSettings
 from stepagent.errors import ServeError
 from stepagent.serve.client import VllmClient
 from stepagent.serve.deployment import (

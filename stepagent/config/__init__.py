@@ -1,0 +1,1 @@
+"""Settings: what a config file may say, how it is read, and prompt files."""

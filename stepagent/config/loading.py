@@ -1,0 +1,101 @@
+"""One YAML file -> frozen settings. Unknown keys are errors that name the nearest key.
+
+A config is trusted like code: `kind: my_module:MyJudge` imports that class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from stepagent.config.settings import Config
+from stepagent.errors import ConfigError, explain
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config and apply `--set key.sub=value` overrides (values are YAML).
+
+    Raises ConfigError with the file, the key and the nearest known key.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML; check indentation and quotes") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys such as 'model:' and 'problems:'")
+    for override in overrides:
+        _override(data, override)
+    return validate(Config, data, str(path))
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip("."):
+        raise ConfigError(f"--set {override}: expected key=value, such as --set seed=1")
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(data.get(parent), dict):
+            data[parent] = {}
+        data = data[parent]
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from None
+
+
+def validate(model: type[M], data: Mapping[str, Any], where: str) -> M:
+    """`data` as `model`. Raises ConfigError that names `where`, the key and a remedy."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] != "extra_forbidden":
+            raise ConfigError(f"{where}: {explain(error)}") from None
+        *parents, key = (str(part) for part in first["loc"])
+        fields = _fields(model, parents)
+        raise ConfigError(f"{where}: {unknown_key(key, parents, fields)}") from None
+
+
+def check_base_url(role: str, url: object) -> None:
+    """Raise ConfigError for an address that cannot be one."""
+    text = str(url)
+    if not text.startswith(("http://", "https://")):
+        raise ConfigError(f"{role}.base_url: '{text}' is no address; write http://HOST:PORT/v1")
+    if not text.rstrip("/").endswith("/v1"):
+        raise ConfigError(f"{role}.base_url: '{text}' should end in /v1; add it")
+
+
+def unknown_key(key: str, parents: Sequence[str], known: Sequence[str]) -> str:
+    """The sentence about a key nobody knows, with the nearest one that somebody does."""
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+    name = ".".join([*parents, key])
+    return f"unknown key '{name}'; {hint}"
+
+
+def _fields(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
+    for parent in parents:
+        found = next(_models_in(model.model_fields[parent].annotation), None)
+        if found is None:
+            return []
+        model = found
+    return list(model.model_fields)
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """The settings that an annotation names, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)

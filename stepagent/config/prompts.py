@@ -1,0 +1,191 @@
+"""Prompt files: text with named placeholders, and for judges the verdict grammar they ask for.
+
+A prompt file is the user's turn. It may open with YAML between two `---` lines:
+
+    ---
+    system: You are a careful mathematician.
+    labels: {first: "[[A]]", second: "[[B]]", tie: "[[C]]"}
+    ---
+    Question: {question} ...
+
+Placeholders are filled in one pass over the known names, so braces in LaTeX or JSON, in the file or in
+the inserted text, mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from stepagent.config.settings import Component
+from stepagent.errors import ConfigError
+from stepagent.types import Message
+
+_FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_TAG = re.compile(r"</?\w+>")
+_PACKAGE = Path(__file__).parents[1]
+
+
+def prompts_folder() -> Path:
+    """Where the shipped prompts are: inside an installed wheel, or beside the package in a checkout."""
+    shipped = _PACKAGE / "prompts"
+    return shipped if shipped.is_dir() else _PACKAGE.parent / "prompts"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The verdict tokens a judge prompt asks for. `tie` is None where the prompt forces a choice."""
+
+    first: str
+    second: str
+    tie: str | None = None
+
+    def all(self) -> tuple[str, ...]:
+        return tuple(label for label in (self.first, self.second, self.tie) if label)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A rubric's grades: from `low` to `high`, written after `mark`."""
+
+    low: float
+    high: float
+    mark: str = "Score:"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A loaded prompt file."""
+
+    path: Path
+    body: str
+    names: tuple[str, ...]
+    system: str = ""
+    labels: Labels | None = None
+    scale: Scale | None = None
+
+    def messages(self, values: Mapping[str, str]) -> tuple[Message, ...]:
+        """The chat turns with every `{name}` replaced; inserted text is never scanned again, and cannot close
+        a part of the prompt or a chat turn: its copies of the file's own <tags> and of <|turn|> marks are
+        broken by an invisible mark."""
+        foreign, pattern = _patterns(self.body, self.names)
+
+        def fill(match: re.Match[str]) -> str:
+            return foreign.sub(lambda tag: "<\u200b" + tag[0][1:], values[match[1]])
+
+        user = Message("user", pattern.sub(fill, self.body))
+        return (Message("system", self.system), user) if self.system else (user,)
+
+
+@cache
+def _patterns(body: str, names: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What inserted text may not hold, and where it goes."""
+    tags = {*_TAG.findall(body), "<|"}
+    foreign = re.compile("|".join(re.escape(tag) for tag in tags))
+    return foreign, re.compile(r"\{(" + "|".join(map(re.escape, names)) + r")\}")
+
+
+def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
+    """Load a shipped prompt by name (`judge_pairwise`) or any file by path.
+
+    Raises ConfigError if there is no such prompt, its front matter is broken, a placeholder is missing,
+    or its labels cannot be told apart.
+    """
+    path = prompts_folder() / f"{name}.md"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in prompts_folder().glob("*.md")))
+        raise ConfigError(f"no prompt '{name}': give a file's path or one of {known}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not valid UTF-8; convert the file") from None
+    head = _FRONT.match(text)
+    body = text[head.end() :] if head else text
+    try:
+        front = yaml.safe_load(head[1]) if head else {}
+    except yaml.YAMLError:
+        raise ConfigError(f"{path}: the lines between --- are not valid YAML") from None
+    if not isinstance(front, dict) or not front.keys() <= {"system", "labels", "scale"}:
+        raise ConfigError(f"{path}: between the --- lines only 'system', 'labels' and 'scale' may stand")
+    for placeholder in placeholders:
+        if "{" + placeholder + "}" not in body:
+            raise ConfigError(f"{path}: the placeholder {{{placeholder}}} is missing")
+    labels = _labels(path, front["labels"]) if "labels" in front else None
+    scale = _scale(path, front["scale"]) if "scale" in front else None
+    system = str(front.get("system", ""))
+    return PromptTemplate(path, body.rstrip("\n"), placeholders, system, labels, scale)
+
+
+JUDGE_PLACEHOLDERS = ("question", "prefix", "first", "second")
+
+
+def load_judge_prompt(name: str) -> tuple[PromptTemplate, Labels]:
+    """A pairwise judge's prompt and its verdict labels. Raises ConfigError if it names none."""
+    template = load_prompt(name, JUDGE_PLACEHOLDERS)
+    if template.labels is None:
+        raise ConfigError(
+            f"{template.path}: a judge prompt names its verdict labels between --- lines, "
+            'such as labels: {first: "[[A]]", second: "[[B]]"}'
+        )
+    return template, template.labels
+
+
+def load_rubric_prompt(name: str) -> tuple[PromptTemplate, Scale]:
+    """A pointwise judge's prompt and its scale. Raises ConfigError if it names none."""
+    template = load_prompt(name, ("question", "prefix", "step"))
+    if template.scale is None:
+        raise ConfigError(
+            f"{template.path}: a rubric names its scale between --- lines, such as "
+            'scale: {low: 1, high: 10, mark: "Score:"}'
+        )
+    return template, template.scale
+
+
+def _scale(path: Path, raw: object) -> Scale:
+    if not isinstance(raw, dict) or not {"low", "high"} <= raw.keys() <= {"low", "high", "mark"}:
+        raise ConfigError(f"{path}: 'scale' needs 'low' and 'high', and may have 'mark'")
+    try:
+        scale = Scale(float(raw["low"]), float(raw["high"]), str(raw.get("mark", "Score:")))
+    except (TypeError, ValueError):
+        raise ConfigError(f"{path}: the scale's 'low' and 'high' must be numbers") from None
+    if scale.low >= scale.high or not scale.mark.strip():
+        raise ConfigError(f"{path}: the scale needs low < high and a mark that is not empty")
+    return scale
+
+
+def _labels(path: Path, raw: object) -> Labels:
+    if not isinstance(raw, dict) or not {"first", "second"} <= raw.keys() <= {
+        "first",
+        "second",
+        "tie",
+    }:
+        raise ConfigError(f"{path}: 'labels' needs 'first' and 'second', and may have 'tie'")
+    labels = Labels(**{key: str(value) for key, value in raw.items()})
+    texts = labels.all()
+    if not (labels.first.strip() and labels.second.strip()):
+        raise ConfigError(f"{path}: a verdict label is empty")
+    if any(a in b for i, a in enumerate(texts) for j, b in enumerate(texts) if i != j):
+        raise ConfigError(f"{path}: one verdict label contains another; make them distinct")
+    return labels
+
+
+PROMPTED = ("pairwise", "logprob", "pointwise", "listwise")
+"""The kinds of judge that have a prompt of their own."""
+
+
+def solve_prompt(generator: Component) -> PromptTemplate:
+    """The prompt the generator is configured with."""
+    return load_prompt(str(generator.arguments().get("prompt", "solve")), ("question",))
+
+
+def judge_prompt_name(judge: Component) -> str:
+    """The prompt the judge is configured with; where its kind asks for none, the pairwise one."""
+    usual = f"judge_{judge.kind}" if judge.kind in PROMPTED else "judge_pairwise"
+    return str(judge.arguments().get("prompt", usual))

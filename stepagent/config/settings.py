@@ -1,0 +1,300 @@
+"""What settings are made of, and the settings of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """`kind` names a built-in or `module:Class`; every other key is an argument of its constructor.
+
+    `params: {...}` is the same as writing its keys beside `kind`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str
+    params: dict[str, Any] = {}
+
+    def arguments(self) -> dict[str, Any]:
+        return {**(self.model_extra or {}), **self.params}
+
+
+KINDS = {"backend": "transformers", "generator": "sample", "judge": "pairwise", "search": "step"}
+"""The kind of a component whose settings name none."""
+
+
+def with_kinds(data: dict[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """`data` in which the components named in `kinds` have one."""
+    if not isinstance(data, dict):
+        return data
+    filled = {
+        role: {"kind": kind, **data[role]} for role, kind in kinds.items() if isinstance(data.get(role), dict)
+    }
+    return {**data, **filled}
+
+
+class LoraSettings(Settings):
+    """Low-rank adapter: plain (arXiv 2106.09685), rank-stabilised (2312.03732) or weight-decomposed
+    (2402.09353). `quantize: 4bit` keeps the frozen weights in 4 bits (QLoRA, 2305.14314; CUDA only)."""
+
+    variant: Literal["lora", "rslora", "dora"] = "lora"
+    rank: Positive = 16
+    alpha: Positive = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+    quantize: Literal["4bit"] | None = None
+
+
+class TrainSettings(Settings):
+    """What SFT and step-DPO share. `batch_size` is global: pairs (rows) per optimizer step, on all
+    processes together. `token_budget` bounds one forward pass. `lora: null` trains all weights.
+    `serving_dtype` adds a copy of the merged model in that precision, in its folder serving/.
+    `report_to` names a tracker of transformers.Trainer (tensorboard, wandb, trackio)."""
+
+    learning_rate: Rate = 1e-5
+    epochs: Rate = 1.0
+    batch_size: Positive = 32
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    max_grad_norm: Rate = 1.0
+    token_budget: Positive = 4096
+    max_context: Positive | None = None
+    lora: LoraSettings | None = LoraSettings()
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
+    serving_dtype: Literal["bfloat16", "float16"] | None = None
+    save_steps: Positive | None = 200
+    report_to: str = "none"
+
+
+class MixSettings(Settings):
+    """How often an epoch sees each set: 1 is once, 0.5 half of it (by seed), 3 three times."""
+
+    ift: Annotated[float, Field(ge=0)] = 1.0
+    eft: Annotated[float, Field(ge=0)] = 1.0
+
+
+class InitSettings(TrainSettings):
+    """SFT of M_0 on IFT {x, y} and EFT {x, s_1..s_{l-1}, s^1, s^2, judge}. Without `eft` it learns to solve
+    only: a policy to make EFT data with."""
+
+    ift: Path
+    eft: Path | None = None
+    mix: MixSettings = MixSettings()
+
+    def files(self) -> dict[str, Path]:
+        """The data files, by name."""
+        return {"ift": self.ift, **({"eft": self.eft} if self.eft else {})}
+
+
+class GuardSettings(Settings):
+    """When a run is said to go wrong: chosen log-probabilities this many nats below the reference, this
+    accuracy within the first tenth of the steps, the longer step winning more than this share of pairs.
+    `stop` ends the run with an error instead of a warning."""
+
+    chosen_fall: Rate = 5.0
+    saturation: Annotated[float, Field(gt=0, le=1)] = 0.99
+    longer_wins: Annotated[float, Field(gt=0, le=1)] = 0.8
+    stop: bool = False
+
+
+class OptimizeSettings(TrainSettings):
+    """Step-wise DPO (arXiv 2503.03746, 1.6): `beta` is the paper's. Optional terms: `nll_alpha` weighs the
+    NLL of the chosen step per token (arXiv 2404.19733); `margin_smoothing` smooths each pair's label by
+    the judge's margin; `length_normalized` averages log-probabilities over a step's tokens."""
+
+    learning_rate: Rate = 5e-7
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    beta: Rate = 0.1
+    nll_alpha: Annotated[float, Field(ge=0)] = 0.0
+    margin_smoothing: bool = False
+    length_normalized: bool = False
+    guards: GuardSettings = GuardSettings()
+
+    @model_validator(mode="after")
+    def _ipo_takes_no_smoothing(self) -> OptimizeSettings:
+        if self.loss == "ipo" and self.margin_smoothing:
+            raise ValueError("loss: ipo takes no margin_smoothing; set one of them")
+        return self
+
+
+class ProblemSettings(Settings):
+    """Where problems come from: `path` names a JSONL, CSV or Parquet file, a dataset folder, a hub id with
+    its `subset` and `split`, or a preset (gsm8k, math, math500, numina, aime, olympiadbench). `question`,
+    `answer` and `id` name the columns (question, answer and id, if not given); without an id it is the row's
+    number. `worked`: the answer column holds worked solutions, whose boxed or ####-marked answer is the
+    reference. `sample` draws so many by `seed`."""
+
+    path: str
+    subset: str | None = None
+    split: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    id: str | None = None
+    worked: bool | None = None
+    sample: Positive | None = None
+    seed: int = 0
+
+
+Problems = Annotated[
+    ProblemSettings,
+    BeforeValidator(lambda given: {"path": str(given)} if isinstance(given, str | Path) else given),
+]
+"""A path alone stands for settings with that path."""
+
+
+class EftSettings(Settings):
+    """How EFT data is made. M_0 searches `problems` with `generator` and `search` (the config's own, if not
+    given), and the judge `labels` (a stronger model, a process reward model, rollouts) says which sibling is
+    better; or `pairs` are labelled already. `teacher`, a judge of kind pairwise, writes a judgement of each
+    pair in both seats; without one the prompt file `template` does.
+
+    Pairs labelled with less than `min_margin` are left out. At most the share `ties` of all rows are of
+    siblings that are labelled as equal, where the judge's prompt has a label for that. `test_share` of the
+    problems are kept for the test sets."""
+
+    problems: Problems | None = None
+    labels: Component | None = None
+    pairs: Path | None = None
+    generator: Component | None = None
+    search: Component | None = None
+    teacher: Component | None = None
+    template: str = "judgement"
+    min_margin: Annotated[float, Field(ge=0.5, le=1)] = 0.5
+    ties: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return with_kinds(data, {**KINDS, "labels": KINDS["judge"], "teacher": KINDS["judge"]})
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EftSettings:
+        given = [name for name in ("problems", "labels", "pairs") if getattr(self, name) is not None]
+        if given not in (["problems", "labels"], ["pairs"]):
+            raise ValueError("give 'problems' and 'labels' to search, or 'pairs' that are labelled already")
+        return self
+
+
+class EvaluateSettings(Settings):
+    """Held-out data. `search_problems` bounds the judged search, the dearest of the measurements.
+    `check_step` names a function (question, step texts before, step) -> right?, for worlds where a single
+    step can be checked: it measures the judge on pairs the model itself proposed."""
+
+    problems: Problems
+    pairs: Path | None = None
+    search_problems: Annotated[int, Field(ge=0)] = 200
+    max_tokens: Positive = 2048
+    check_step: str | None = None
+
+    def without_search(self) -> EvaluateSettings:
+        """The same without the judged search and what is read off its trees."""
+        return self.model_copy(update={"search_problems": 0, "check_step": None})
+
+
+class ReplaySettings(Settings):
+    """Rows of init's IFT and EFT sets that a round learns beside its preference pairs: so many for each pair.
+    `weight` is a row's (mean NLL per token) against a pair's loss."""
+
+    ift: Annotated[float, Field(ge=0)] = 0.0
+    eft: Annotated[float, Field(ge=0)] = 0.0
+    weight: Rate = 1.0
+
+
+class WatchSettings(Settings):
+    """Before its round, and after the last one, each model searches the same `problems` problems (the last of
+    the shuffled pool); 0 watches nothing. It has drifted if, against the first model watched, the share of
+    judged pairs whose seats agree fell by more than `agreement_fall`, that of solutions that end by more than
+    `ended_fall`; if pairs per problem fell below the share `pairs_left`; or if steps per solution or tokens
+    per step changed by more than the factor `change`, either way. No reference answer is read.
+
+    `then`: stop at the last good model; or roll_back, the next round going on from it; or only warn."""
+
+    problems: Annotated[int, Field(ge=0)] = 64
+    agreement_fall: Annotated[float, Field(gt=0, le=1)] = 0.2
+    ended_fall: Annotated[float, Field(gt=0, le=1)] = 0.2
+    pairs_left: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    change: Annotated[float, Field(gt=1)] = 3.0
+    then: Literal["stop", "roll_back", "warn"] = "stop"
+
+
+class BudgetSettings(Settings):
+    """When a run stops asking models: `tokens` and `money` (in the currency of `prices`) count all that its
+    folder has ever paid for; `seconds` count from the start of the command."""
+
+    tokens: Positive | None = None
+    money: Rate | None = None
+    seconds: Positive | None = None
+
+
+class Price(Settings):
+    """Per million tokens."""
+
+    prompt: Annotated[float, Field(ge=0)]
+    completion: Annotated[float, Field(ge=0)]
+
+
+class ServeSettings(Settings):
+    """The vLLM server of M_i. With a `command` (an interpreter and module, or `docker run ...`) it is
+    managed: started with `--model DIR --served-model-name NAME --host HOST --port PORT` and `args` behind it,
+    and with `env` added to the environment. Without one it is external, at backend.base_url.
+
+    `redeploy`: reload the merged weights in place, load the adapter under a new name, or restart; auto takes
+    the first that the server can do. `while_training`: what the server does while a model is trained; auto
+    lets it sleep (or stop) if it stands on this machine's GPU and keeps it otherwise. The API key is read
+    from `api_key_env`; a managed server without one gets a random key."""
+
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = Field(default_factory=dict)
+    name: str = "policy"
+    host: str = "127.0.0.1"
+    port: Positive = 8000
+    start_seconds: Positive = 1200
+    redeploy: Literal["auto", "reload", "adapter", "restart"] = "auto"
+    while_training: Literal["auto", "keep", "sleep", "stop"] = "auto"
+    api_key_env: str = "STEPAGENT_API_KEY"
+
+
+class Config(Settings):
+    """A whole run."""
+
+    name: str = "run"
+    seed: int = 0
+    model: str
+    rounds: Positive = 3
+    concurrency: Positive = 64
+    problems: Problems
+    problems_per_round: tuple[Positive, ...] | None = None
+    backend: Component = Component(kind=KINDS["backend"])
+    generator: Component = Component(kind=KINDS["generator"])
+    judge: Component = Component(kind=KINDS["judge"])
+    search: Component = Component(kind=KINDS["search"])
+    serve: ServeSettings | None = None
+    budget: BudgetSettings | None = None
+    prices: dict[str, Price] = Field(default_factory=dict)
+    eft: EftSettings | None = None
+    init: InitSettings | None = None
+    optimize: OptimizeSettings = OptimizeSettings()
+    replay: ReplaySettings | None = None
+    watch: WatchSettings = WatchSettings()
+    evaluate: EvaluateSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return with_kinds(data, KINDS)

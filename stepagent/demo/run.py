@@ -1,0 +1,79 @@
+"""`stepagent demo`: write the arithmetic world's files, make IFT and EFT data of them with the very commands
+that users have, and let the circle turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import stepagent.demo
+from stepagent.assembly.identity import identity
+from stepagent.config.loading import load_config
+from stepagent.config.settings import Config
+from stepagent.data.eft import eft_stage
+from stepagent.data.ift import Columns, ift_stage
+from stepagent.demo.data import write_data
+from stepagent.errors import ConfigError
+from stepagent.files.jsonl import write_atomic
+from stepagent.files.runs import RunFolder
+from stepagent.stages.iterate import iterate
+from stepagent.stages.train import initialize
+
+_WORLD = Path(stepagent.demo.__file__).parent
+_SIZES = {"solutions": 1500, "eft": 1500, "held_out": 1000}
+
+
+def demo_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Write the demo's config and, unless they are there for the same seed and sizes, the world's files into
+    `folder`; returns the config."""
+    text = (_WORLD / "demo.yaml").read_text(encoding="utf-8")
+    text = text.replace("{base}", str(_WORLD / "base")).replace("{data}", str(folder / "data"))
+    path = folder / "demo.yaml"
+    write_atomic(path, text)
+    config = load_config(path, overrides)
+    sizes = {**_SIZES, "problems": sum(config.problems_per_round or (400,))}
+    data = folder / "data"
+    RunFolder(folder).stage(
+        "data",
+        {},
+        {name: data / f"{name}.jsonl" for name in ("solutions", "eft_problems", "problems", "held_out")},
+        [config.seed, sizes],
+        lambda: write_data(data, config.seed, **sizes),
+    )
+    return config
+
+
+def make_data(config: Config, folder: Path) -> None:
+    """From the world's files to ift.jsonl, eft.jsonl and test.jsonl: `data ift`, `init` on those solutions
+    alone, which makes the policy that searches, and `data eft`. What is there is kept."""
+    if config.init is None or config.eft is None:
+        raise ConfigError("the demo needs its 'init' and 'eft' sections")
+    data, policy = folder / "data", folder / "policy"
+    run = RunFolder(folder)
+    solutions = data / "solutions.jsonl"
+    ift = {"ift": data / "ift" / "ift.jsonl"}
+    settings = config.model_dump(mode="json")
+    run.stage(
+        "data ift",
+        {"solutions": solutions, "held out": data / "held_out.jsonl"},
+        ift,
+        settings["generator"],
+        lambda: ift_stage(config, str(solutions), Columns(), False, config.model, data / "ift"),
+    )
+    alone = config.init.model_copy(update={"eft": None})
+    run.stage(
+        "policy",
+        {"model": Path(config.model), **ift},
+        {"model": policy},
+        identity(config, "init", "generator", "seed"),
+        lambda: initialize(config, alone, policy),
+    )
+    eft_stage(config, config.eft, str(policy), data / "eft")
+
+
+def run_demo(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """M_0 -> data -> M_1 -> M_4 in the arithmetic world."""
+    config = demo_config(folder, overrides)
+    make_data(config, folder)
+    return iterate(config, folder)

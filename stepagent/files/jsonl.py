@@ -1,0 +1,122 @@
+"""Reading and writing JSONL: typed rows in, one clear sentence for a bad line, whole files or none."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from stepagent.errors import DataError, explain
+
+T = TypeVar("T")
+_BLOCK = 1 << 16  # bytes
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # building one takes milliseconds
+
+
+def iter_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row's line number (from 1) and object. Blank lines are skipped. Raises DataError."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode())
+            except UnicodeDecodeError:
+                raise DataError.at(path, number, "not valid UTF-8; convert the file") from None
+            except (ValueError, RecursionError) as error:
+                what = str(error).partition("\n")[0]
+                raise DataError.at(path, number, f"not valid JSON ({what})") from None
+            if not isinstance(row, dict):
+                raise DataError.at(path, number, "expected a JSON object such as {...} on each line")
+            yield number, row
+
+
+def iter_numbered(path: Path, kind: type[T], hint: str = "") -> Iterator[tuple[int, T]]:
+    """The rows of a file as `kind`, each with its line number. Raises DataError for the first bad one,
+    with file, line, what is wrong, and `hint`."""
+    adapter = TypeAdapter(kind)
+    for number, row in iter_json(path):
+        try:
+            yield number, adapter.validate_python(row)
+        except ValidationError as error:
+            raise DataError.at(path, number, explain(error) + hint) from None
+
+
+def read_numbered(path: Path, kind: type[T], hint: str = "") -> list[tuple[int, T]]:
+    """All rows of a file. See `iter_numbered`."""
+    return list(iter_numbered(path, kind, hint))
+
+
+def read_rows(path: Path, kind: type[T]) -> list[T]:
+    """All rows of a file as `kind`. Raises DataError as `iter_numbered` does."""
+    return [row for _, row in read_numbered(path, kind)]
+
+
+def dump_row(row: object) -> str:
+    """One JSONL line (with its newline) for a dataclass, a pydantic model or plain JSON data."""
+    kind = type(row)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind].dump_json(row).decode() + "\n"
+
+
+def dump_any(row: dict[str, Any]) -> str:
+    """One JSONL line for a row of somebody else's, whatever it holds: what JSON does not know is shown as
+    Python shows it."""
+    try:
+        return json.dumps(row, default=repr) + "\n"
+    except (ValueError, TypeError, RecursionError):  # a key that is no text, or nested too deep
+        return json.dumps({key: repr(value)[:1000] for key, value in row.items()}) + "\n"
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """A file that takes its place only when it is finished: a reader never sees half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a whole file or none of it."""
+    with _whole(path) as file:
+        file.write(text)
+
+
+def write_rows(path: Path, rows: Iterable[object]) -> None:
+    """Write rows as JSONL, the whole file or none of it, one row at a time in memory."""
+    with _whole(path) as file:
+        for row in rows:
+            file.write(dump_row(row))
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut a last line that a killed writer left without its newline."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            block = file.read(end - start)
+            if (found := block.rfind(b"\n")) >= 0:
+                file.truncate(start + found + 1)
+                return
+            end = start
+        file.truncate(0)

@@ -1,0 +1,1 @@
+"""A checkpoint's model and tokenizer, and the comparison of two models."""

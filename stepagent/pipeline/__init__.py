@@ -1,1 +1,0 @@
-"""The stages, each on files, and the loop over them."""

@@ -1,0 +1,1 @@
+"""Parts with known behaviour, for the tests of own judges, generators and strategies."""
