@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import stub_endpoint
+from seeded_text import stub_server
 
 from stepagent.assembly.components import make_components
 from stepagent.assembly.session import Resources
@@ -49,7 +49,9 @@ def ours(url: str, problems: Sequence[Problem], folder: Path, slots: int, width:
     trees: list[StepTree] = []
     with Resources(config, folder / "out") as resources:
         strategy = make_components(config, "stub", resources).strategy
-        work = search_all(strategy, enumerate(problems), 0, len(problems), lambda _, tree: trees.append(tree))
+        work = search_all(
+            strategy, enumerate(problems), 0, concurrency=len(problems), finished=lambda _, tree: trees.append(tree)
+        )
         start = time.perf_counter()
         resources.run(work)
         seconds = time.perf_counter() - start
@@ -101,9 +103,7 @@ def main() -> None:
             "its_hub": lambda url: theirs(url, problems, *size),
         }
         for name, run in arms.items():
-            stub = stub_endpoint.running(
-                asked.slots, asked.seconds_per_token, asked.tokens, asked.depth, each_choice=True
-            )
+            stub = stub_server(asked.slots, asked.seconds_per_token, asked.tokens, asked.depth, slot_per_choice=True)
             with stub as url:
                 seconds = run(url)
                 with urllib.request.urlopen(f"{url}/work") as reply:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
-import stub_endpoint
+from seeded_text import stub_server
 
 from stepagent.backends.endpoint import Endpoint
 from stepagent.config.loading import load_config
@@ -42,8 +42,8 @@ model: stub
 problems: {problems}
 concurrency: {in_flight}
 backend: {{kind: openai, base_url: "{url}", max_in_flight: {in_flight}}}
-generator: {{prompt: demo_solve, boundary: line, temperature: 1.0, max_tokens: 512}}
-judge: {{kind: pairwise, prompt: demo_judge, max_tokens: 512}}
+generator: {{prompt: demo_solve, boundary: line, temperature: 1.0, max_tokens: 4096}}
+judge: {{kind: pairwise, prompt: demo_judge, max_tokens: 4096}}
 search: {{width: {width}, max_iterations: 20}}
 """
 SCRIPTED = """
@@ -64,9 +64,12 @@ class Coins:
         ends = bool(prefix)
         await asyncio.sleep(0)
         steps = [
-            Step(text, text, "end" if ends else "stop", ends, (1, 2), -1.0) for text in ("heads", "tails")
+            Step(text, text, "end" if ends else "stop", ends=ends, token_ids=(1, 2), logprob=-1.0)
+            for text in ("heads", "tails")
         ]
-        return Proposal("Q", (0,), tuple(Candidate(step) for step in steps), Usage(1, 1, 4), "none")
+        return Proposal(
+            "Q", (0,), tuple(Candidate(step) for step in steps), usage=Usage(1, 1, 4), tokenizer_sha256="none"
+        )
 
 
 def peak_memory(problems: int) -> float:
@@ -161,15 +164,13 @@ def main() -> None:
 
     with (
         tempfile.TemporaryDirectory() as work,
-        stub_endpoint.running(10**6, 0.0, asked.tokens, asked.depth) as url,
+        stub_server(10**6, 0.0, asked.tokens, asked.depth) as url,
     ):
         folder = Path(work)
         problems = folder / "problems.jsonl"
         write_rows(problems, [Problem(str(i), f"What is {i}+{i}?") for i in range(asked.problems)])
         path = folder / "c.yaml"
-        path.write_text(
-            CONFIG.format(problems=problems, url=url, in_flight=asked.in_flight, width=asked.width)
-        )
+        path.write_text(CONFIG.format(problems=problems, url=url, in_flight=asked.in_flight, width=asked.width))
         config = load_config(path, [f"seed={asked.seed}"])
         Endpoint.post = record  # type: ignore[method-assign]
         searched(config, problems, folder / "first")

@@ -59,7 +59,7 @@ def trees(rows: int) -> Iterator[StepTree]:
             texts = (f"{i} and {depth}\n", f"{i} or {depth}\n")
             level = tree.add(parent, tuple(Candidate(Step(t, t.strip(), "stop", ends=False)) for t in texts))
             level.judged = level.nodes
-            level.verdict = Verdict("ok", (0.9, 0.1), 0, 1, 0.9, values=(0.9, 0.1))
+            level.verdict = Verdict("ok", (0.9, 0.1), 0, worst=1, margin=0.9, values=(0.9, 0.1))
             parent = level.chosen = level.nodes[0]
             tree.path.append(parent)
         yield tree

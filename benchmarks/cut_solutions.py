@@ -43,9 +43,7 @@ def measure(size: str, seed: str) -> tuple[float, float]:
     rows, rng = int(size), random.Random(int(seed))
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        write_rows(
-            folder / "s.jsonl", ({"question": f"q{i}", "solution": solution(rng)} for i in range(rows))
-        )
+        write_rows(folder / "s.jsonl", ({"question": f"q{i}", "solution": solution(rng)} for i in range(rows)))
         (folder / "c.yaml").write_text("model: none\nproblems: none.jsonl\n")
         config = load_config(folder / "c.yaml")
         start = time.perf_counter()

@@ -68,9 +68,7 @@ class Hasty:
         self._oracle = OracleJudge()
         self._wrong = wrong
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         """See Judge."""
         verdict = await self._oracle.judge(problem, prefix, candidates, seed)
         errs = random.Random(derive_seed("hasty", problem.question, len(prefix)))
@@ -117,9 +115,7 @@ def write_world(
     write_rows(folder / "problems.jsonl", rows)
     path = folder / "c.yaml"
     path.write_text(
-        CONFIG.format(
-            folder=folder, labels_wrong=labels_wrong, teacher_wrong=teacher_wrong, first_seat=first_seat
-        )
+        CONFIG.format(folder=folder, labels_wrong=labels_wrong, teacher_wrong=teacher_wrong, first_seat=first_seat)
     )
     return path
 
@@ -140,9 +136,7 @@ def main() -> None:
         assert config.eft is not None
         report = eft_stage(config, config.eft, "none", folder / "eft")
         labelled = labelled_rows(folder / "eft" / "labelled.jsonl")
-        kept = read_rows(folder / "eft" / "eft.jsonl", EftRow) + read_rows(
-            folder / "eft" / "test.jsonl", EftRow
-        )
+        kept = read_rows(folder / "eft" / "eft.jsonl", EftRow) + read_rows(folder / "eft" / "test.jsonl", EftRow)
         figures = {
             "labels right": right_share(labelled),
             "kept rows right": right_share(kept),

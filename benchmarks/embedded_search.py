@@ -51,7 +51,9 @@ def timed(config: Config, backend: Backend, problems: list[Problem]) -> tuple[fl
     trees: list[StepTree] = []
     start = time.perf_counter()
     work = enumerate(problems)
-    asyncio.run(search_all(strategy, work, config.seed, len(problems), lambda _, tree: trees.append(tree)))
+    asyncio.run(
+        search_all(strategy, work, config.seed, concurrency=len(problems), finished=lambda _, tree: trees.append(tree))
+    )
     seconds = time.perf_counter() - start
     ordered = sorted(trees, key=lambda tree: tree.problem.id)
     solutions = ["".join(step.text for step in tree.solution()) for tree in ordered]
@@ -99,9 +101,7 @@ def main() -> None:
                 used = backend if name == "together" else OneAtATime(backend)
                 seconds, steps, found[name] = timed(config, used, problems)
                 rates[name].append(steps / seconds)
-                print(
-                    f"{name:14} {steps} steps in {seconds:.2f} s: {steps / seconds:.1f} steps/s", flush=True
-                )
+                print(f"{name:14} {steps} steps in {seconds:.2f} s: {steps / seconds:.1f} steps/s", flush=True)
     same = sum(a == b for a, b in zip(*found.values(), strict=True))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratio = medians["together"] / medians["one at a time"]

@@ -49,13 +49,15 @@ async def one_seat(count: int, judge: Simulated, seed: int) -> Verdict:
     votes = [(await judge.compare(first, second))[0] for first, second in seats]
     strengths = bradley_terry(count, votes)
     best, worst = strengths.index(max(strengths)), strengths.index(min(strengths))
-    return Verdict("ok", tuple(strengths), best, worst, 1.0, tuple(votes), Usage(len(votes), 0, 0))
+    return Verdict(
+        "ok", tuple(strengths), best, worst=worst, margin=1.0, votes=tuple(votes), usage=Usage(len(votes), 0, 0)
+    )
 
 
 async def judged(way: str, judge: Simulated, seed: int, confidence: float) -> Verdict:
     count = len(judge.quality)
     if way == "adaptive":
-        return await adaptive(count, judge.compare, seed, confidence)
+        return await adaptive(count, judge.compare, seed, confidence=confidence)
     if way == "all_pairs":
         return await all_pairs_both_seats(count, judge.compare, seed)
     return await one_seat(count, judge, seed)

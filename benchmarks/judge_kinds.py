@@ -94,14 +94,12 @@ def main() -> None:
         labelled = [row for row in tests if row.winner != "tie"]
         data = folder / "labelled.jsonl"
         write_rows(data, labelled[: arguments.pairs])
-        figures = {
-            name: measured(config, model, name, data, folder / kind["kind"]) for name, kind in KINDS.items()
-        }
-    print(f"\n{'':26}{'right':>24}{'both agree':>24}{'first seat':>12}{'tokens/verdict':>16}")
+        figures = {name: measured(config, model, name, data, folder / kind["kind"]) for name, kind in KINDS.items()}
+    print(f"\n{'':26}{'right':>24}{'both agree':>24}{'first pos.':>12}{'tokens/verdict':>16}")
     for name, row in figures.items():
         print(
-            f"{name:26}{row['right (in both seats)']:>24}{row.get('both seats agree', '–'):>24}"
-            f"{row.get('first seat preferred', '–'):>12}{row['sampled tokens per verdict']:>16.1f}"
+            f"{name:26}{row['right (in both positions)']:>24}{row.get('both positions agree', '–'):>24}"
+            f"{row.get('first position preferred', '–'):>12}{row['sampled tokens per verdict']:>16.1f}"
         )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")

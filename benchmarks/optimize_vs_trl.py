@@ -75,11 +75,12 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
 
     from stepagent.config.settings import LoraSettings, OptimizeSettings
     from stepagent.optimize.adapters import add_adapter
+    from stepagent.optimize.batches import PackedBatches
     from stepagent.optimize.dpo import DpoTrainer
     from stepagent.optimize.guards import Guards
     from stepagent.optimize.packing import Target
     from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
-    from stepagent.optimize.trainer import PackedBatches, training_arguments
+    from stepagent.optimize.trainer import training_arguments
 
     units = [
         (Target((*context, *best), len(context)), Target((*context, *worst), len(context)))
@@ -103,13 +104,13 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
             super().score_reference()
             spent += time.perf_counter() - start
 
-    batches = PackedBatches(units, groups, settings, options.seed, weigh=lambda pack: len(pack.units))
+    batches = PackedBatches(units, groups, settings, seed=options.seed, weigh=lambda pack: len(pack.units))
     with tempfile.TemporaryDirectory() as folder:
         yield_memory()
         trainer = Timed(
             add_adapter(make_model(options), lora),
             batches,
-            training_arguments(settings, batches.steps, Path(folder), options.seed, torch.device("cpu")),
+            training_arguments(settings, batches.steps, Path(folder), seed=options.seed, device=torch.device("cpu")),
             lambda *_: None,
             print,
             settings=settings,
@@ -240,10 +241,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 f"{kind:8} {runs[kind][-1]['seconds']:7.2f} s  peak {runs[kind][-1]['peak_mib']:6.0f} MiB",
                 flush=True,
             )
-    return {
-        kind: {key: statistics.median(run[key] for run in done) for key in done[0]}
-        for kind, done in runs.items()
-    }
+    return {kind: {key: statistics.median(run[key] for run in done) for key in done[0]} for kind, done in runs.items()}
 
 
 def main() -> None:
@@ -267,13 +265,9 @@ def main() -> None:
     medians = measure(options)
     pairs = options.trees * options.steps
     alone = sum(
-        2 * len(context) + len(best) + len(worst)
-        for tree in make_trees(options)
-        for context, best, worst in tree
+        2 * len(context) + len(best) + len(worst) for tree in make_trees(options) for context, best, worst in tree
     )
-    shared = sum(
-        options.prompt_tokens + 2 * options.steps * options.step_tokens for _ in range(options.trees)
-    )
+    shared = sum(options.prompt_tokens + 2 * options.steps * options.step_tokens for _ in range(options.trees))
     rates = {kind: pairs / figures["seconds"] for kind, figures in medians.items()}
     trl = {kind: rate for kind, rate in rates.items() if kind.startswith("trl")}
     limit = alone / shared

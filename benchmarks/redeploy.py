@@ -20,7 +20,7 @@ from pathlib import Path
 from vllm_world import make_model, make_preferences, serve_settings, train_next
 
 from stepagent.files.jsonl import iter_json
-from stepagent.serve.deployment import served_folder
+from stepagent.serve.folders import served_folder
 from stepagent.serve.proof import make_probes, prove
 from stepagent.serve.server import Model, Server
 

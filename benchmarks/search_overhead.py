@@ -60,9 +60,7 @@ class AskingCoin:
         self._template, _ = load_judge_prompt("demo_judge")
         self._max_tokens = max_tokens
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         async def compare(first: int, second: int) -> tuple[Vote, Usage]:
             values = {
                 "question": problem.question,
@@ -82,7 +80,7 @@ def replay(url: str, name: str, key: str, requests: Sequence[Request], in_flight
     """Seconds to send `requests`, at most `in_flight` at once."""
 
     async def send() -> float:
-        endpoint = Endpoint(url, name, key, 600)
+        endpoint = Endpoint(url, name, key, timeout=600)
         waiting = iter(requests)
 
         async def work() -> None:
@@ -125,8 +123,7 @@ def main() -> None:
         model = make_model(folder / "M_1", arguments.seed, arguments.hidden, arguments.layers)
         rng = random.Random(arguments.seed)
         problems = [
-            Problem(str(i), "+".join(str(rng.randrange(10, 100)) for _ in range(4)))
-            for i in range(arguments.problems)
+            Problem(str(i), "+".join(str(rng.randrange(10, 100)) for _ in range(4))) for i in range(arguments.problems)
         ]
         path = folder / "c.yaml"
         path.write_text(
@@ -159,9 +156,7 @@ def main() -> None:
                 with Resources(config, out) as resources:
                     components = make_components(config, str(model), resources, served)
                     start = time.perf_counter()
-                    search_stage(
-                        components, problems, len(problems), out / "trees.jsonl", out / "p.jsonl", config, 1
-                    )
+                    search_stage(components, problems, len(problems), out / "trees.jsonl", out / "p.jsonl", config, 1)
                     return time.perf_counter() - start
 
             Endpoint.post = record  # type: ignore[method-assign]

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import stub_endpoint
+from seeded_text import stub_server
 
 from stepagent.assembly.components import make_components
 from stepagent.assembly.session import Resources
@@ -89,9 +89,7 @@ class InStep:
         await self._barrier.arrive()
         return await self._generator.propose(problem, prefix, width, seed)
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         """See Judge."""
         await self._barrier.arrive()
         return await self._judge.judge(problem, prefix, candidates, seed)
@@ -138,7 +136,9 @@ def searched(config: Config, problems: Sequence[Problem], how: str, folder: Path
                 barrier.leave()
 
         start = time.perf_counter()
-        resources.run(search_all(strategy, enumerate(problems), config.seed, concurrency, finished))
+        resources.run(
+            search_all(strategy, enumerate(problems), config.seed, concurrency=concurrency, finished=finished)
+        )
         seconds = time.perf_counter() - start
     failed = [tree.error for tree in trees if tree.status != "ended"]
     assert not failed, failed[0]
@@ -169,7 +169,7 @@ def main() -> None:
             record.requests.setdefault(whose.place, []).append(ended)
         return reply
 
-    stub = stub_endpoint.running(asked.slots, asked.seconds_per_token, asked.tokens, asked.depth)
+    stub = stub_server(asked.slots, asked.seconds_per_token, asked.tokens, asked.depth)
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as work, stub as url:
         folder = Path(work)
@@ -190,10 +190,7 @@ def main() -> None:
     print(f"{len(problems)} problems, {requests} requests, {steps} steps kept, {asked.slots} slots")
     print(f"work / slots {work_seconds:.2f} s, critical path {critical:.2f} s, ideal {ideal:.2f} s")
     for how, spent in seconds.items():
-        print(
-            f"{how:20}{spent:9.2f} s{spent / seconds['stepagent']:8.2f} x stepagent{ideal / spent:8.3f} of "
-            f"ideal"
-        )
+        print(f"{how:20}{spent:9.2f} s{spent / seconds['stepagent']:8.2f} x stepagent{ideal / spent:8.3f} of ideal")
     if asked.json:
         figures = {
             "ideal_over_stepagent": ideal / seconds["stepagent"],

@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left, and the closing tables."""
+"""The terminal: progress bars with rate and time left, closing tables, warnings. Plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -13,44 +13,54 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
-_follows = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
+_follows = os.environ.get("RANK", "0") != "0"  # of several processes only the first one speaks
 console = Console(stderr=True, quiet=_follows)
-"""Where progress goes; results go to `output`."""
+"""Progress and warnings."""
 output = Console(quiet=_follows)
+"""Results."""
+
+_LINE_SECONDS = 5.0  # between two lines of progress in a log file
 
 
 class Bar:
-    """One task's bar: `advance` it, and show what is newest in `note`."""
+    """The progress of one task: `advance` it, with the newest figures as `note`."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, name: str, total: int | None, progress: Progress) -> None:
+        self._name = name
         self._progress = progress
-        self._task = task
+        self._task = progress.add_task(name, total=total, rate="", note="")
+        self._printed = time.monotonic()
 
     def total(self, total: int) -> None:
-        """Say how much there is, once it is known."""
+        """Set the total, once it is known."""
         self._progress.update(self._task, total=total)
 
-    def advance(self, done: int | None = None, note: str = "") -> None:
-        """Move to `done`, or one further."""
-        if done is None:
+    def advance(self, completed: int | None = None, note: str = "") -> None:
+        """Move to `completed`, or one further."""
+        if completed is None:
             self._progress.update(self._task, advance=1, note=note)
         else:
-            self._progress.update(self._task, completed=done, note=note)
+            self._progress.update(self._task, completed=completed, note=note)
         task = self._progress.tasks[self._task]
         rate = f"{task.finished_speed or task.speed or 0:.1f}/s"
         self._progress.update(self._task, rate=rate)
+        moment = time.monotonic()
+        if not console.is_terminal and moment - self._printed >= _LINE_SECONDS:
+            self._printed = moment
+            total = "" if task.total is None else f" of {task.total:.0f}"
+            line = f"{self._name}: {task.completed:.0f}{total}, {rate}{f', {note}' if note else ''}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def bar(name: str, total: int | None) -> Iterator[Bar]:
-    """A progress bar on standard error."""
+    """A progress bar on standard error; where that is no terminal, a plain line every few seconds."""
     with Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=24),
@@ -62,36 +72,46 @@ def bar(name: str, total: int | None) -> Iterator[Bar]:
         console=console,
         refresh_per_second=2,  # drawing takes milliseconds, and a search wants them
     ) as progress:
-        yield Bar(progress, progress.add_task(name, total=total, rate="", note=""))
+        yield Bar(name, total, progress)
 
 
-class Telling:
-    """Says what takes time, a line each: again when the words change, every ten seconds when only a number
-    does."""
+class Ticker:
+    """Tells of long waits, a line each: again when the words change, every ten seconds when only a number does."""
 
     def __init__(self) -> None:
         self._words = ""
-        self._last = 0.0
+        self._printed = 0.0
 
     def __call__(self, text: str) -> None:
+        """Print `text` unless it was printed a moment ago."""
         words = re.sub(r"\d+", "", text)
-        now = time.monotonic()
-        if words != self._words or now - self._last >= 10:
+        moment = time.monotonic()
+        if words != self._words or moment - self._printed >= 10:
             console.print(text, style="dim", highlight=False, soft_wrap=True)
-            self._words, self._last = words, now
+            self._words, self._printed = words, moment
 
 
 def table(title: str, rows: Mapping[str, object]) -> None:
-    """A closing table of names and figures."""
-    shown = Table(title=title, title_justify="left", show_header=False)
-    shown.add_column(overflow="fold")
-    shown.add_column(justify="right", no_wrap=True)
+    """Print a closing table of names and figures."""
+    grid = Table(title=title, title_justify="left", show_header=False)
+    grid.add_column(overflow="fold")
+    grid.add_column(justify="right", no_wrap=True)
     for name, value in rows.items():
-        shown.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    output.print(shown)
+        grid.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    output.print(grid)
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as text, such as 12.3%; a dash where there was nothing to count."""
+    return "–" if share is None else f"{share:.1%}"
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """Say what a stage found worrying."""
+    """Print a stage's warnings."""
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+
+def already_done(folder: object) -> None:
+    """Say that a command found its results in place."""
+    output.print(f"{folder}: already done, from the same files and settings", soft_wrap=True)

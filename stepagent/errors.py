@@ -8,10 +8,10 @@ StepagentError
 ├── BackendError   a request failed for good; becomes a record in the tree, not a crash
 │   └── TransientError  it may succeed if it is made again
 ├── ServeError     the model server cannot be started, reached or given a model
-├── BudgetError    the run's budget is used up; what was finished is kept
+├── BudgetError    the run's budget is used up; finished work is kept
 └── ParityError    two models that must agree do not
 
-The message is one sentence: what is wrong, where, and how to mend it. `stepagent` prints it and exits with 2.
+The message is one sentence that names the fault, its place and the remedy. `stepagent` prints it and exits with 2.
 """
 
 from __future__ import annotations
@@ -75,16 +75,16 @@ class ParityError(StepagentError, RuntimeError):
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """The first error that is no group, of the groups that tasks run together raise."""
+    """The first error that is no group: tasks that run together raise groups of errors."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def explain(error: ValidationError) -> str:
-    """The first thing pydantic found wrong, as `field: what`."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    what = str(first["msg"])
-    what = what[0].lower() + what[1:]
-    return f"'{where}' {what}" if where else what
+    """The first fault that pydantic names, as `'field' sentence`."""
+    fault = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in fault["loc"])
+    sentence = str(fault["msg"]).removeprefix("Value error, ")
+    sentence = sentence[0].lower() + sentence[1:]
+    return f"'{field}' {sentence}" if field else sentence

@@ -1,15 +1,16 @@
-"""The four things a user may swap, one method each, and what a generator may offer beside.
+"""The protocols of everything a user may swap, one method each, and what such a part may offer beside it.
 
-A class with the method is enough: name it in the config as `kind: my_module:MyJudge`.
+A class with the method is enough: name it in the config as `kind: my_module:MyJudge`. The protocols below the
+first five are optional abilities, asked for by `isinstance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from stepagent.tree import StepTree
-from stepagent.types import Completions, Problem, Prompt, Proposal, Sampling, Step, Verdict
+from stepagent.types import Completions, Problem, Prompt, Proposal, Sampling, Step, Usage, Verdict
 
 
 @runtime_checkable
@@ -18,6 +19,17 @@ class Backend(Protocol):
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """Draw `sampling.n` continuations of `prompt`. Raises BackendError if that fails for good."""
+        ...
+
+
+@runtime_checkable
+class StepScorer(Protocol):
+    """A process reward model: it scores steps and writes none."""
+
+    async def score(
+        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step]
+    ) -> tuple[list[float], Usage]:
+        """The probability of each candidate that it is right after `prefix`. Raises BackendError."""
         ...
 
 
@@ -31,8 +43,26 @@ class Generator(Protocol):
 
 
 @runtime_checkable
+class Judge(Protocol):
+    """Compares sibling steps."""
+
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
+        """Rank `candidates` as continuations of `prefix`. A failure is a Verdict with its error, no exception."""
+        ...
+
+
+@runtime_checkable
+class SearchStrategy(Protocol):
+    """Grows the step tree of one problem."""
+
+    async def search(self, problem: Problem, seed: int) -> StepTree:
+        """The finished tree. A request that failed for good gives a tree with status "failed"."""
+        ...
+
+
+@runtime_checkable
 class Solver(Protocol):
-    """What a generator may offer beside steps: whole solutions. Strategies that ask for them say so."""
+    """A generator that also writes whole solutions."""
 
     async def solve(
         self, problem: Problem, count: int, max_tokens: int, seed: int, *, greedy: bool = False
@@ -43,20 +73,70 @@ class Solver(Protocol):
 
 
 @runtime_checkable
-class Judge(Protocol):
-    """Compares sibling steps."""
+class Named(Protocol):
+    """A backend or generator that says which model it asks: the name it is priced and stored under."""
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
-        """Rank `candidates` as continuations of `prefix`. A failure is a Verdict, not an exception."""
+    model: str
+
+
+def model_name(part: object) -> str:
+    """The name of the model that a backend or generator asks; "" for one that does not say."""
+    return part.model if isinstance(part, Named) else ""
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A backend that says which weights are behind its model's name: only its replies can be stored."""
+
+    version: str | None
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A backend that keeps connections open."""
+
+    async def close(self) -> None:
+        """Close them."""
         ...
 
 
 @runtime_checkable
-class SearchStrategy(Protocol):
-    """Grows the step tree of one problem."""
+class PrefixCached(Protocol):
+    """A backend whose server counts the hits of its prefix cache."""
 
-    async def search(self, problem: Problem, seed: int) -> StepTree:
-        """The finished tree. A request that failed for good gives a tree with status "failed"."""
+    async def prefix_cache(self) -> tuple[float, float] | None:
+        """Prompt tokens found in the cache and prompt tokens looked up since the server started, or None."""
+        ...
+
+
+@runtime_checkable
+class Headed(Protocol):
+    """A backend that shows the headers of its newest reply: servers state their rate limits there."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names (in lower case) and values."""
+        ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A generator or judge that knows the most its calls can cost."""
+
+    def most(self, width: int) -> dict[str, Usage]:
+        """The most that one call with `width` candidates can sample, by model."""
+        ...
+
+
+def most_of(part: object, width: int) -> dict[str, Usage]:
+    """The most that one call of a generator or judge can sample, by model; nothing for one that does not say."""
+    return part.most(width) if isinstance(part, Bounded) else {}
+
+
+@runtime_checkable
+class BoundedSearch(Protocol):
+    """A strategy that knows the most a problem can cost."""
+
+    def most(self) -> dict[str, Usage]:
+        """The most that one problem can sample, by model."""
         ...

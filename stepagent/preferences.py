@@ -11,7 +11,7 @@ PAIR = "pair"
 
 
 def level_outcome(level: Level) -> str:
-    """What became of a level: `pair`, or the reason why it makes none."""
+    """The fate of a level: `pair`, or the reason why it makes none."""
     if level.abandoned and level.chosen is not None:
         return "rolled back"
     if level.abandoned and level.verdict is not None and level.verdict.status == "ok":
@@ -45,14 +45,14 @@ def tree_preferences(tree: StepTree) -> Iterable[StepPreference]:
         worst = tree.step(level.judged[verdict.worst])
         prefix = tree.prefix(level.parent)
         ids = joined_ids(prefix)
-        known = tree.context_ids is not None and ids is not None
+        has_ids = tree.context_ids is not None and ids is not None
         yield StepPreference(
             prompt=tree.context_text + joined_text(prefix),
             chosen=best.text,
             rejected=worst.text,
             question=tree.problem.question,
             prefix=tuple(step.text for step in prefix),
-            prompt_ids=(tree.context_ids or ()) + (ids or ()) if known else None,
+            prompt_ids=(tree.context_ids or ()) + (ids or ()) if has_ids else None,
             chosen_ids=best.token_ids,
             rejected_ids=worst.token_ids,
             chosen_ends=best.ends,

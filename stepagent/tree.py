@@ -39,7 +39,7 @@ class Node:
 
 @dataclass(slots=True)
 class Level:
-    """The sibling candidates of one prefix (node indices) and what became of them.
+    """The sibling candidates of one prefix (node indices) and their fate.
 
     `judged` are the nodes the verdict's indices refer to; flawed candidates are never among them.
     A level without a verdict had fewer than two sound candidates. `chosen` is the node the path
@@ -75,7 +75,7 @@ class StepTree:
     generator: str = ""
     judge: str = ""
     judging: dict[str, float] = field(default_factory=dict)
-    schema: str = "stepagent/step-tree/1"
+    schema: Literal["stepagent/step-tree/1"] = "stepagent/step-tree/1"
 
     def add(self, parent: int | None, candidates: tuple[Candidate, ...]) -> Level:
         """Append sibling candidates under `parent`; returns their level."""
@@ -98,7 +98,7 @@ class StepTree:
 
     def prefix(self, node: int | None) -> tuple[Step, ...]:
         """The steps from the first one down to `node` (included)."""
-        return tuple(self.step(it) for it in self.path_to(node))
+        return tuple(self.step(step_node) for step_node in self.path_to(node))
 
     def level_of(self, node: int) -> Level:
         """The level that `node` is a candidate of."""

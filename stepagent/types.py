@@ -1,26 +1,50 @@
-"""The data that flows through stepagent. Frozen, no behaviour beyond what the data itself says, no I/O."""
+"""The data that flows through stepagent: frozen, without I/O, with no behaviour but reading itself."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from stepagent.seeds import derive_seed
+
 FinishReason = Literal["stop", "end", "length"]
-"""Why a completion ended: a stop string, the model's end-of-turn token, or the token limit."""
+"""The reason a completion ended: a stop string, the model's end-of-turn token, or the token limit."""
 
 Score = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""nan where a judge has none; JSON knows no nan, so files hold null."""
+"""A judge's score; nan where it has none. JSON knows no nan, so files hold null."""
 
 VerdictStatus = Literal["ok", "no_signal", "unparsed", "error"]
 VoteOutcome = Literal["first", "second", "tie", "unparsed", "error"]
+Winner = Literal["first", "second", "tie"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """M_`index` of a run, in the folder (or under the hub id) `path`: M_0 is the base model, M_1 the first that
+    judges. A model that belongs to no run has no index."""
+
+    index: int | None
+    path: str
+
+    @classmethod
+    def at(cls, path: str) -> ModelVersion:
+        """The model of a folder or hub id; a folder M_2 holds M_2."""
+        number = re.fullmatch(r"M_(\d+)", path.rstrip("/").rpartition("/")[2])
+        return cls(int(number[1]) if number else None, path)
+
+    @property
+    def name(self) -> str:
+        """The name in folders, tables and summaries, such as "M_2"; the path of a model without an index."""
+        return self.path if self.index is None else f"M_{self.index}"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question. `answer` serves evaluation only: `without_answer()` is what a search sees."""
+    """One question. `answer` serves evaluation only: a search sees the problem `without_answer()`."""
 
     id: str
     question: str
@@ -28,6 +52,7 @@ class Problem:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def without_answer(self) -> Problem:
+        """The same problem without its reference answer."""
         return replace(self, answer=None)
 
 
@@ -54,8 +79,8 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn. `max_tokens` counts tokens of one completion; `top_logprobs` asks for that
-    many alternatives of its first token."""
+    """The way completions are drawn. `max_tokens` bounds one completion; `top_logprobs` asks for that many
+    alternatives of its first token."""
 
     n: int = 1
     temperature: float = 0.0
@@ -68,17 +93,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a piece of work cost. A shared prompt counts once per request."""
+    """The cost of a piece of work. A shared prompt counts once per request."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, addend: Usage) -> Usage:
         return Usage(
-            self.requests + other.requests,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
+            self.requests + addend.requests,
+            self.prompt_tokens + addend.prompt_tokens,
+            self.completion_tokens + addend.completion_tokens,
         )
 
 
@@ -86,10 +111,10 @@ class Usage:
 class Completion:
     """One sampled continuation.
 
-    `text` is what `token_ids` decode to: it includes a matched stop string, up to the token boundary
-    at or after the match; an end-of-turn token is in `token_ids` and adds no text. `logprobs` are the
-    model's own (temperature 1), one per token. Ids and log-probs are None where the backend gives none.
-    `first` are the likeliest first tokens, as text, with their log-probabilities, where they were asked for.
+    `text` is `token_ids` decoded: it includes a matched stop string, up to the token boundary at or after the
+    match; an end-of-turn token is in `token_ids` and adds no text. `logprobs` are the model's own (temperature
+    1), one per token. Ids and log-probabilities are None where the backend gives none. `first` are the likeliest
+    first tokens, as text, with their log-probabilities, if `top_logprobs` asked for them.
     """
 
     text: str
@@ -115,8 +140,8 @@ class Completions:
 class Step:
     """One reasoning step.
 
-    `text` is what `token_ids` decode to and owns the terminator that was sampled; the next step starts
-    where it ends. `content` is the text without that terminator. `ends` says that the solution is over.
+    `text` is `token_ids` decoded and owns the terminator that was sampled; the next step starts where it ends.
+    `content` is the text without that terminator. `ends` says that the solution is over.
     `logprob` is the sum over the step's tokens.
     """
 
@@ -130,7 +155,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A distinct step proposed for a prefix, how often it was sampled, and what is wrong with its form."""
+    """A distinct step proposed for a prefix, how often it was sampled, and the flaws of its form."""
 
     step: Step
     count: int = 1
@@ -139,7 +164,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a generator gives for one prefix: the rendered context and the distinct candidates."""
+    """A generator's reply for one prefix: the rendered context and the distinct candidates."""
 
     context_text: str
     context_ids: tuple[int, ...] | None
@@ -150,9 +175,9 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One comparison: which candidates (indices) sat first and second, and what the judge said. `probability`
-    is the judge's own chance that the first is better, where it gives one. `asked_again`: the first reply
-    named no verdict."""
+    """One comparison: the candidates (indices) in the first and the second position, and the outcome.
+    `probability` is the judge's own chance that the first is better, where it gives one. `asked_again`: the
+    first reply named no verdict."""
 
     first: int
     second: int
@@ -169,6 +194,7 @@ class Verdict:
     Only "ok" makes a preference pair. `margin` is the estimated probability that best beats worst. `values`
     say in [0, 1] how good each candidate is: its own score where the judge scores steps one by one (then
     values of different levels compare), else the estimated probability that it beats one of its siblings.
+    `error` is the reason of a failure, in the words of the backend; empty unless the status is "error".
     """
 
     status: VerdictStatus
@@ -179,6 +205,38 @@ class Verdict:
     votes: tuple[Vote, ...] = ()
     usage: Usage = Usage()
     values: tuple[Score, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPair:
+    """Two candidate next steps and which one is better: {x, s_1..s_{l-1}, s_l^1, s_l^2, judge}.
+
+    `judgement` is the written reasoning that closes with a verdict label; labelled pairs that only measure a
+    judge have none. `margin` is the labelling judge's probability that the winner is the better step, `values`
+    are its values of `first` and `second` in [0, 1]; None where a file brings neither.
+    """
+
+    question: str
+    prefix: tuple[str, ...]
+    first: str
+    second: str
+    winner: Winner | None = None
+    judgement: str = ""
+    margin: float | None = None
+    values: tuple[Score, Score] | None = None
+    problem_id: str = ""
+
+    @property
+    def id(self) -> str:
+        """A name that is the same for the same texts in either order."""
+        return f"{derive_seed(self.question, *self.prefix, '|', *sorted((self.first, self.second))):016x}"
+
+    def swapped(self) -> StepPair:
+        """The same pair in swapped order."""
+        winners: dict[Winner | None, Winner] = {"first": "second", "second": "first", "tie": "tie"}
+        values = None if self.values is None else (self.values[1], self.values[0])
+        return replace(self, first=self.second, second=self.first, winner=winners.get(self.winner), values=values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,4 +265,4 @@ class StepPreference:
     generator: str
     judge: str
     tokenizer_sha256: str | None
-    schema: str = "stepagent/step-preference/1"
+    schema: Literal["stepagent/step-preference/1"] = "stepagent/step-preference/1"

@@ -19,12 +19,14 @@ BARE_NAMES = frozenset(
     again all allowed any asked begun both called done drawn each every few found given got had here held it its kept
     known last_one learned learnt least left less made many mine more most moved named new now old one ones opened
     other others ours own paid put read rest said same seen sent served shown some stopped stuff such taken taught
-    that them then there these they thing things this those told tried turned used wanted what when where which who
+    that them there these they thing things this those told tried turned used wanted what when where which who
     whose why written
     """.split()  # noqa: SIM905 (one word a line would take a page)
 )
 """Names that say how a thing came about or point at it, but not what it is."""
-HEADLESS = re.compile(r"(?:^|[.;:(] )(?:[Ww]hat|[Ww]ho|[Ww]hoever|[Ww]hatever|[Ww]hose)\b(?![^.?]*\?)|\bso many\b|\bso much\b")
+HEADLESS = re.compile(
+    r"(?:^|[.;:(] )(?:[Ww]hat|[Ww]ho|[Ww]hoever|[Ww]hatever|[Ww]hose)\b(?![^.?]*\?)|\bso many\b|\bso much\b"
+)
 """A clause that opens with what or who and is no question has no noun to say what it is about."""
 WIDEST = 120
 
@@ -32,7 +34,12 @@ WIDEST = 120
 def bare_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield line and name of every assigned variable and parameter that is a bare name."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id.strip("_") in BARE_NAMES and not node.id.startswith("__"):
+        if (
+            isinstance(node, ast.Name)
+            and isinstance(node.ctx, ast.Store)
+            and node.id.strip("_") in BARE_NAMES
+            and not node.id.startswith("__")
+        ):
             yield node.lineno, node.id
         elif isinstance(node, ast.arg) and node.arg.strip("_") in BARE_NAMES:
             yield node.lineno, node.arg

@@ -1,14 +1,24 @@
-"""Tiny real models, made once per test session from a config: no hub, no download."""
+"""Parts that tests of several rooms need: tiny real models, made once per session, and small makers."""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
+from stepagent import StepPreference, StepTree
+from stepagent.config.loading import load_config
+from stepagent.config.settings import Config
+from stepagent.models.tokenizer import ChatTokenizer
+from stepagent.preferences import level_outcome, tree_preferences
+
+# The tests of EFT data run a benchmark's world (eft_yield: a labeller and a teacher who err at known rates), and those
+# of a real vLLM server share the benchmarks' tiny served models (vllm_world).
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +31,7 @@ def base_model() -> Path:
 
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer Qwen2 with random weights and the arithmetic world's tokenizer."""
+    """A two-layer Qwen2 with random weights and the arithmetic world's tokenizer: no hub, no download."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from stepagent.demo.make_base import make_tokenizer
@@ -43,3 +53,64 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., Config]:
+    """Loader of a config from its text and overrides."""
+
+    def from_text(text: str, *overrides: str) -> Config:
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        return load_config(path, overrides)
+
+    return from_text
+
+
+@pytest.fixture(scope="session")
+def preference() -> Callable[..., StepPreference]:
+    """Maker of a preference row with the ids of a tokenizer, after the question 1+1."""
+
+    def row(
+        tokenizer: ChatTokenizer, chosen: str, rejected: str, ends: bool = False, **fields: object
+    ) -> StepPreference:
+        prompt = "<|user|>1+1<|assistant|>"
+        end = (tokenizer.end_id,) * ends
+        values = {
+            "prompt": prompt,
+            "chosen": chosen,
+            "rejected": rejected,
+            "question": "1+1",
+            "prefix": (),
+            "prompt_ids": tokenizer.ids(prompt),
+            "chosen_ids": tokenizer.ids(chosen) + end,
+            "rejected_ids": tokenizer.ids(rejected) + end,
+            "chosen_ends": ends,
+            "rejected_ends": ends,
+            "margin": 0.9,
+            "problem_id": chosen,
+            "depth": 1,
+            "round": 1,
+            "generator": "sample",
+            "judge": "pairwise",
+            "tokenizer_sha256": tokenizer.sha256,
+        }
+        return StepPreference(**{**values, **fields})
+
+    return row
+
+
+@pytest.fixture(scope="session")
+def collect() -> Callable[[Iterable[StepTree]], tuple[list[StepPreference], Counter[str]]]:
+    """Collector of all preferences of some trees, in the order of problem id and depth, and of the outcome of every
+    level."""
+
+    def from_trees(trees: Iterable[StepTree]) -> tuple[list[StepPreference], Counter[str]]:
+        rows: list[StepPreference] = []
+        outcomes: Counter[str] = Counter()
+        for tree in trees:
+            rows += tree_preferences(tree)
+            outcomes.update(level_outcome(level) for level in tree.levels)
+        return sorted(rows, key=lambda row: (row.problem_id, row.depth)), outcomes
+
+    return from_trees

@@ -23,7 +23,7 @@ def test_the_judge_in_contributing_works(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "documented_judge.py").write_text(code[1])
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     named = Component(kind="documented_judge:Shortest", params={"bonus": 1})
-    judge = bind("judge", named, {}, {"backend": ScriptedBackend()})()
+    judge = bind("judge", named, {}, types={"backend": ScriptedBackend()})()
     assert judge.bonus == 1.0
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_search_and_judge_with_an_endpoint_need_no_torch() -> None:
     code = (
-        "import sys; import stepagent.main, stepagent.stages.alone_tmp, stepagent.backends.openai; "
+        "import sys; import stepagent.commands.main, stepagent.stages.alone_tmp, stepagent.backends.openai; "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -37,7 +37,7 @@ def test_the_wheel_carries_prompts_demo_and_command(tmp_path: Path) -> None:
         "stepagent/py.typed",
     } <= names
     (entry,) = (name for name in names if name.endswith("entry_points.txt"))
-    assert b"stepagent = stepagent.main:run" in zipfile.ZipFile(wheel).read(entry)
+    assert b"stepagent = stepagent.commands.main:run" in zipfile.ZipFile(wheel).read(entry)
     target = tmp_path / "site"
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)],

@@ -1,37 +1,56 @@
-"""What the stages of one command share: an event loop, the response store, the budget."""
+"""One session for each command: the run's folder, event loop, response store and budget, and the parts for a model."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import os
+from collections.abc import Coroutine, Mapping
+from copy import copy
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
+from stepagent.assembly.binding import Bound
+from stepagent.assembly.components import BACKEND, SCORER, Binder, BoundSearch, Parts
 from stepagent.backends.budget import Budget, Budgeted
 from stepagent.backends.store import ResponseStore, Store, Stored
 from stepagent.config.settings import Config
-from stepagent.interfaces import Backend
+from stepagent.console import console
+from stepagent.errors import ConfigError
+from stepagent.files.problems import Answers
+from stepagent.files.runs import RunFolder
+from stepagent.interfaces import Backend, Judge, Named, SearchStrategy
+from stepagent.types import ModelVersion
 
 T = TypeVar("T")
 
 
-class Resources:
-    """Those of the run in `folder`. The store, `folder`/responses.sqlite, is made when a backend says which
-    weights are behind it: what cannot be told apart is not replayed."""
+class Served(Protocol):
+    """The server that a run puts its models on."""
 
-    def __init__(
-        self, config: Config, folder: Path, store: Store | None = None, budget: Budget | None = None
-    ) -> None:
-        self.folder = folder
+    def connection(self, model: ModelVersion) -> Mapping[str, object]:
+        """Put `model` on the server, proven, and return the arguments with which a backend asks it."""
+        ...
+
+    def rest(self) -> None:
+        """Make room for training on a device that the server shares."""
+        ...
+
+
+class Resources:
+    """The event loop, the response store and the budget of one command. The store, `folder`/responses.sqlite, is
+    made when a backend says which weights are behind it: replies that cannot be told apart are not replayed."""
+
+    def __init__(self, config: Config, folder: Path, store: Store | None, *, budget: Budget | None) -> None:
         self._path = folder / "responses.sqlite"
         self._store = store
         self._runner = asyncio.Runner()
         self._stored: list[Stored] = []
         spent = None
         if store is None and self._path.exists():
-            self._store = kept = ResponseStore(self._path)
-            spent = kept.spent()
+            self._store = earlier = ResponseStore(self._path)
+            spent = earlier.spent()
         self.budget = budget or Budget(config.budget, config.prices, spent)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -39,8 +58,9 @@ class Resources:
         return self._runner.run(work)
 
     def wrap(self, backend: Backend, name: str) -> Backend:
-        """`backend` within the budget, behind the store."""
-        counted = Budgeted(backend, self.budget, getattr(backend, "model", None) or name)
+        """Put `backend` within the budget, behind the store."""
+        priced = backend.model if isinstance(backend, Named) and backend.model else name
+        counted = Budgeted(backend, self.budget, priced)
         if counted.version is None:
             return counted
         if self._store is None:
@@ -51,21 +71,120 @@ class Resources:
 
     @property
     def asks_endpoints(self) -> bool:
-        """Whether a backend asks others than this process."""
+        """Whether a backend asks a server."""
         return bool(self._stored)
 
     def replayed(self) -> int:
-        """How many requests the store has answered so far."""
+        """The number of requests that the store has answered so far."""
         return sum(stored.replayed for stored in self._stored)
 
-    def __enter__(self) -> Resources:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close connections, loop and store."""
         for stored in self._stored:
             self.run(stored.close())
         self._runner.close()
         if self._store:
             self._store.close()
+
+
+class Session:
+    """Work on one config in one folder. Components are bound, and so checked, before any is made.
+
+    `serves` says that the run has a server of its own; `served` is that server once it stands.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        *,
+        serves: bool = False,
+        store: Store | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.run_folder = RunFolder(folder)
+        self.binder = Binder(config, serves)
+        self.served: Served | None = None
+        self.resources = Resources(config, folder, store, budget=budget)
+
+    @cached_property
+    def bound(self) -> BoundSearch:
+        """The bound components of the config's search. Raises ConfigError."""
+        return self.binder.search()
+
+    def using(self, config: Config, roles: Mapping[str, str] | None = None) -> Session:
+        """A session on another config in the same folder, with the same loop, store and budget; it need not be
+        closed. `roles`: see Binder."""
+        session = copy(self)
+        session.config = config
+        session.binder = Binder(config, self.binder.serves, roles or {})
+        session.__dict__.pop("bound", None)  # what was bound belongs to the other config
+        return session
+
+    def stage_name(self, stage: str, out: Path) -> str:
+        """The manifest's name of a stage whose results lie in `out`, such as "search" or "round_1: search"."""
+        place = out.relative_to(self.folder).as_posix() if out.is_relative_to(self.folder) else str(out)
+        return stage if place == "." else f"{place}: {stage}"
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end. See Resources."""
+        return self.resources.run(work)
+
+    def parts(self, model: ModelVersion) -> Parts:
+        """Everything that a search needs, on `model`. Raises ConfigError or ModelError."""
+        given = self._given(model)
+        given["backend"] = backend = self._make(self.bound.backend, given)
+        given["generator"] = generator = self._make(self.bound.generator, given)
+        given["judge"] = judge = self._make(self.bound.judge, given)
+        return Parts(backend, generator, judge, self._make(self.bound.strategy, given))
+
+    def backend(self, model: ModelVersion) -> Backend:
+        """The config's backend alone, on `model`. Raises ConfigError or ModelError."""
+        made: Backend = self._make(self.binder.backend(), self._given(model))
+        return made
+
+    def judge(self, judge: Bound, model: ModelVersion, backend: Backend | None) -> Judge:
+        """Another judge than the config's. Unless it has a backend of its own it asks `backend`, or the config's on
+        `model` if there is none yet. Raises ConfigError or ModelError."""
+        given = self._given(model)
+        if "backend" in judge.open:
+            given["backend"] = backend or self.backend(model)
+        made: Judge = self._make(judge, given)
+        return made
+
+    def strategy(self, strategy: Bound, parts: Parts) -> SearchStrategy:
+        """Another strategy over the generator and the judge that are there."""
+        made: SearchStrategy = strategy.make(generator=parts.generator, judge=parts.judge)
+        return made
+
+    def _given(self, model: ModelVersion) -> dict[str, object]:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "WORLD_SIZE: only init and optimize run in several processes; start this command without torchrun"
+            )
+        sources = [self.config.problems, *([self.config.evaluate.problems] if self.config.evaluate else [])]
+        given: dict[str, object] = {"model": model.path, "answers": Answers(sources, self.folder)}
+        return {**given, **self.served.connection(model)} if self.served else given
+
+    def _make(self, bound: Bound, given: Mapping[str, object]) -> Any:
+        """Make a component, its parts first. A backend is announced, since it may take long to load, and wrapped."""
+        parts = {
+            name: [self._make(member, given) for member in part] if isinstance(part, tuple) else self._make(part, given)
+            for name, part in bound.parts.items()
+        }
+        if bound.type not in (BACKEND, SCORER):
+            return bound.make(**{**given, **parts})
+        model = str(bound.arguments.get("model", given["model"]))
+        console.print(f"{bound.role}: {bound.kind}, {model}", style="dim", highlight=False)
+        made = bound.make(**{**given, **parts})
+        return self.resources.wrap(made, model) if bound.type is BACKEND else made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.resources.close()

@@ -1,4 +1,4 @@
-"""What a run may cost: tokens, money, wall time. One count for all its backends."""
+"""The budget of a run in tokens, money and wall time, with one count for all its backends."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from stepagent.types import Completions, Prompt, Sampling, Usage
 
 
 class Budget:
-    """Counts what is spent, by model. `spent` is what earlier starts of the same run spent; `seconds` are
-    counted from this start. A price is per million tokens."""
+    """Count of a run's usage by model, and its limits.
+
+    `spent` is the usage of earlier starts of the same run; the limit in seconds counts from this start.
+    Prices are per million tokens.
+    """
 
     def __init__(
         self,
@@ -39,52 +42,58 @@ class Budget:
             )
 
     def price(self, model: str, usage: Usage) -> float:
-        """What `usage` of `model` costs, in the price table's currency."""
+        """Return the cost of `usage` of `model`, in the price table's currency."""
         price = self._prices.get(model, Price(prompt=0, completion=0))
         return (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / 1e6
 
     @property
     def tokens(self) -> int:
+        """Prompt and sampled tokens so far."""
         return sum(usage.prompt_tokens + usage.completion_tokens for usage in self.spent.values())
 
     @property
     def money(self) -> float:
+        """Cost so far, in the price table's currency."""
         return sum(self.price(model, usage) for model, usage in self.spent.items())
 
     def exhausted(self) -> str | None:
-        """Which limit the next request could break, counting what is in flight at the mean cost so far."""
+        """Return the limit that the next request could break; each one in flight counts at the mean cost."""
         requests = sum(usage.requests for usage in self.spent.values())
-        more = 1 + self._in_flight / requests if requests else 1.0
+        growth = 1 + self._in_flight / requests if requests else 1.0
         limits = self._limits
-        if limits.tokens is not None and self.tokens * more >= limits.tokens:
+        if limits.tokens is not None and self.tokens * growth >= limits.tokens:
             return f"budget.tokens ({limits.tokens:,})"
-        if limits.money is not None and self.money * more >= limits.money:
+        if limits.money is not None and self.money * growth >= limits.money:
             return f"budget.money ({limits.money:g})"
         if limits.seconds is not None and time.monotonic() - self._start >= limits.seconds:
             return f"budget.seconds ({limits.seconds:,})"
         return None
 
     def note(self) -> str:
-        """The live count."""
+        """Return the count so far, as text."""
         cost = f", cost {self.money:.4g}" if self._prices else ""
         return f"{self.tokens:,} tokens{cost}"
 
     async def begin(self) -> None:
-        """Count a request as in flight. Raises BudgetError once a limit is reached, after all requests in
-        flight have ended: what they brought is kept."""
-        while (why := self.exhausted()) is not None and self._in_flight:
-            async with self._idle:  # what is in flight may cost less than it is counted for
+        """Count a request as in flight.
+
+        Raises BudgetError once a limit is reached, after all requests in flight have ended, so that their
+        replies are kept.
+        """
+        while (limit := self.exhausted()) is not None and self._in_flight:
+            # The requests in flight may cost less than the mean at which they are counted.
+            async with self._idle:
                 await self._idle.wait()
-        if why is None:
+        if limit is None:
             self._in_flight += 1
             return
         raise BudgetError(
-            f"{why} is used up: {self.note()}; what is finished is kept; the same command with a larger "
+            f"{limit} is used up: {self.note()}; what is finished is kept; the same command with a larger "
             "budget goes on from there"
         )
 
     async def end(self, model: str, usage: Usage) -> None:
-        """Count a request as done."""
+        """Count a request as ended, with its usage."""
         self._in_flight -= 1
         self.spent[model] = self.spent.get(model, Usage()) + usage
         async with self._idle:
@@ -92,7 +101,7 @@ class Budget:
 
 
 class Budgeted(Wrapper):
-    """Stops asking `backend` once `budget` is used up. Raises BudgetError."""
+    """Wrapper that asks `backend` until `budget` is used up. Raises BudgetError then."""
 
     def __init__(self, backend: Backend, budget: Budget, model: str) -> None:
         super().__init__(backend)

@@ -1,7 +1,7 @@
 """The OpenAI-compatible backend: a vLLM server, or any hosted chat API.
 
-What the endpoint can do is found out at the first request (`probe.py`); a half-written reply is continued in
-the best way it allows (`token_ids.py`, `chat.py`). `endpoint.py` says what its failures mean.
+The first request is preceded by a probe of the endpoint's abilities (`probe.py`); a half-written reply is
+continued in the best way they allow (`token_ids.py`, `chat.py`). `endpoint.py` tells failures apart.
 """
 
 from __future__ import annotations
@@ -16,58 +16,65 @@ from stepagent.backends.pool import Pool
 from stepagent.backends.probe import PROBE, probe
 from stepagent.backends.retry import Ready, Retrying
 from stepagent.backends.token_ids import TokenIds
-from stepagent.config.settings import Positive
+from stepagent.config.settings import BaseUrls, KeyVariable, RatePerMinute, Requests, Seconds
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend
 from stepagent.types import Completions, Prompt, Sampling
 
 
 def openai_backend(
-    base_url: str | list[str],
+    base_url: BaseUrls,
     model: str,
-    api_key_env: str = "OPENAI_API_KEY",
-    timeout: Positive = 600,
-    attempts: Positive = 6,
-    max_in_flight: Positive = 64,
-    requests_per_minute: Positive | None = None,
-    tokens_per_minute: Positive | None = None,
+    api_key_env: KeyVariable = "OPENAI_API_KEY",
+    *,
+    timeout: Seconds = 600,
+    attempts: Requests = 6,
+    max_in_flight: Requests = 64,
+    requests_per_minute: RatePerMinute = None,
+    tokens_per_minute: RatePerMinute = None,
     tokenizer: str | None = None,
     version: str | None = None,
     ready: Ready | None = None,
 ) -> Backend:
-    """`model` is the name the endpoint serves; `timeout` is in seconds. With several addresses each request
-    goes to the endpoint with the fewest in flight; they serve the same weights, and the limits are those of
-    each. Requests that may succeed later are made up to `attempts` times, at most `max_in_flight` at once,
-    and no faster than the endpoint's 429s and headers, or the limits given here, allow. `tokenizer`, the
-    folder or hub id of the served model, lets `stepagent optimize` know whose token ids it is given.
-    `version` tells apart weights that are served under one name; `ready` returns once the server can be
-    asked."""
+    """Return a backend for an OpenAI-compatible endpoint, with retries and rate limits.
+
+    `base_url` is one address or several that serve the same weights; each request then goes to the address
+    with the fewest in flight, and all limits hold for each address. `model` is the name the endpoint serves.
+    `timeout` is in seconds. A request that may succeed later is made up to `attempts` times; at most
+    `max_in_flight` requests run at once, and no faster than the endpoint's 429s and headers and the limits
+    per minute allow. `tokenizer` is the folder or hub id of the served model: its hash in the output tells
+    `stepagent optimize` which tokenizer the token ids belong to. `version` tells apart weights that are
+    served under one name. `ready` returns once the server can be asked.
+    """
     urls = [base_url] if isinstance(base_url, str) else base_url
     if len(urls) > 1:
         version = version or f"{model} at several addresses"
-    endpoints = [OpenAIBackend(url, model, api_key_env, timeout, tokenizer, version) for url in urls]
+    endpoints = [
+        OpenAIBackend(url, model, api_key_env, timeout=timeout, tokenizer=tokenizer, version=version) for url in urls
+    ]
     limited = [RateLimited(endpoint, requests_per_minute, tokens_per_minute) for endpoint in endpoints]
     return Retrying(Pool(limited, max_in_flight), attempts, ready=ready)
 
 
 class OpenAIBackend:
-    """One request per call; what may succeed later raises TransientError. See `openai_backend`."""
+    """Backend that makes one request per call, without retries. See `openai_backend` for the parameters."""
 
     def __init__(
         self,
         base_url: str,
         model: str,
         api_key_env: str,
+        *,
         timeout: float,
         tokenizer: str | None = None,
         version: str | None = None,
     ) -> None:
-        self._endpoint = Endpoint(base_url, model, api_key_env, timeout)
+        self._endpoint = Endpoint(base_url, model, api_key_env, timeout=timeout)
         self.model = model
         self.version = version or f"{model} at {self._endpoint.url}"
         self._tokenizer = tokenizer
         self._way: TokenIds | Chat | None = None
-        self._probing = asyncio.Lock()
+        self._probe_lock = asyncio.Lock()
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -77,7 +84,7 @@ class OpenAIBackend:
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend. Raises TransientError, BackendError or ConfigError."""
         if self._way is None:
-            async with self._probing:
+            async with self._probe_lock:
                 self._way = self._way or await self._find_way()
         try:
             return await self._way.complete(prompt, sampling)
@@ -93,21 +100,19 @@ class OpenAIBackend:
         return await self._endpoint.prefix_cache()
 
     async def _find_way(self) -> TokenIds | Chat:
-        can = await probe(self._endpoint)
-        if can.way != "ids":
-            return Chat(self._endpoint, can)
+        abilities = await probe(self._endpoint)
+        if abilities.way != "ids":
+            return Chat(self._endpoint, abilities)
         way = TokenIds(self._endpoint)
         if self._tokenizer:
             way.tokenizer_sha256 = await self._same_tokenizer(way, self._tokenizer)
         return way
 
     async def _same_tokenizer(self, way: TokenIds, name: str) -> str:
-        from stepagent.models.tokenizer import load_tokenizer, render, tokenizer_sha256
+        """Return the hash of the tokenizer `name`. Raises ConfigError if its ids are not the server's."""
+        from stepagent.models.tokenizer import ChatTokenizer
 
-        tokenizer = await asyncio.to_thread(load_tokenizer, name)
-        ours = tuple(tokenizer(render(tokenizer, PROBE), add_special_tokens=False)["input_ids"])
-        if ours != (await way.render(PROBE)).ids:
-            raise ConfigError(
-                f"backend.tokenizer: {name} is not the tokenizer of what {self._endpoint.url} serves"
-            )
-        return tokenizer_sha256(tokenizer)
+        tokenizer = await asyncio.to_thread(ChatTokenizer, name)
+        if tokenizer.prompt_ids(PROBE) != (await way.render(PROBE)).ids:
+            raise ConfigError(f"backend.tokenizer: {name} is not the tokenizer of what {self._endpoint.url} serves")
+        return tokenizer.sha256

@@ -1,5 +1,4 @@
-"""Several endpoints of one model behind one backend, and the bound on the requests that each has in
-flight."""
+"""Several endpoints of one model behind one backend, each with a bound on its requests in flight."""
 
 from __future__ import annotations
 
@@ -19,40 +18,46 @@ from stepagent.types import Completions, Prompt, Sampling
 
 @dataclass(slots=True)
 class Opening:
-    """Whether a search still has problems to open."""
+    """State of a search: `over` once it has no more problems to open."""
 
     over: bool = False
 
 
 @dataclass(slots=True)
 class Turn:
-    """Whose request it is: the problem's place among all, and how often its tree has asked so far."""
+    """Priority of a request: its problem's place among all problems, and the requests of its tree so far."""
 
     place: int = 0
-    asked: int = 0
+    requests: int = 0
     opening: Opening = field(default_factory=Opening)
 
     def key(self) -> tuple[int, int, int]:
-        """The lowest goes first when all endpoints are full. While there are problems to open, old ones go
-        first: they end, and new ones take their places. When the last are open, those that are furthest
-        behind go first, so that all end together and no server waits for a single long tree."""
-        return (1, self.asked, self.place) if self.opening.over else (0, self.place, self.asked)
+        """Return the sort key of a request that waits; the lowest goes first.
+
+        While there are problems to open, those opened first go first: they end, and new ones take their
+        places. Once the last is open, trees with the fewest requests go first, so that all end together and
+        no server waits for a single long tree.
+        """
+        return (1, self.requests, self.place) if self.opening.over else (0, self.place, self.requests)
 
 
 turn: ContextVar[Turn] = ContextVar("turn")
-_NOBODY = Turn()
+"""Turn of the tree that the current task searches."""
+_OUTSIDE_SEARCH = Turn()
 
 
 def asks() -> None:
-    """Count that the tree at hand goes on asking."""
-    if whose := turn.get(None):
-        whose.asked += 1
+    """Count one more request of the tree that the current task searches."""
+    if current_turn := turn.get(None):
+        current_turn.requests += 1
 
 
 _FIRST_REST, _LONGEST_REST = 1.0, 60.0  # seconds
 
 
 class _Lane:
+    """One endpoint, its requests in flight, and its failures in a row."""
+
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.in_flight = 0
@@ -60,18 +65,19 @@ class _Lane:
         self.rests_until = 0.0
 
     def rest(self) -> None:
-        """Leave it alone for a while; requests that fail together are one failure."""
-        if self.rests_until <= (now := monotonic()):
-            self.rests_until = now + min(_FIRST_REST * 2 ** min(self.failures, 10), _LONGEST_REST)
+        """Send no request here for a while; requests that fail together count as one failure."""
+        if self.rests_until <= (time_now := monotonic()):
+            self.rests_until = time_now + min(_FIRST_REST * 2 ** min(self.failures, 10), _LONGEST_REST)
             self.failures += 1
 
 
 class Pool(Wrapper):
-    """Every request goes to the endpoint with the fewest in flight, `max_in_flight` at most; then it waits.
+    """Wrapper that sends each request to the endpoint with the fewest in flight; where all have
+    `max_in_flight`, it waits.
 
-    Of several endpoints, one that fails (429 aside: that is its limit) is left alone for a second, twice as
-    long each further time, a minute at most; then one request tries it. The request itself is left to the
-    retry layer around the pool, and so goes to another.
+    Of several endpoints, one that fails (except with a 429, which tells its limit) rests for a second, twice
+    as long after each further failure, at most a minute; then a single request tries it. The request that
+    failed is left to the retry layer around the pool, which sends it to another endpoint.
     """
 
     def __init__(self, backends: Sequence[Backend], max_in_flight: int) -> None:
@@ -96,42 +102,53 @@ class Pool(Wrapper):
             self._leave(lane)
 
     async def close(self) -> None:
-        """Close what the endpoints keep open."""
+        """Close the connections of all endpoints."""
         for lane in self._lanes:
             await Wrapper(lane.backend).close()
 
     async def prefix_cache(self) -> tuple[float, float] | None:
         """See Wrapper: the sum over the endpoints."""
         counts = [await Wrapper(lane.backend).prefix_cache() for lane in self._lanes]
-        known = [it for it in counts if it is not None]
-        return (sum(hits for hits, _ in known), sum(asked for _, asked in known)) if known else None
+        pairs = [pair for pair in counts if pair is not None]
+        return (sum(hits for hits, _ in pairs), sum(queries for _, queries in pairs)) if pairs else None
 
     async def _enter(self) -> _Lane:
+        """Return an endpoint with room, counted as used by one request more; wait until there is one."""
         lane = self._free()
+        # With others waiting, a free endpoint is for the first of them, not for the newest request.
         if lane is None or self._waiting:
-            place: asyncio.Future[_Lane] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (turn.get(_NOBODY).key(), next(self._arrivals), place))
+            slot: asyncio.Future[_Lane] = asyncio.get_running_loop().create_future()
+            # The number of arrival breaks ties, because futures cannot be compared.
+            heapq.heappush(self._waiting, (turn.get(_OUTSIDE_SEARCH).key(), next(self._arrivals), slot))
             try:
-                return await place
+                return await slot
             except asyncio.CancelledError:
-                if place.done() and not place.cancelled():
-                    self._leave(place.result())
+                # `_leave` may have handed over an endpoint just before: it must not stay counted as used.
+                if slot.done() and not slot.cancelled():
+                    self._leave(slot.result())
                 raise
         lane.in_flight += 1
         return lane
 
     def _leave(self, lane: _Lane) -> None:
+        """Count a request of `lane` as ended, and let waiting requests in."""
         lane.in_flight -= 1
-        while self._waiting and (free := self._free()) is not None:
-            _, _, place = heapq.heappop(self._waiting)
-            if not place.done():
-                free.in_flight += 1
-                place.set_result(free)
+        # A loop, because more than one slot may be free: an endpoint whose rest is over frees many at once.
+        while self._waiting and (free_lane := self._free()) is not None:
+            _, _, slot = heapq.heappop(self._waiting)
+            # A cancelled request stays in the heap until it is popped here.
+            if not slot.done():
+                # Counted here and not by the waiter, which runs later: the next `_free` must see it.
+                free_lane.in_flight += 1
+                slot.set_result(free_lane)
 
     def _free(self) -> _Lane | None:
-        now = monotonic()
-        awake = [lane for lane in self._lanes if lane.rests_until <= now]
-        if not awake:  # all have failed: the retry layer's patience decides, not this one's
-            awake = [min(self._lanes, key=lambda lane: lane.rests_until)]
-        open_lanes = [lane for lane in awake if lane.in_flight < (1 if lane.failures else self._bound)]
+        """Return the endpoint with room that has the fewest requests in flight; None if all are full."""
+        time_now = monotonic()
+        available = [lane for lane in self._lanes if lane.rests_until <= time_now]
+        # If all rest, waiting here would hide the failure from the retry layer, which decides on giving up.
+        if not available:
+            available = [min(self._lanes, key=lambda lane: lane.rests_until)]
+        # An endpoint that failed last gets one request as a trial before it gets a full share.
+        open_lanes = [lane for lane in available if lane.in_flight < (1 if lane.failures else self._bound)]
         return min(open_lanes, key=lambda lane: lane.in_flight, default=None)

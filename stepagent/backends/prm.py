@@ -1,4 +1,4 @@
-"""Process reward models in this process, by Transformers. See `judges/prm.py` for what they are asked."""
+"""Process reward models in this process, by Transformers. `judges/prm.py` asks them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from transformers import AutoModelForTokenClassification
 
 from stepagent.errors import BackendError, ModelError
 from stepagent.models.loading import context_window, load_model, pick_device, pick_dtype
-from stepagent.models.tokenizer import load_tokenizer
+from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.types import Problem, Step, Usage
 
 
 class _Scorer:
-    """One forward pass per level: all candidates of a prefix in one padded batch."""
+    """Scorer that makes one forward pass per level, with all candidates of a prefix in one padded batch."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: ChatTokenizer) -> None:
         self.tokenizer = tokenizer
         self._model = model.eval()
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()  # one forward pass at a time
         self._window = context_window(model.config)
 
     async def score(
         self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step]
     ) -> tuple[list[float], Usage]:
         """See StepScorer. Raises BackendError for a context that is longer than the model's window."""
-        before = self.tokenizer(self._question(problem.question))["input_ids"]
+        before = list(self.tokenizer.opening_ids(self._question(problem.question)))
         for step in prefix:
             before += self._step(step)
         rows = [before + self._step(step) for step in candidates]
         longest = max(map(len, rows))
         if longest > self._window:
             raise BackendError(f"{longest} tokens are more than the reward model's window of {self._window}")
-        async with self._turn:
+        async with self._lock:
             chances = await asyncio.to_thread(self._chances, rows)
         return chances, Usage(1, sum(map(len, rows)), 0)
 
@@ -44,11 +44,11 @@ class _Scorer:
         longest = max(map(len, rows))
         device = self._model.device
         ids = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
-        seen = torch.zeros_like(ids)
-        for place, row in enumerate(rows):  # padded on the right: causal attention never sees it
+        token_mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):  # padded on the right, where causal attention does not look
             ids[place, : len(row)] = torch.tensor(row)
-            seen[place, : len(row)] = 1
-        logits = self._model(input_ids=ids, attention_mask=seen).logits.float()
+            token_mask[place, : len(row)] = 1
+        logits = self._model(input_ids=ids, attention_mask=token_mask).logits.float()
         last = torch.tensor([len(row) - 1 for row in rows], device=device)
         chances: list[float] = self._right(logits[torch.arange(len(rows), device=device), last]).tolist()
         return chances
@@ -60,21 +60,19 @@ class _Scorer:
         raise NotImplementedError
 
     def _right(self, logits: torch.Tensor) -> torch.Tensor:
-        """[rows, labels or vocabulary] -> [rows]: the probability of a right step."""
+        """Return the probability of a right step [rows] from logits [rows, labels or vocabulary]."""
         raise NotImplementedError
 
 
 class TokenClassificationPrm(_Scorer):
-    """A token classifier with two labels, 1 for a right step, read at the separator after each step: what
-    TRL's PRMTrainer trains. Raises ModelError for another number of labels."""
+    """Token classifier with two labels, 1 for a right step, read at the separator after each step, as TRL's
+    PRMTrainer trains it. Raises ModelError for another number of labels."""
 
-    def __init__(self, model: str, separator: str = "\n", device: str = "auto", dtype: str = "auto") -> None:
-        where = pick_device(device)
-        tokenizer = load_tokenizer(model, chat=False)
+    def __init__(self, model: str, separator: str = "\n", device: str = "auto", *, dtype: str = "auto") -> None:
+        place = pick_device(device)
+        tokenizer = ChatTokenizer(model, chat=False)
         try:
-            loaded = AutoModelForTokenClassification.from_pretrained(
-                model, dtype=pick_dtype(dtype, where)
-            ).to(where)
+            loaded = AutoModelForTokenClassification.from_pretrained(model, dtype=pick_dtype(dtype, place)).to(place)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{model}: cannot load the reward model ({str(error)[:150]})") from None
         if loaded.config.num_labels != 2:
@@ -82,10 +80,10 @@ class TokenClassificationPrm(_Scorer):
                 f"{model}: {loaded.config.num_labels} labels; a process reward model has two, wrong and right"
             )
         super().__init__(loaded, tokenizer)
-        self._separator = tokenizer(separator, add_special_tokens=False)["input_ids"]
+        self._separator = tokenizer.ids(separator)
 
     def _step(self, step: Step) -> list[int]:
-        ids: list[int] = self.tokenizer(step.content, add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer.ids(step.content)
         return [*ids, *self._separator]
 
     def _right(self, logits: torch.Tensor) -> torch.Tensor:
@@ -93,34 +91,36 @@ class TokenClassificationPrm(_Scorer):
 
 
 class TagPrm(_Scorer):
-    """A causal model that says "+" or "-" at a tag after each step (Math-Shepherd, arXiv 2312.08935): the
-    probability of `good` against `bad` at the `tag`. Raises ModelError if one of them is not one token."""
+    """Causal model that says "+" or "-" at a tag after each step (Math-Shepherd, arXiv 2312.08935).
+
+    The score is the probability of `good` against `bad` at the `tag`. Raises ModelError if one of the three
+    is not one token.
+    """
 
     def __init__(
         self,
         model: str,
         tag: str = "ки",
         good: str = "+",
+        *,
         bad: str = "-",
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
-        where = pick_device(device)
-        tokenizer = load_tokenizer(model, chat=False)
-        super().__init__(load_model(model, pick_dtype(dtype, where), where), tokenizer)
+        place = pick_device(device)
+        tokenizer = ChatTokenizer(model, chat=False)
+        super().__init__(load_model(model, pick_dtype(dtype, place), place), tokenizer)
         self._tag_id, self._good, self._bad = (self._one_token(model, text) for text in (tag, good, bad))
 
     def _one_token(self, model: str, text: str) -> int:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        ids = ids[-1:] if len(ids) == 2 and not self.tokenizer.decode(ids[:1]).strip() else ids
+        ids = self.tokenizer.ids(text)
+        ids = ids[-1:] if len(ids) == 2 and not self.tokenizer.text(ids[:1]).strip() else ids
         if len(ids) != 1:
-            raise ModelError(
-                f"{model}: '{text}' is {len(ids)} tokens; judge.backend.tag, good and bad are one"
-            )
+            raise ModelError(f"{model}: '{text}' is {len(ids)} tokens; judge.backend.tag, good and bad are one")
         return int(ids[0])
 
     def _step(self, step: Step) -> list[int]:
-        ids: list[int] = self.tokenizer(step.content + " ", add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer.ids(step.content + " ")
         return [*ids, self._tag_id]
 
     def _right(self, logits: torch.Tensor) -> torch.Tensor:

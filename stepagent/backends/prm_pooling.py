@@ -1,4 +1,4 @@
-"""A process reward model behind a vLLM server's pooling endpoint; `judges/prm.py` says what it is asked."""
+"""A process reward model behind a vLLM server's pooling endpoint. `judges/prm.py` asks it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from collections.abc import Sequence
 
 from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.retry import Retries
-from stepagent.config.settings import Positive
+from stepagent.config.settings import BaseUrl, KeyVariable, Requests, Seconds
 from stepagent.errors import BackendError, TransientError
 from stepagent.types import Problem, Step, Usage
 
 
 class PoolingPrm:
-    """Sends question, prefix and step, steps separated by `separator`, to /pooling, and reads the row of the
-    last token: of two probabilities the second; of one reward that, through a sigmoid if it is none.
+    """Scorer that sends question, prefix and step to /pooling, steps separated by `separator`.
 
-    The server is started with `--runner pooling`; its model classifies tokens (two labels) or gives one
-    reward.
+    Of the last token's row it reads the second of two values, or the only one; a value outside [0, 1] goes
+    through a sigmoid. The server is started with `--runner pooling`; its model classifies tokens (two labels)
+    or gives one reward.
     """
 
     def __init__(
         self,
-        base_url: str,
+        base_url: BaseUrl,
         model: str,
         separator: str = "\n",
-        api_key_env: str = "OPENAI_API_KEY",
-        timeout: Positive = 600,
-        attempts: Positive = 6,
-        max_in_flight: Positive = 64,
+        *,
+        api_key_env: KeyVariable = "OPENAI_API_KEY",
+        timeout: Seconds = 600,
+        attempts: Requests = 6,
+        max_in_flight: Requests = 64,
     ) -> None:
         self.model = model
-        self._endpoint = Endpoint(base_url, model, api_key_env, timeout)
+        self._endpoint = Endpoint(base_url, model, api_key_env, timeout=timeout)
         self._separator = separator
         self._retries = Retries(attempts)
         self._slots = asyncio.Semaphore(max_in_flight)
@@ -52,10 +53,10 @@ class PoolingPrm:
                 chances = [self._chance(entry["data"]) for entry in reply["data"]]
                 if len(chances) != len(texts):
                     raise TransientError(f"{self._endpoint.url}: {len(chances)} of {len(texts)} scores")
-                used = (reply.get("usage") or {}).get("prompt_tokens", 0)
+                prompt_tokens = (reply.get("usage") or {}).get("prompt_tokens", 0)
             except (KeyError, TypeError, IndexError) as error:
                 raise self._endpoint.unreadable(error) from None
-            return chances, Usage(1, used, 0)
+            return chances, Usage(1, prompt_tokens, 0)
 
         return await self._retries.run(ask)
 

@@ -1,4 +1,4 @@
-"""What an endpoint can do, found out with a few requests of one token before the first real one."""
+"""Abilities of an endpoint, found with a few short requests before the first real one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """The way in which a half-written reply is continued, and the optional parameters it takes.
+    """Abilities of an endpoint: the way to continue a half-written reply, the optional parameters that it
+    takes, and its name for the limit of sampled tokens.
 
-    ids      token ids in and out (vLLM): a step continues exactly the sampled tokens before it
+    ids      token ids in and out (vLLM): a step continues exactly the tokens sampled before it
     prefill  a chat whose last turn is the half-written reply, as text
     restate  a chat that shows the half-written reply and asks for the next step
     """
@@ -34,13 +35,13 @@ class Abilities:
 
 
 async def probe(endpoint: Endpoint) -> Abilities:
-    """Ask `endpoint` what it can do. Raises ConfigError for an unknown model or a wrong key, TransientError
-    where asking again may help."""
+    """Return the abilities of `endpoint`. Raises ConfigError for an unknown model or a wrong key,
+    TransientError where asking again may help."""
     if await _gives_ids(endpoint):
         return Abilities("ids")
-    served = await endpoint.serves()
-    if served is not None and endpoint.model not in served:
-        names = ", ".join(served[:8])
+    models = await endpoint.serves()
+    if models is not None and endpoint.model not in models:
+        names = ", ".join(models[:8])
         raise ConfigError(f"backend.model: {endpoint.url} does not serve '{endpoint.model}'; it has {names}")
     limit: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     if await _chat(endpoint, {str(limit): 16}) is None:
@@ -54,12 +55,12 @@ async def probe(endpoint: Endpoint) -> Abilities:
 
 
 async def _gives_ids(endpoint: Endpoint) -> bool:
-    """Whether the endpoint tokenises chats, and continues token ids with token ids."""
+    """Return whether the endpoint tokenises chats, and continues token ids with token ids."""
     try:
         tokens = (await endpoint.post("/tokenize", {"messages": turns(PROBE)}))["tokens"]
-        asked = {"prompt": tokens, "max_tokens": 1, "n": 2, "logprobs": 1, "return_token_ids": True}
-        found, _ = await endpoint.choices("completions", asked)
-        return all(choice.get("token_ids") and choice.get("logprobs") for choice in found)
+        request = {"prompt": tokens, "max_tokens": 1, "n": 2, "logprobs": 1, "return_token_ids": True}
+        choices, _ = await endpoint.choices("completions", request)
+        return all(choice.get("token_ids") and choice.get("logprobs") for choice in choices)
     except (RefusedError, BackendError, KeyError, TypeError) as error:
         if isinstance(error, BackendError) and type(error) is not BackendError:
             raise  # transient: asking again may help
@@ -67,7 +68,7 @@ async def _gives_ids(endpoint: Endpoint) -> bool:
 
 
 async def _chat(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any] | None:
-    """The first choice, with the usage in it; None if the endpoint refuses the parameters or ignores them."""
+    """Return the first choice, with the usage in it; None if the parameters are refused or ignored."""
     try:
         reply = await endpoint.post("chat/completions", {"messages": turns(PROBE), **body})
     except BackendError as error:
@@ -75,21 +76,23 @@ async def _chat(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any] | No
             raise
         return None
     try:
-        found = reply["choices"]
-        if len(found) != body.get("n", 1) or ("logprobs" in body and not found[0].get("logprobs")):
+        choices = reply["choices"]
+        if len(choices) != body.get("n", 1) or ("logprobs" in body and not choices[0].get("logprobs")):
             return None
-        return {**found[0], "usage": reply.get("usage") or {}}
+        return {**choices[0], "usage": reply.get("usage") or {}}
     except (KeyError, TypeError, IndexError) as error:
         raise endpoint.unreadable(error) from None
 
 
 async def _continues(endpoint: Endpoint, limit: str) -> bool:
-    """Whether a half-written reply is continued: then its prompt is shorter than that of the closed turn, by
-    the end of the turn and the opening of the next. Servers that ignore the parameter count the same. A
-    server that does not say which stop string matched cannot tell a step from an answer."""
-    half = {"messages": turns((*PROBE, Message("assistant", "Yes, since 11 - 7 ="))), limit: 16}
-    closed = await _chat(endpoint, half)
-    going = await _chat(endpoint, {**half, **_CONTINUE, "stop": ["\n"], "include_stop_str_in_output": True})
-    if closed is None or going is None or "stop_reason" not in going:
+    """Return whether the endpoint continues a half-written reply and names the stop string that ended it."""
+    # Servers that do not know the parameters often ignore them, so success alone proves nothing. A continued
+    # turn has a shorter prompt than the same turn closed: no end of turn, no opening of the next one.
+    half_reply = {"messages": turns((*PROBE, Message("assistant", "Yes, since 11 - 7 ="))), limit: 16}
+    closed = await _chat(endpoint, half_reply)
+    request = {**half_reply, **_CONTINUE, "stop": ["\n"], "include_stop_str_in_output": True}
+    continued = await _chat(endpoint, request)
+    # Without `stop_reason` a step that a stop string ended looks like the end of the solution.
+    if closed is None or continued is None or "stop_reason" not in continued:
         return False
-    return bool(going["usage"].get("prompt_tokens", 0) < closed["usage"].get("prompt_tokens", 0))
+    return bool(continued["usage"].get("prompt_tokens", 0) < closed["usage"].get("prompt_tokens", 0))

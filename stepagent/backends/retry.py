@@ -14,14 +14,17 @@ from stepagent.interfaces import Backend
 from stepagent.types import Completions, Prompt, Sampling
 
 Ready = Callable[[bool], Awaitable[None]]
-
+"""(whether an attempt has failed) -> returns once the server can be asked."""
 
 T = TypeVar("T")
 
 
 class Retries:
-    """Makes a request again while it fails with TransientError, up to `attempts` times: after what the server
-    asks for (Retry-After), else after a random, growing while of at most `longest_wait` seconds."""
+    """Repetition of a request that fails with TransientError, up to `attempts` attempts in all.
+
+    The wait before the next attempt is the one the server asks for (Retry-After), else a random one that
+    grows exponentially; at most `longest_wait` seconds in both cases.
+    """
 
     def __init__(self, attempts: int, longest_wait: float = 60) -> None:
         self._stop = stop_after_attempt(attempts)
@@ -29,19 +32,19 @@ class Retries:
         self._backoff = wait_random_exponential(multiplier=min(0.5, longest_wait), max=longest_wait)
 
     async def run(self, ask: Callable[[int], Awaitable[T]]) -> T:
-        """What `ask` gives; it is told which attempt this is, from 1. The last failure is raised as it is."""
+        """Return the result of `ask`, called with the attempt's number, from 1. Raises the last failure."""
         try:
-            return await ask(1)  # most succeed, and tenacity has its price
+            return await ask(1)  # most requests succeed, so they skip the cost of tenacity
         except TransientError as error:
-            failed: TransientError | None = error
-        again = AsyncRetrying(
+            failure: TransientError | None = error
+        retrying = AsyncRetrying(
             stop=self._stop, wait=self._wait, retry=retry_if_exception_type(TransientError), reraise=True
         )
-        async for attempt in again:
+        async for attempt in retrying:
             with attempt:
-                if failed is not None:
-                    first, failed = failed, None
-                    raise first
+                if failure is not None:  # tenacity counts the first attempt and waits after it
+                    first_failure, failure = failure, None
+                    raise first_failure
                 return await ask(attempt.retry_state.attempt_number)
         raise AssertionError("tenacity gives up by raising")
 
@@ -53,14 +56,15 @@ class Retries:
 
 
 class Retrying(Wrapper):
-    """`backend` with retries. `ready` is awaited before every attempt, told whether one before failed: it
-    returns once the server can be asked."""
+    """Wrapper that retries. `ready` is awaited before every attempt, with True after a failed one; it returns
+    once the server can be asked."""
 
     def __init__(
         self,
         backend: Backend,
         attempts: int,
         longest_wait: float = 60,
+        *,
         ready: Ready | None = None,
     ) -> None:
         super().__init__(backend)

@@ -1,4 +1,4 @@
-"""A backend that says what it is told: for tests, docs and dry runs. No network, no model, no torch."""
+"""A backend with scripted replies, for tests, docs and dry runs. No network, no model, no torch."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from stepagent.types import Completion, Completions, FinishReason, Message, Prom
 
 END_ID = 256
 Reply = Callable[[str, int], str]
-"""(the whole context as text, seed of this sample) -> what the model says next, to its end of turn."""
+"""(the whole context as text, seed of this sample) -> the model's reply, to its end of turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """If the regular expression `when` is found in the context, say one of `say`, picked by seed."""
+    """Rule: where the regular expression `when` is found in the context, reply one of `say`, by seed."""
 
     when: str
     say: tuple[str, ...]
 
 
 class ScriptedBackend:
-    """Replies from rules or from a function. Token ids are UTF-8 bytes; END_ID ends a turn.
+    """Backend that replies by rules or by a function. Token ids are UTF-8 bytes; END_ID ends a turn.
 
     A reply that holds a stop string is cut after it, as a server would; one longer than `max_tokens`
-    bytes ends with "length". A context that no rule matches raises BackendError.
+    bytes ends with "length". `prompts` lists all prompts so far.
     """
 
     def __init__(self, rules: Sequence[Rule] = (), reply: Reply | None = None) -> None:
@@ -37,6 +37,7 @@ class ScriptedBackend:
         self.prompts: list[Prompt] = []
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        """See Backend. Raises BackendError for a context that no rule matches."""
         self.prompts.append(prompt)
         context = render(prompt.messages) + prompt.prefix_text
         choices = tuple(
@@ -45,7 +46,7 @@ class ScriptedBackend:
         )
         ids = tuple(context.encode())
         sampled = sum(len(choice.token_ids or ()) for choice in choices)
-        return Completions(choices, context, ids, Usage(1, len(ids), sampled), "scripted-bytes")
+        return Completions(choices, context, ids, usage=Usage(1, len(ids), sampled), tokenizer_sha256="scripted-bytes")
 
     def _by_rule(self, context: str, seed: int) -> str:
         for rule in self._rules:
@@ -55,7 +56,7 @@ class ScriptedBackend:
 
 
 def render(messages: Sequence[Message]) -> str:
-    """The scripted chat template."""
+    """Return chat turns in the scripted chat template, up to the opening of the reply."""
     turns = "".join(f"<{message.role}>{message.content}" for message in messages)
     return turns + "<assistant>"
 

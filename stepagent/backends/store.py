@@ -1,4 +1,4 @@
-"""The response store: what was answered once is never asked again. One SQLite file beside the run."""
+"""The response store: one SQLite file beside the run, so that no request is made twice."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ _COMPLETION = TypeAdapter(Completion)
 
 
 class ResponseStore:
-    """Completions by content key and sample index. A reply is committed before anybody sees it, those that
-    come together in one transaction, so a process that is killed loses only what was in flight. Raises
-    DataError for a file that is no store."""
+    """Store of completions by content key and sample index. Raises DataError for a file that is no store.
+
+    A reply is committed before its caller sees it, so a process that is killed loses only the requests in
+    flight. Replies that come together share one transaction.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,8 +51,8 @@ class ResponseStore:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def get(self, key: str, count: int) -> Completions | None:
-        """The first `count` stored samples, or as many as there are; None if there are none. Raises
-        DataError."""
+        """Return the first `count` stored samples, or fewer if fewer are stored; None if there are none.
+        Raises DataError."""
         self.commit()
         try:
             rows = self._db.execute(
@@ -69,13 +71,15 @@ class ResponseStore:
             tuple(_COMPLETION.validate_json(row[0]) for row in rows),
             text,
             tuple(json.loads(ids)) if ids else None,
-            sum((Usage(*row[1:]) for row in rows), Usage()),
-            tokenizer,
+            usage=sum((Usage(*row[1:]) for row in rows), Usage()),
+            tokenizer_sha256=tokenizer,
         )
 
-    async def put(self, key: str, first: int, reply: Completions, model: str) -> None:
-        """Commit the samples from index `first` on. The request's cost is kept with its first sample, each
-        sample's own tokens with it where they are known."""
+    async def put(self, key: str, first: int, reply: Completions, *, model: str) -> None:
+        """Commit the samples of `reply` under the indices from `first` on. Raises DataError.
+
+        The whole cost of the request is stored with its first sample.
+        """
         ids = to_json(reply.prompt_ids).decode() if reply.prompt_ids is not None else None
         cost = (reply.usage.requests, reply.usage.prompt_tokens, reply.usage.completion_tokens)
         loop = asyncio.get_running_loop()
@@ -83,14 +87,14 @@ class ResponseStore:
             loop.call_soon(self.commit)
         self._contexts.append((key, reply.prompt_text, ids, reply.tokenizer_sha256))
         for i, choice in enumerate(reply.choices):
-            said = _COMPLETION.dump_json(choice).decode()
-            self._responses.append((key, first + i, said, model, *(cost if i == 0 else (0, 0, 0))))
-        done: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(done)
-        await done
+            completion = _COMPLETION.dump_json(choice).decode()
+            self._responses.append((key, first + i, completion, model, *(cost if i == 0 else (0, 0, 0))))
+        receipt: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(receipt)
+        await receipt
 
     def commit(self) -> None:
-        """Write what was put since the last time."""
+        """Write all samples put since the last commit, and tell their callers."""
         if not self._responses:
             return
         failure: DataError | None = None
@@ -98,30 +102,25 @@ class ResponseStore:
             with self._db:
                 self._db.execute("BEGIN")
                 self._db.executemany("INSERT OR IGNORE INTO contexts VALUES (?, ?, ?, ?)", self._contexts)
-                self._db.executemany(
-                    "INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", self._responses
-                )
+                self._db.executemany("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", self._responses)
         except sqlite3.Error as error:
-            failure = DataError(
-                f"{self._path}: replies cannot be stored ({error}); free the disk, then go on"
-            )
+            failure = DataError(f"{self._path}: replies cannot be stored ({error}); free the disk, then go on")
         self._contexts.clear()
         self._responses.clear()
-        for done in self._waiting:
-            if done.done():
+        for receipt in self._waiting:
+            if receipt.done():
                 continue
             if failure:
-                done.set_exception(failure)
+                receipt.set_exception(failure)
             else:
-                done.set_result(None)
+                receipt.set_result(None)
         self._waiting.clear()
 
     def spent(self) -> dict[str, Usage]:
-        """What all stored replies cost, by model."""
+        """Return the cost of all stored replies, by model."""
         self.commit()
         rows = self._db.execute(
-            "SELECT model, SUM(requests), SUM(prompt_tokens), SUM(completion_tokens) FROM responses "
-            "GROUP BY model"
+            "SELECT model, SUM(requests), SUM(prompt_tokens), SUM(completion_tokens) FROM responses GROUP BY model"
         )
         return {model: Usage(*cost) for model, *cost in rows}
 
@@ -132,18 +131,19 @@ class ResponseStore:
 
 
 class Store(Protocol):
-    """What keeps replies: a file, or somebody who has it."""
+    """Keeper of replies: a ResponseStore, or a client of a process that has one."""
 
     async def get(self, key: str, count: int) -> Completions | None: ...
-    async def put(self, key: str, first: int, reply: Completions, model: str) -> None: ...
+    async def put(self, key: str, first: int, reply: Completions, *, model: str) -> None: ...
     def close(self) -> None: ...
 
 
 class Stored(Wrapper):
-    """Answers from `store` what it holds, asks `backend` for the rest. `version` tells models apart: the
-    weights' hash where it is known, so that M_i's answers are never replayed as M_{i+1}'s.
+    """Wrapper that answers from `store` as far as it can, and asks `backend` for the missing samples.
 
-    A failed or cancelled request is not stored. A reply from the store reports what it cost when it was made.
+    `version` tells models apart: the weights' hash where it is known, so that M_i's replies are never
+    replayed as M_{i+1}'s. A failed or cancelled request is not stored. A reply from the store reports the
+    cost of its original request. `replayed` counts requests answered wholly from the store.
     """
 
     def __init__(self, backend: Backend, store: Store, version: str) -> None:
@@ -153,24 +153,24 @@ class Stored(Wrapper):
         self._version = version
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        """See Backend. Sample i of a request with seed s is what one with seed s + i gives (vLLM's rule)."""
+        """See Backend. Sample i of a request with seed s is the one with seed s + i (vLLM's rule)."""
         key = content_key(self._version, prompt, sampling)
         stored = await self._store.get(key, sampling.n)
-        have = len(stored.choices) if stored else 0
-        if stored and have == sampling.n:
+        count = len(stored.choices) if stored else 0
+        if stored and count == sampling.n:
             self.replayed += 1
             return stored
-        rest = replace(sampling, n=sampling.n - have, seed=sampling.seed + have)
-        reply = await self.wrapped.complete(prompt, rest)
-        await self._store.put(key, have, reply, self.model)
+        missing = replace(sampling, n=sampling.n - count, seed=sampling.seed + count)
+        reply = await self.wrapped.complete(prompt, missing)
+        await self._store.put(key, count, reply, model=self.model)
         if not stored:
             return reply
         return replace(reply, choices=stored.choices + reply.choices, usage=stored.usage + reply.usage)
 
 
 def content_key(version: str, prompt: Prompt, sampling: Sampling) -> str:
-    """A hash of all that decides a reply's samples, beside their index."""
+    """Return a hash of everything that decides a reply's samples, except their number `n`."""
     turns = [[turn.role, turn.content] for turn in prompt.messages]
-    drawn = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop, sampling.seed]
-    content = [version, turns, prompt.prefix_ids or prompt.prefix_text, *drawn, sampling.top_logprobs]
+    settings = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop, sampling.seed]
+    content = [version, turns, prompt.prefix_ids or prompt.prefix_text, *settings, sampling.top_logprobs]
     return sha256(json.dumps(content).encode()).hexdigest()

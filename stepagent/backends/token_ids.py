@@ -1,4 +1,4 @@
-"""Token ids in and out of a vLLM server: a step continues exactly the sampled tokens before it."""
+"""Token ids in and out of a vLLM server, so that a step continues exactly the tokens sampled before it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stepagent.backends.chat import first_tokens, plain, said
+from stepagent.backends.chat import first_tokens, plain, read_choice
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import PROBE
 from stepagent.errors import BackendError
 from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Usage
 
-_RENDERED = 4096  # chat turns whose ids are remembered: all steps of a problem share theirs
+_CACHE_SIZE = 4096  # rendered chats that are kept: all steps of a problem share one
 
 
 @dataclass(frozen=True, slots=True)
 class _Rendered:
+    """A chat as the server renders it: token ids, their text, and the model's window (tokens)."""
+
     ids: tuple[int, ...]
     text: str
     window: int
 
 
 class TokenIds:
-    """Asks `endpoint`; `tokenizer_sha256` is that of the served model, if it is known. See Backend for
-    `complete`."""
+    """Backend over vLLM's token id API at `endpoint`. See Backend for `complete`.
+
+    `tokenizer_sha256` is the hash of the served model's tokenizer, or None where it is not known.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.tokenizer_sha256: str | None = None
@@ -33,6 +37,7 @@ class TokenIds:
         self._rendered: OrderedDict[tuple[Message, ...], _Rendered] = OrderedDict()
 
     async def render(self, messages: tuple[Message, ...]) -> _Rendered:
+        """Return the chat as the server renders it, from the cache if it was rendered lately."""
         if messages in self._rendered:
             self._rendered.move_to_end(messages)
             return self._rendered[messages]
@@ -40,7 +45,7 @@ class TokenIds:
         ids = tuple(reply["tokens"])
         text = await self._detokenise(ids)
         self._rendered[messages] = _Rendered(ids, text, int(reply["max_model_len"]))
-        if len(self._rendered) > _RENDERED:
+        if len(self._rendered) > _CACHE_SIZE:
             self._rendered.popitem(last=False)
         return self._rendered[messages]
 
@@ -48,13 +53,14 @@ class TokenIds:
         return str((await self._endpoint.post("/detokenize", {"tokens": list(ids)}))["prompt"])
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        """See Backend. Raises BackendError if the context leaves no room for a token."""
         if not (prompt.prefix_text or sampling.stop):
             return await self._whole_reply(prompt, sampling)
         rendered = await self.render(prompt.messages)
         prefix = prompt.prefix_ids
         if prefix is None:
-            asked = {"prompt": prompt.prefix_text, "add_special_tokens": False}
-            prefix = tuple((await self._endpoint.post("/tokenize", asked))["tokens"])
+            request = {"prompt": prompt.prefix_text, "add_special_tokens": False}
+            prefix = tuple((await self._endpoint.post("/tokenize", request))["tokens"])
         ids = rendered.ids + prefix
         room = rendered.window - len(ids)
         if room <= 0:
@@ -74,14 +80,16 @@ class TokenIds:
             "return_token_ids": True,
             "include_stop_str_in_output": True,
         }
-        found, _ = await self._endpoint.choices("completions", body)
-        choices = tuple([await self._exact(choice) for choice in found])
+        samples, _ = await self._endpoint.choices("completions", body)
+        choices = tuple([await self._exact(sample) for sample in samples])
         sampled = sum(len(choice.token_ids or ()) for choice in choices)
         text = rendered.text + prompt.prefix_text
-        return Completions(choices, text, ids, Usage(1, len(ids), sampled), self.tokenizer_sha256)
+        return Completions(
+            choices, text, ids, usage=Usage(1, len(ids), sampled), tokenizer_sha256=self.tokenizer_sha256
+        )
 
     async def _whole_reply(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        """A reply to its end, as for judging, takes one request: the chat API renders and tokenises."""
+        """Ask for a reply to its end, as judges do, in one request: the chat API renders and tokenises."""
         window = (await self.render(PROBE)).window
         body = {
             "messages": turns(prompt.messages),
@@ -94,27 +102,32 @@ class TokenIds:
             "top_logprobs": sampling.top_logprobs,
             "return_token_ids": True,
         }
-        found, reply = await self._endpoint.choices("chat/completions", body)
+        samples, reply = await self._endpoint.choices("chat/completions", body)
         choices = tuple(
             replace(
-                said(self._endpoint, choice),
+                read_choice(self._endpoint, choice),
                 token_ids=tuple(choice["token_ids"]),
                 logprobs=tuple(token["logprob"] for token in choice["logprobs"]["content"]),
                 first=first_tokens(choice) if sampling.top_logprobs else None,
             )
-            for choice in found
+            for choice in samples
         )
         ids = tuple(reply["prompt_token_ids"])
         sampled = sum(len(choice.token_ids or ()) for choice in choices)
-        return Completions(choices, plain(prompt), ids, Usage(1, len(ids), sampled), self.tokenizer_sha256)
+        return Completions(
+            choices, plain(prompt), ids, usage=Usage(1, len(ids), sampled), tokenizer_sha256=self.tokenizer_sha256
+        )
 
     async def _exact(self, choice: dict[str, Any]) -> Completion:
-        """A stop string may end inside its last token: the text goes on to that token's end."""
+        """Return a choice as a Completion whose text goes on to the end of its last token."""
         ids = tuple(choice["token_ids"])
         reason, text = self._endpoint.reason(choice), choice["text"]
+        # vLLM reports "stop" for the end of turn and for a stop string; only the latter is named.
         if reason == "end" and isinstance(choice.get("stop_reason"), str):
             reason = "stop"
-            last = (choice["logprobs"].get("tokens") or [""])[-1]
-            if not last or not text.endswith(last):
+            # vLLM cuts the text behind the stop string, even inside a token; the ids hold the whole token.
+            last_token = (choice["logprobs"].get("tokens") or [""])[-1]
+            # Usually the string ends with its token, which saves the request to detokenise.
+            if not last_token or not text.endswith(last_token):
                 text = await self._detokenise(ids)
         return Completion(text, reason, ids, tuple(choice["logprobs"]["token_logprobs"]))

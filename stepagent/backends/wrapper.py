@@ -1,27 +1,28 @@
-"""What the policies around a backend share: they pass on what it says about itself."""
+"""Base of the policies around a backend; they pass on its properties."""
 
 from __future__ import annotations
 
-from stepagent.interfaces import Backend
+from stepagent.interfaces import Backend, Closable, Named, PrefixCached, Versioned
 
 
 class Wrapper:
-    """Around `backend`. `model` and `version` are its own: the name it asks for ("" if it has none), and what
-    tells apart different weights under that name (None if it does not say)."""
+    """Wrapper around `backend`, with its `model` and `version`.
+
+    `model` is the name that the backend asks for ("" if it has none); `version` tells apart different weights
+    under that name (None if the backend does not say).
+    """
 
     def __init__(self, backend: Backend) -> None:
         self.wrapped = backend
-        self.model: str = getattr(backend, "model", "")
-        self.version: str | None = getattr(backend, "version", None)
+        self.model: str = backend.model if isinstance(backend, Named) else ""
+        self.version: str | None = backend.version if isinstance(backend, Versioned) else None
 
     async def close(self) -> None:
-        """Close what the backend keeps open."""
-        close = getattr(self.wrapped, "close", None)
-        if close is not None:
-            await close()
+        """Close the backend's connections, if it has any."""
+        if isinstance(self.wrapped, Closable):
+            await self.wrapped.close()
 
     async def prefix_cache(self) -> tuple[float, float] | None:
-        """Prompt tokens that the server's prefix cache held, and prompt tokens asked for, since it started;
+        """Return the prompt tokens found in the server's prefix cache and those looked up, since its start;
         None where it does not say."""
-        ask = getattr(self.wrapped, "prefix_cache", None)
-        return await ask() if ask is not None else None
+        return await self.wrapped.prefix_cache() if isinstance(self.wrapped, PrefixCached) else None

@@ -12,12 +12,13 @@ from stepagent.commands.options import ConfigPath, Model, Overrides
 from stepagent.config.loading import load_config
 from stepagent.data.cutting import WORDS
 from stepagent.errors import ConfigError
+from stepagent.types import ModelVersion
 
 data_app = typer.Typer(no_args_is_help=True, help="Make the data of M_1; rows of other projects in and out.")
 
 
 class ImportTo(StrEnum):
-    """What rows of other projects become."""
+    """The kinds of row that rows of other projects become."""
 
     pairs = "pairs"
     solutions = "solutions"
@@ -25,7 +26,7 @@ class ImportTo(StrEnum):
 
 
 class ExportTo(StrEnum):
-    """Whose rows are written."""
+    """The trainers whose rows are written."""
 
     trl = "trl"
     trl_conversational = "trl-conversational"
@@ -48,40 +49,45 @@ def ift(
     ] = None,
     words: Annotated[
         tuple[int, int],
-        typer.Option(help="Sentences fill a step up to the second; a rest under the first joins the last."),
+        typer.Option(
+            help="The fewest and the most words of a step that is made of sentences; a shorter end joins the step "
+            "before it."
+        ),
     ] = WORDS,
     by_model: Annotated[
-        bool, typer.Option("--by-model", help="Let the model cut what no rule can; it may change nothing.")
+        bool, typer.Option("--by-model", help="Let the model cut solutions that no rule can; it may change nothing.")
     ] = False,
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
     """Cut whole solutions into steps, as the config's generator is to write them."""
-    settings = load_config(config, overrides or ())
-    from stepagent.data.ift import Columns, ift_stage
-
     if not 0 < words[0] <= words[1]:
         raise ConfigError(f"--words {words[0]} {words[1]}: give the least, then the most words of a step")
-    columns = Columns(question, solution, answer)
-    ift_stage(settings, source, columns, by_model, model or settings.model, out, words)
+    settings = load_config(config, overrides or ())
+    from stepagent.assembly.session import Session
+    from stepagent.data.ift import Columns, make_ift
+
+    with Session(settings, out) as session:
+        cutter = ModelVersion.at(model or settings.model) if by_model else None
+        make_ift(session, source, Columns(question, solution, answer), words=words, model=cutter)
 
 
 @data_app.command()
 def eft(
     config: ConfigPath,
-    out: Annotated[
-        Path, typer.Option(help="Folder for eft.jsonl and the test sets; continued if it exists.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder for eft.jsonl and the test sets; continued if it exists.")],
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
     """Search with M_0, label sibling pairs, have them judged in writing, and filter (section 'eft')."""
     settings = load_config(config, overrides or ())
-    from stepagent.data.eft import eft_stage
+    from stepagent.assembly.session import Session
+    from stepagent.data.eft import make_eft
 
     if settings.eft is None:
         raise ConfigError(f"{config}: no 'eft' section; it names problems and who labels (docs/data.md)")
-    eft_stage(settings, settings.eft, model or settings.model, out)
+    with Session(settings, out) as session:
+        make_eft(session, settings.eft, ModelVersion.at(model or settings.model))
 
 
 @data_app.command("import")
@@ -100,9 +106,9 @@ def import_command(
     out: Annotated[Path, typer.Option(help="JSONL file to write.")],
 ) -> None:
     """Turn rows of other projects into labelled pairs, solutions or labelled steps."""
-    from stepagent.data.convert import import_stage
+    from stepagent.data.convert import import_rows
 
-    import_stage(source, to.value, out)
+    import_rows(source, to.value, out)
 
 
 @data_app.command()
@@ -119,8 +125,8 @@ def export(
 
     trl: appends the end-of-turn token to every step, also to one that does not end the solution.
 
-    trl-conversational: adds nothing (rows bring a chat template that passes text through): trains what
-    stepagent trains.
+    trl-conversational: adds nothing (rows bring a chat template that passes text through): trains the same tokens
+    as stepagent.
 
     llama-factory: adds nothing with 'template: empty'; cuts long prompts at their end, the newest steps.
 
@@ -132,6 +138,6 @@ def export(
 
     sft: trees -> {prompt, completion, question, steps} of the kept paths; EOS belongs there.
     """
-    from stepagent.data.convert import export_stage
+    from stepagent.data.convert import export_rows
 
-    export_stage(source, to.value, end, out)
+    export_rows(source, to.value, end, out=out)

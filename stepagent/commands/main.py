@@ -6,7 +6,7 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,7 +14,13 @@ from rich.console import Console
 from stepagent.commands.data import data_app
 from stepagent.commands.options import ConfigPath, Model, Overrides
 from stepagent.config.loading import load_config
+from stepagent.config.settings import ProblemSettings
+from stepagent.console import already_done
 from stepagent.errors import ConfigError, StepagentError, first_cause
+from stepagent.types import ModelVersion
+
+if TYPE_CHECKING:
+    from stepagent.assembly.session import Session
 
 app = typer.Typer(
     name="stepagent",
@@ -29,7 +35,7 @@ app.add_typer(data_app, name="data")
 
 
 class Runner(StrEnum):
-    """Where a search runs."""
+    """The place where a search runs."""
 
     local = "local"
     ray = "ray"
@@ -41,13 +47,14 @@ def init_command(
     out: Annotated[Path, typer.Option(help="Folder for M_1; must not exist yet.")],
     overrides: Overrides = None,
 ) -> None:
-    """Train M_1 from the base model on IFT and EFT data (SFT), and measure both models on held-out data."""
+    """Train M_1 from the base model M_0 on instruction (IFT) and evaluation (EFT) fine-tuning data, and measure both
+    models on held-out data."""
     settings = load_config(config, overrides or ())
-    from stepagent.stages.training_alone_tmp import init_alone
+    from stepagent.stages import train
 
     if settings.init is None:
         raise ConfigError(f"{config}: no 'init' section; it names the IFT and EFT files")
-    init_alone(settings, settings.init, out)
+    train.init_command(settings, settings.init, out)
 
 
 @app.command()
@@ -56,26 +63,29 @@ def search(
     out: Annotated[Path, typer.Option(help="Folder for trees.jsonl and preferences.jsonl.")],
     model: Model = None,
     problems: Annotated[
-        Path | None, typer.Option(help="JSONL, CSV, Parquet, hub id or preset (default: the config's).")
+        str | None, typer.Option(help="JSONL, CSV, Parquet, hub id or preset (default: the config's).")
     ] = None,
     runner: Annotated[
-        Runner, typer.Option(help="Where: in this process, or on the workers of Ray.")
+        Runner, typer.Option(help="The place: in this process, or on the workers of Ray.")
     ] = Runner.local,
-    workers: Annotated[int, typer.Option(min=1, help="With --runner ray: how many.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="The number of workers, with --runner ray.")] = 2,
     overrides: Overrides = None,
 ) -> None:
-    """Search step trees and export step preferences; continues what OUT already holds."""
-    settings = load_config(config, overrides or ())
-    from stepagent.stages.alone_tmp import search_alone
+    """Search step trees and export step preferences; continues the trees that OUT holds already."""
+    from stepagent.stages.search import search_command
 
-    on = workers if runner is Runner.ray else None
-    search_alone(settings, model or settings.model, problems or settings.problems, out, on)
+    with _session(config, overrides, out) as session:
+        source = ProblemSettings(path=problems) if problems else session.config.problems
+        if not search_command(
+            session, _version(session, model), source, workers=workers if runner is Runner.ray else None
+        ):
+            already_done(out)
 
 
 @app.command()
 def judge(
     config: ConfigPath,
-    out: Annotated[Path, typer.Option(help="Folder for the results; what it holds is continued.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; it is continued if it exists.")],
     data: Annotated[
         Path | None, typer.Option(help="Judge rows {question, prefix, candidates, id?} into verdicts.jsonl.")
     ] = None,
@@ -92,25 +102,29 @@ def judge(
             help="Measure the judge on labelled pairs, PRM800K, Math-Shepherd, ProcessBench: file or hub id.",
         ),
     ] = None,
-    sample: Annotated[int | None, typer.Option(help="With --evaluate: so many items, by seed.")] = None,
+    sample: Annotated[int | None, typer.Option(help="With --evaluate: the number of items to draw by seed.")] = None,
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
     """Judge candidates from a file, judge a finished search anew, or measure a judge on labelled data."""
-    settings = load_config(config, overrides or ())
-    wanted = [name for name in (data, trees, labelled) if name is not None]
-    if len(wanted) != 1:
+    if len([source for source in (data, trees, labelled) if source is not None]) != 1:
         raise ConfigError("judge: give one of --data, --trees and --evaluate")
-    from stepagent.stages import alone_tmp as alone
+    from stepagent.stages import compare_judges, judge, measure_judge
 
-    asked = model or settings.model
-    if data is not None:
-        alone.judge_alone(settings, asked, data, out)
-    elif labelled is not None:
-        alone.quality_alone(settings, asked, labelled, sample, out)
-    elif trees is not None:
-        other = load_config(against, overrides or ()) if against else None
-        alone.rejudge_alone(settings, asked, trees, out, other)
+    with _session(config, overrides, out) as session:
+        version = _version(session, model)
+        ran = True
+        if data is not None:
+            ran = judge.judge(session, version, data, out=out)
+        elif labelled is not None:
+            ran = measure_judge.measure_judge(session, version, labelled, sample=sample, out=out)
+        elif trees is not None and against is None:
+            ran = judge.judge_again(session, version, trees, out=out)
+        elif trees is not None and against is not None:
+            with _session(against, overrides, out) as other_session:
+                compare_judges.compare_judges(session, other_session, version, trees=trees, out=out)
+        if not ran:
+            already_done(out)
 
 
 @app.command()
@@ -128,9 +142,9 @@ def optimize(
 ) -> None:
     """Train a model on step preferences (step-wise DPO) and merge the adapter."""
     settings = load_config(config, overrides or ())
-    from stepagent.stages.training_alone_tmp import optimize_alone
+    from stepagent.stages.train import optimize_command
 
-    optimize_alone(settings, model or settings.model, data, out)
+    optimize_command(settings, model or settings.model, data, out=out)
 
 
 @app.command()
@@ -139,24 +153,21 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and trees.jsonl.")],
     compare: Annotated[
         str | None,
-        typer.Option(
-            help="Compare search strategies instead: greedy,best_of_n,step,beam,dvts,best_first,mcts."
-        ),
+        typer.Option(help="Compare search strategies instead: greedy,best_of_n,step,beam,dvts,best_first,mcts."),
     ] = None,
-    budget: Annotated[
-        int | None, typer.Option(help="With --compare: sampled tokens that a problem may cost.")
-    ] = None,
+    budget: Annotated[int | None, typer.Option(help="With --compare: sampled tokens that a problem may cost.")] = None,
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
     """Measure greedy accuracy, judged search and the judge itself on held-out data, or compare strategies."""
-    settings = load_config(config, overrides or ())
-    from stepagent.stages import alone_tmp as alone
+    from stepagent.stages import compare_searches, evaluate
 
-    if compare is not None:
-        alone.compare_alone(settings, model or settings.model, compare, budget, out)
-    else:
-        alone.evaluate_alone(settings, model or settings.model, out)
+    with _session(config, overrides, out) as session:
+        version = _version(session, model)
+        if compare is not None:
+            compare_searches.compare_searches(session, version, compare, budget=budget, out=out)
+        elif not evaluate.evaluate(session, version, out):
+            already_done(out)
 
 
 @app.command()
@@ -178,17 +189,17 @@ def deploy(
     model: Annotated[int | None, typer.Option(help="i of the M_i to deploy (default: the newest).")] = None,
 ) -> None:
     """Put a run's model on its running vLLM server, and prove that the server serves it."""
-    from stepagent.stages.deploy import deploy_run
+    from stepagent.stages.deploy import deploy_command
 
-    deploy_run(run, model)
+    deploy_command(run, model)
 
 
 @app.command()
 def serve(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
-    """Start the vLLM server of a run with what it last deployed, proven, until Ctrl-C."""
-    from stepagent.stages.deploy import serve_run
+    """Start the vLLM server of a run with the model it last deployed, proven, until Ctrl-C."""
+    from stepagent.stages.deploy import serve_command
 
-    serve_run(run)
+    serve_command(run)
 
 
 @app.command()
@@ -205,10 +216,8 @@ def demo(
 @app.command()
 def show(
     run: Annotated[Path, typer.Argument(help="A run's folder, a round's folder or a trees.jsonl.")],
-    problem: Annotated[
-        str | None, typer.Option(help="Problem id (default: the first tree with a pair).")
-    ] = None,
-    replies: Annotated[bool, typer.Option(help="Also print what the judge wrote.")] = False,
+    problem: Annotated[str | None, typer.Option(help="Problem id (default: the first tree with a pair).")] = None,
+    replies: Annotated[bool, typer.Option(help="Also print the judge's replies.")] = False,
 ) -> None:
     """Print the step tree of one problem."""
     from stepagent.report.show import find_tree, render_tree
@@ -216,9 +225,19 @@ def show(
     Console().print(render_tree(find_tree(run, problem), replies))
 
 
+def _session(config: Path, overrides: list[str] | None, out: Path) -> Session:
+    from stepagent.assembly.session import Session
+
+    return Session(load_config(config, overrides or ()), out)
+
+
+def _version(session: Session, model: str | None) -> ModelVersion:
+    return ModelVersion.at(model or session.config.model)
+
+
 def run() -> None:
-    """The installed command: errors a user can mend are one sentence and exit code 2. A request to end
-    (SIGTERM, SIGHUP) ends what it started, too."""
+    """The installed command: errors a user can mend are one sentence and exit code 2. A request to end (SIGTERM,
+    SIGHUP) also ends the processes it started."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
@@ -228,13 +247,11 @@ def run() -> None:
         error = first_cause(group)
         if isinstance(error, OSError) and error.filename:
             error = OSError(f"{error.filename}: {error.strerror}")
-        Console(stderr=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except* SystemExit as group:
         first = group.exceptions[0]
         code = first.code if isinstance(first, SystemExit) else 1
         if code == 130:
-            Console(stderr=True).print("interrupted: what is finished is kept; the same command continues")
+            Console(stderr=True).print("interrupted: finished work is kept; the same command continues")
         sys.exit(code)

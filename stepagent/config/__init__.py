@@ -1,1 +1,1 @@
-"""Settings: what a config file may say, how it is read, and prompt files."""
+"""The settings of a config file, its loader, and prompt files."""

@@ -54,47 +54,38 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from None
 
 
-def validate(model: type[M], data: Mapping[str, Any], where: str) -> M:
-    """`data` as `model`. Raises ConfigError that names `where`, the key and a remedy."""
+def validate(model: type[M], data: Mapping[str, Any], source: str) -> M:
+    """Return `data` as `model`. Raises ConfigError that names `source`, the key and a remedy."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] != "extra_forbidden":
-            raise ConfigError(f"{where}: {explain(error)}") from None
+            raise ConfigError(f"{source}: {explain(error)}") from None
         *parents, key = (str(part) for part in first["loc"])
         fields = _fields(model, parents)
-        raise ConfigError(f"{where}: {unknown_key(key, parents, fields)}") from None
+        raise ConfigError(f"{source}: {unknown_key(key, parents, fields)}") from None
 
 
-def check_base_url(role: str, url: object) -> None:
-    """Raise ConfigError for an address that cannot be one."""
-    text = str(url)
-    if not text.startswith(("http://", "https://")):
-        raise ConfigError(f"{role}.base_url: '{text}' is no address; write http://HOST:PORT/v1")
-    if not text.rstrip("/").endswith("/v1"):
-        raise ConfigError(f"{role}.base_url: '{text}' should end in /v1; add it")
-
-
-def unknown_key(key: str, parents: Sequence[str], known: Sequence[str]) -> str:
-    """The sentence about a key nobody knows, with the nearest one that somebody does."""
-    near = get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+def unknown_key(key: str, parents: Sequence[str], keys: Sequence[str]) -> str:
+    """The sentence about an unknown key, with the nearest known one."""
+    near = get_close_matches(key, keys, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(keys)}"
     name = ".".join([*parents, key])
     return f"unknown key '{name}'; {hint}"
 
 
 def _fields(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
     for parent in parents:
-        found = next(_models_in(model.model_fields[parent].annotation), None)
-        if found is None:
+        section = next(_models_in(model.model_fields[parent].annotation), None)
+        if section is None:
             return []
-        model = found
+        model = section
     return list(model.model_fields)
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
-    """The settings that an annotation names, however deep."""
+    """The settings classes that an annotation names, however deep."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):

@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import yaml
 
-from stepagent.config.settings import Component
+from stepagent.config.settings import PromptFile
 from stepagent.errors import ConfigError
 from stepagent.types import Message
 
@@ -32,7 +33,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def prompts_folder() -> Path:
-    """Where the shipped prompts are: inside an installed wheel, or beside the package in a checkout."""
+    """The folder of the shipped prompts: inside an installed wheel, or beside the package in a checkout."""
     shipped = _PACKAGE / "prompts"
     return shipped if shipped.is_dir() else _PACKAGE.parent / "prompts"
 
@@ -84,10 +85,16 @@ class PromptTemplate:
 
 @cache
 def _patterns(body: str, names: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What inserted text may not hold, and where it goes."""
+    """The patterns of the marks that inserted text may not hold, and of the placeholders."""
     tags = {*_TAG.findall(body), "<|"}
     foreign = re.compile("|".join(re.escape(tag) for tag in tags))
     return foreign, re.compile(r"\{(" + "|".join(map(re.escape, names)) + r")\}")
+
+
+def prompt_path(name: str) -> Path:
+    """The file of a shipped prompt, by its name (`judge_pairwise`), or `name` itself as a path."""
+    path = prompts_folder() / f"{name}.md"
+    return path if path.is_file() else Path(name)
 
 
 def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
@@ -96,12 +103,10 @@ def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
     Raises ConfigError if there is no such prompt, its front matter is broken, a placeholder is missing,
     or its labels cannot be told apart.
     """
-    path = prompts_folder() / f"{name}.md"
+    path = prompt_path(name)
     if not path.is_file():
-        path = Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in prompts_folder().glob("*.md")))
-        raise ConfigError(f"no prompt '{name}': give a file's path or one of {known}")
+        shipped = ", ".join(sorted(file.stem for file in prompts_folder().glob("*.md")))
+        raise ConfigError(f"no prompt '{name}': give a file's path or one of {shipped}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -120,10 +125,25 @@ def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
     labels = _labels(path, front["labels"]) if "labels" in front else None
     scale = _scale(path, front["scale"]) if "scale" in front else None
     system = str(front.get("system", ""))
-    return PromptTemplate(path, body.rstrip("\n"), placeholders, system, labels, scale)
+    return PromptTemplate(path, body.rstrip("\n"), placeholders, system=system, labels=labels, scale=scale)
 
 
 JUDGE_PLACEHOLDERS = ("question", "prefix", "first", "second")
+
+
+def comparison_values(question: str, prefix: str, first: str, *, second: str) -> dict[str, str]:
+    """The values of a pairwise judge prompt's placeholders; `prefix` is the text of the steps so far."""
+    return {"question": question, "prefix": prefix, "first": first, "second": second}
+
+
+def load_solve_prompt(name: str) -> PromptTemplate:
+    """A generator's prompt. Raises ConfigError as `load_prompt` does."""
+    return load_prompt(name, ("question",))
+
+
+def load_ranking_prompt(name: str) -> PromptTemplate:
+    """A listwise judge's prompt. Raises ConfigError as `load_prompt` does."""
+    return load_prompt(name, ("question", "prefix", "candidates"))
 
 
 def load_judge_prompt(name: str) -> tuple[PromptTemplate, Labels]:
@@ -176,16 +196,8 @@ def _labels(path: Path, raw: object) -> Labels:
     return labels
 
 
-PROMPTED = ("pairwise", "logprob", "pointwise", "listwise")
-"""The kinds of judge that have a prompt of their own."""
-
-
-def solve_prompt(generator: Component) -> PromptTemplate:
-    """The prompt the generator is configured with."""
-    return load_prompt(str(generator.arguments().get("prompt", "solve")), ("question",))
-
-
-def judge_prompt_name(judge: Component) -> str:
-    """The prompt the judge is configured with; where its kind asks for none, the pairwise one."""
-    usual = f"judge_{judge.kind}" if judge.kind in PROMPTED else "judge_pairwise"
-    return str(judge.arguments().get("prompt", usual))
+SolvePrompt = Annotated[str, PromptFile(load_solve_prompt)]
+JudgePrompt = Annotated[str, PromptFile(load_judge_prompt)]
+RubricPrompt = Annotated[str, PromptFile(load_rubric_prompt)]
+RankingPrompt = Annotated[str, PromptFile(load_ranking_prompt)]
+"""Constructor arguments that name a prompt file of each form."""

@@ -1,15 +1,58 @@
-"""What settings are made of, and the settings of training."""
+"""The settings of a run: one class for each section of the config file.
+
+A component's own settings are its constructor's arguments; `assembly/binding.py` checks those.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Marks a constructor argument that says how an endpoint is asked, not what: results do not depend on it, so
+    a finished stage stays finished when it changes. `only` limits the mark to values of that type."""
+
+    only: type = object
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """Marks a constructor argument that names a prompt file. `load` raises ConfigError for a bad one; binding
+    calls it, so that it is reported before anything is made."""
+
+    load: Callable[[str], object]
+
+
+def check_addresses(value: str | list[str]) -> str | list[str]:
+    """Return the address or addresses of OpenAI-compatible endpoints. Raises ValueError for one that cannot be one."""
+    addresses = [value] if isinstance(value, str) else value
+    if not addresses:
+        raise ValueError("names no address; give one or more")
+    for address in addresses:
+        if not address.startswith(("http://", "https://")):
+            raise ValueError(f"'{address}' is no address; write http://HOST:PORT/v1")
+        if not address.rstrip("/").endswith("/v1"):
+            raise ValueError(f"'{address}' should end in /v1; add it")
+    return value
+
+
+BaseUrl = Annotated[str, AfterValidator(check_addresses)]
+BaseUrls = Annotated[str | list[str], AfterValidator(check_addresses), Transport(only=list)]
+"""Addresses of one pool serve the same weights: any of them may come or go."""
+Seconds = Annotated[Positive, Transport()]
+Requests = Annotated[Positive, Transport()]
+RatePerMinute = Annotated[Positive | None, Transport()]
+KeyVariable = Annotated[str, Transport()]
+"""The environment variable that holds an API key."""
 
 
 class Settings(BaseModel):
@@ -33,16 +76,14 @@ class Component(BaseModel):
 
 
 KINDS = {"backend": "transformers", "generator": "sample", "judge": "pairwise", "search": "step"}
-"""The kind of a component whose settings name none."""
+"""The kind of a component if its settings name none."""
 
 
 def with_kinds(data: dict[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
-    """`data` in which the components named in `kinds` have one."""
+    """Return `data` with a kind for every component that `kinds` names and that has none."""
     if not isinstance(data, dict):
         return data
-    filled = {
-        role: {"kind": kind, **data[role]} for role, kind in kinds.items() if isinstance(data.get(role), dict)
-    }
+    filled = {role: {"kind": kind, **data[role]} for role, kind in kinds.items() if isinstance(data.get(role), dict)}
     return {**data, **filled}
 
 
@@ -59,7 +100,7 @@ class LoraSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """What SFT and step-DPO share. `batch_size` is global: pairs (rows) per optimizer step, on all
+    """Settings that SFT and step-DPO share. `batch_size` is global: pairs (rows) per optimizer step, on all
     processes together. `token_budget` bounds one forward pass. `lora: null` trains all weights.
     `serving_dtype` adds a copy of the merged model in that precision, in its folder serving/.
     `report_to` names a tracker of transformers.Trainer (tensorboard, wandb, trackio)."""
@@ -81,7 +122,7 @@ class TrainSettings(Settings):
 
 
 class MixSettings(Settings):
-    """How often an epoch sees each set: 1 is once, 0.5 half of it (by seed), 3 three times."""
+    """The number of times an epoch sees each set: 1 is once, 0.5 half of it (by seed), 3 three times."""
 
     ift: Annotated[float, Field(ge=0)] = 1.0
     eft: Annotated[float, Field(ge=0)] = 1.0
@@ -101,9 +142,9 @@ class InitSettings(TrainSettings):
 
 
 class GuardSettings(Settings):
-    """When a run is said to go wrong: chosen log-probabilities this many nats below the reference, this
-    accuracy within the first tenth of the steps, the longer step winning more than this share of pairs.
-    `stop` ends the run with an error instead of a warning."""
+    """Limits beyond which a training is warned about: `chosen_fall` (nats that the chosen steps' log-probability
+    falls below the reference's), `saturation` (accuracy within the first tenth of the steps), `longer_wins` (share
+    of pairs whose longer step is the chosen one). `stop` ends the run with an error instead of a warning."""
 
     chosen_fall: Rate = 5.0
     saturation: Annotated[float, Field(gt=0, le=1)] = 0.99
@@ -132,11 +173,11 @@ class OptimizeSettings(TrainSettings):
 
 
 class ProblemSettings(Settings):
-    """Where problems come from: `path` names a JSONL, CSV or Parquet file, a dataset folder, a hub id with
+    """The source of problems: `path` names a JSONL, CSV or Parquet file, a dataset folder, a hub id with
     its `subset` and `split`, or a preset (gsm8k, math, math500, numina, aime, olympiadbench). `question`,
     `answer` and `id` name the columns (question, answer and id, if not given); without an id it is the row's
     number. `worked`: the answer column holds worked solutions, whose boxed or ####-marked answer is the
-    reference. `sample` draws so many by `seed`."""
+    reference. `sample` is the number of problems to draw by `seed`."""
 
     path: str
     subset: str | None = None
@@ -151,16 +192,16 @@ class ProblemSettings(Settings):
 
 Problems = Annotated[
     ProblemSettings,
-    BeforeValidator(lambda given: {"path": str(given)} if isinstance(given, str | Path) else given),
+    BeforeValidator(lambda value: {"path": str(value)} if isinstance(value, str | Path) else value),
 ]
 """A path alone stands for settings with that path."""
 
 
 class EftSettings(Settings):
-    """How EFT data is made. M_0 searches `problems` with `generator` and `search` (the config's own, if not
-    given), and the judge `labels` (a stronger model, a process reward model, rollouts) says which sibling is
-    better; or `pairs` are labelled already. `teacher`, a judge of kind pairwise, writes a judgement of each
-    pair in both seats; without one the prompt file `template` does.
+    """Settings of evaluation fine-tuning (EFT) data. M_0 searches `problems` with `generator` and `search` (the
+    config's own, if not given), and the judge `labels` (a stronger model, a process reward model, rollouts) labels
+    the siblings; or `pairs` are labelled already. `teacher`, a judge of kind pairwise, writes a judgement of each
+    pair in both positions; without one the prompt file `template` does.
 
     Pairs labelled with less than `min_margin` are left out. At most the share `ties` of all rows are of
     siblings that are labelled as equal, where the judge's prompt has a label for that. `test_share` of the
@@ -184,8 +225,8 @@ class EftSettings(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> EftSettings:
-        given = [name for name in ("problems", "labels", "pairs") if getattr(self, name) is not None]
-        if given not in (["problems", "labels"], ["pairs"]):
+        sources = [name for name in ("problems", "labels", "pairs") if getattr(self, name) is not None]
+        if sources not in (["problems", "labels"], ["pairs"]):
             raise ValueError("give 'problems' and 'labels' to search, or 'pairs' that are labelled already")
         return self
 
@@ -207,8 +248,8 @@ class EvaluateSettings(Settings):
 
 
 class ReplaySettings(Settings):
-    """Rows of init's IFT and EFT sets that a round learns beside its preference pairs: so many for each pair.
-    `weight` is a row's (mean NLL per token) against a pair's loss."""
+    """Rows of init's IFT and EFT sets that a round learns beside its preference pairs: `ift` and `eft` are rows
+    for each pair. `weight` is a row's (mean NLL per token) against a pair's loss."""
 
     ift: Annotated[float, Field(ge=0)] = 0.0
     eft: Annotated[float, Field(ge=0)] = 0.0
@@ -218,7 +259,7 @@ class ReplaySettings(Settings):
 class WatchSettings(Settings):
     """Before its round, and after the last one, each model searches the same `problems` problems (the last of
     the shuffled pool); 0 watches nothing. It has drifted if, against the first model watched, the share of
-    judged pairs whose seats agree fell by more than `agreement_fall`, that of solutions that end by more than
+    judged pairs whose positions agree fell by more than `agreement_fall`, that of solutions that end by more than
     `ended_fall`; if pairs per problem fell below the share `pairs_left`; or if steps per solution or tokens
     per step changed by more than the factor `change`, either way. No reference answer is read.
 
@@ -233,7 +274,7 @@ class WatchSettings(Settings):
 
 
 class BudgetSettings(Settings):
-    """When a run stops asking models: `tokens` and `money` (in the currency of `prices`) count all that its
+    """Limits at which a run stops asking models: `tokens` and `money` (in the currency of `prices`) count all that its
     folder has ever paid for; `seconds` count from the start of the command."""
 
     tokens: Positive | None = None
@@ -242,7 +283,7 @@ class BudgetSettings(Settings):
 
 
 class Price(Settings):
-    """Per million tokens."""
+    """A price per million tokens."""
 
     prompt: Annotated[float, Field(ge=0)]
     completion: Annotated[float, Field(ge=0)]
@@ -254,7 +295,7 @@ class ServeSettings(Settings):
     and with `env` added to the environment. Without one it is external, at backend.base_url.
 
     `redeploy`: reload the merged weights in place, load the adapter under a new name, or restart; auto takes
-    the first that the server can do. `while_training`: what the server does while a model is trained; auto
+    the first that the server can do. `while_training`: keep the server as it is, let it sleep, or stop it; auto
     lets it sleep (or stop) if it stands on this machine's GPU and keeps it otherwise. The API key is read
     from `api_key_env`; a managed server without one gets a random key."""
 

@@ -1,4 +1,4 @@
-"""Stage: rows of other projects in, rows for other trainers out; one row at a time in memory."""
+"""Rows of other projects in, rows for other trainers out; one row at a time in memory."""
 
 from __future__ import annotations
 
@@ -12,54 +12,52 @@ from stepagent.console import bar, table
 from stepagent.errors import DataError
 from stepagent.files.exports import ADD_NO_END, PREFERENCES, TREES
 from stepagent.files.jsonl import dump_any, iter_numbered, write_rows
-from stepagent.files.labelled_rows import FORMATS as LABELLED_FORMATS
-from stepagent.files.labelled_rows import LabelledPair, LabelledSolution, UnknownRowError, labelled_items
-from stepagent.files.preference_rows import FORMATS as PREFERENCE_FORMATS
-from stepagent.files.preference_rows import preference
+from stepagent.files.labelled_rows import LABELLED_FORMATS, LabelledSolution, UnknownRowError, labelled_items
+from stepagent.files.preference_rows import PREFERENCE_FORMATS, preference
 from stepagent.files.tables import read_raw
 from stepagent.files.texts import unusable_text
 from stepagent.seeds import derive_seed
 from stepagent.tree import StepTree
-from stepagent.types import StepPreference
+from stepagent.types import StepPair, StepPreference
 
 ImportTo = Literal["pairs", "solutions", "steps"]
-_DETAIL = 300  # characters of what is said about a row
+_DETAIL = 300  # characters of the reason given for a row
 
 
-def import_stage(source: str, to: ImportTo, out: Path) -> None:
-    """Write what `source` holds to `out`, and rows that give nothing of that kind, with the reason, beside it
-    to NAME.set_aside.jsonl.
+def import_rows(source: str, to: ImportTo, out: Path) -> None:
+    """Write the items of `source` to `out`, and rows that give nothing of that kind, with the reason, beside it to
+    NAME.set_aside.jsonl.
 
     pairs      preference rows, PRM800K, labelled pairs -> {question, prefix, first, second, winner}
     solutions  labelled solutions without a wrong step -> {question, solution}, for `data ift` to cut
     steps      labelled solutions -> {prompt, completions, labels} up to the first wrong step
     Raises DataError if nothing is left, and for a source that cannot be read.
     """
-    kept = 0
+    count = 0
     reasons: Counter[str] = Counter()
     _check_target(source, out)
     aside = out.with_suffix(".set_aside.jsonl")
-    with aside.open("w", encoding="utf-8") as bad:
+    with aside.open("w", encoding="utf-8") as aside_file:
 
         def rows() -> Iterator[dict[str, Any]]:
-            nonlocal kept
+            nonlocal count
             with bar(f"import {out.name}", None) as progress:
-                for where, row in read_raw(source):
+                for place, row in read_raw(source):
                     progress.advance()
-                    found, reason, detail = _imported(where, row, to)
-                    kept += len(found)
-                    yield from found
+                    imported, reason, detail = _imported(place, row, to)
+                    count += len(imported)
+                    yield from imported
                     if reason:
                         reasons[reason] += 1
-                        why = {"where": where, "reason": reason, "detail": detail[:_DETAIL]}
-                        bad.write(dump_any({**why, "row": row}))
+                        entry = {"where": place, "reason": reason, "detail": detail[:_DETAIL], "row": row}
+                        aside_file.write(dump_any(entry))
 
-            if not kept:
+            if not count:
                 raise DataError(f"{source}: no {to} in it; {aside} says why, row by row")
 
         write_rows(out, rows())
-    shown = {f"  {reason}": count for reason, count in reasons.most_common()}
-    table(f"Import: {source}", {f"{to} written": kept, "rows set aside": reasons.total(), **shown})
+    by_reason = {f"  {reason}": rows for reason, rows in reasons.most_common()}
+    table(f"Import: {source}", {f"{to} written": count, "rows set aside": reasons.total(), **by_reason})
 
 
 def _check_target(source: str, out: Path) -> None:
@@ -70,24 +68,24 @@ def _check_target(source: str, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _imported(where: str, row: dict[str, Any], to: ImportTo) -> tuple[list[dict[str, Any]], str, str]:
-    """What a row becomes; the reason, and more about it, if that is nothing."""
+def _imported(place: str, row: dict[str, Any], to: ImportTo) -> tuple[list[dict[str, Any]], str, str]:
+    """The rows made of a foreign one; the reason, and its detail, if there are none."""
     try:
-        items = _items(where, row)
+        items = _items(place, row)
     except UnknownRowError:
-        known = f"not a row of {LABELLED_FORMATS}, nor of {PREFERENCE_FORMATS}"
-        return [], "a row of no known format", f"{known}; it holds {', '.join(row) or 'nothing'}"
+        formats = f"not a row of {LABELLED_FORMATS}, nor of {PREFERENCE_FORMATS}"
+        return [], "a row of no known format", f"{formats}; it holds {', '.join(row) or 'nothing'}"
     except DataError as error:
-        return [], "not a whole row of its format", str(error).removeprefix(f"{where}: ")
+        return [], "not a whole row of its format", str(error).removeprefix(f"{place}: ")
     for item in items:
         if flaw := next(filter(None, map(unusable_text, _texts(item))), None):
             return [], flaw, ""
     if to == "pairs":
-        pairs = [item for item in items if isinstance(item, LabelledPair)]
+        pairs = [item for item in items if isinstance(item, StepPair)]
         if any(not text.strip() for pair in pairs for text in (pair.question, pair.first, pair.second)):
             return [], "an empty question or step", ""
-        made = [_pair_row(pair) for pair in pairs if pair.first.split() != pair.second.split()]
-        return made, "" if made else "both steps are the same" if pairs else "holds no pair", ""
+        rows = [_pair_row(pair) for pair in pairs if pair.first.split() != pair.second.split()]
+        return rows, "" if rows else "both steps are the same" if pairs else "holds no pair", ""
     solutions = [item for item in items if isinstance(item, LabelledSolution)]
     if any(not text.strip() for item in solutions for text in _texts(item)):
         return [], "an empty question or step", ""
@@ -95,26 +93,26 @@ def _imported(where: str, row: dict[str, Any], to: ImportTo) -> tuple[list[dict[
     if to == "steps":
         return [_stepwise_row(item) for item in solutions], "" if solutions else "holds no labelled steps", ""
     right = [item for item in solutions if item.first_wrong is None]
-    made = [{"question": item.question, "solution": _text(item.steps)} for item in right]
-    return made, "" if made else "has a wrong step" if solutions else "holds no labelled steps", ""
+    rows = [{"question": item.question, "solution": _text(item.steps)} for item in right]
+    return rows, "" if rows else "has a wrong step" if solutions else "holds no labelled steps", ""
 
 
-def _items(where: str, row: dict[str, Any]) -> list[LabelledPair | LabelledSolution]:
+def _items(place: str, row: dict[str, Any]) -> list[StepPair | LabelledSolution]:
     if not {"chosen", "rejected"} <= row.keys():
-        return list(labelled_items(where, row))
-    read = preference(where, row)
+        return list(labelled_items(place, row))
+    foreign = preference(place, row)
     question, prefix = row.get("question"), row.get("prefix")
     if isinstance(question, str) and question and isinstance(prefix, list):  # a row of `data export`
-        before = tuple(str(step) for step in prefix)
-    elif isinstance(read, StepPreference):
-        question, before = read.question or read.prompt, read.prefix
+        steps = tuple(str(step) for step in prefix)
+    elif isinstance(foreign, StepPreference):
+        question, steps = foreign.question or foreign.prompt, foreign.prefix
     else:
-        turns = "\n\n".join(turn.content for turn in read.turns)
-        question, before = (turns, _pieces(read.prefix)) if turns else (read.prefix, ())
-    good, bad = read.chosen.strip(), read.rejected.strip()
-    first_wins = derive_seed(question, *before, *sorted((good, bad))) % 2 == 0
-    seats = (good, bad) if first_wins else (bad, good)
-    return [LabelledPair(question, before, *seats, "first" if first_wins else "second")]
+        turns = "\n\n".join(turn.content for turn in foreign.turns)
+        question, steps = (turns, _pieces(foreign.prefix)) if turns else (foreign.prefix, ())
+    pair = StepPair(question, steps, foreign.chosen.strip(), second=foreign.rejected.strip(), winner="first")
+    # a coin thrown by the texts, so that the better step stands first in half of the rows
+    first_wins = derive_seed(question, *steps, *sorted((pair.first, pair.second))) % 2 == 0
+    return [pair if first_wins else pair.swapped()]
 
 
 def _pieces(prefix: str) -> tuple[str, ...]:
@@ -122,13 +120,13 @@ def _pieces(prefix: str) -> tuple[str, ...]:
     return tuple(piece for piece in re.split(r"(?<=Step \d:)|(?<=Step \d\d:)", prefix) if piece)
 
 
-def _texts(item: LabelledPair | LabelledSolution) -> tuple[str, ...]:
-    if isinstance(item, LabelledPair):
+def _texts(item: StepPair | LabelledSolution) -> tuple[str, ...]:
+    if isinstance(item, StepPair):
         return (item.question, *item.prefix, item.first, item.second)
     return (item.question, *item.steps)
 
 
-def _pair_row(item: LabelledPair) -> dict[str, Any]:
+def _pair_row(item: StepPair) -> dict[str, Any]:
     return {
         "question": item.question,
         "prefix": list(item.prefix),
@@ -148,7 +146,7 @@ def _text(steps: tuple[str, ...]) -> str:
     return ("" if all(step.endswith("\n") for step in steps[:-1]) else "\n\n").join(steps).strip()
 
 
-def export_stage(source: Path, to: str, end: str | None, out: Path) -> None:
+def export_rows(source: Path, to: str, end: str | None, *, out: Path) -> None:
     """Write the rows of a preferences.jsonl or (prm, sft) of a trees.jsonl as `to` wants them. `end` is the
     text of the model's end-of-turn token, for trainers that add none. Raises DataError for a bad row, with
     file and line, and where `end` is needed and missing."""
@@ -180,9 +178,7 @@ def _from_trees(source: Path, to: str) -> Iterator[list[dict[str, Any]]]:
         try:
             yield list(TREES[to](tree))
         except IndexError:
-            raise DataError.at(
-                source, line, "not a whole step tree: it names a node it does not hold"
-            ) from None
+            raise DataError.at(source, line, "not a whole step tree: it names a node it does not hold") from None
 
 
 def _from_pairs(source: Path, to: str, end: str | None) -> Iterator[list[dict[str, Any]]]:
@@ -191,7 +187,6 @@ def _from_pairs(source: Path, to: str, end: str | None) -> Iterator[list[dict[st
             raise DataError.at(
                 source,
                 line,
-                f"this step ends the solution, and {to} adds no end of turn; give its text, such as --end "
-                "'<|im_end|>'",
+                f"this step ends the solution, and {to} adds no end of turn; give its text, such as --end '<|im_end|>'",
             )
         yield [PREFERENCES[to](pair, end or "")]

@@ -1,118 +1,109 @@
-"""Stage: M_0 and problems -> EFT rows {x, s_1..s_{l-1}, s_l^1, s_l^2, judge} and two test sets for judges.
+"""Evaluation fine-tuning (EFT) data: M_0 and problems -> rows {x, s_1..s_{l-1}, s_l^1, s_l^2, judge} and two test
+sets for judges.
 
-Search, labels for sibling pairs, a written judgement of each in both seats, filters, a split by problem
-(arXiv 2503.03746, section 3.1, with any judge in the place of its process reward model and any teacher in
-that of o1).
+Search, labels for sibling pairs, a written judgement of each in both positions, filters, a split by problem (arXiv
+2503.03746, section 3.1, with any judge in the place of its process reward model and any teacher in that of o1).
 """
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stepagent.assembly.components import Components, make_components, make_judge
-from stepagent.assembly.identity import SEARCH_KEYS, identity, judge_identity
-from stepagent.assembly.session import Resources
-from stepagent.config.prompts import Labels, judge_prompt_name, load_judge_prompt
+from stepagent.assembly.binding import Bound
+from stepagent.assembly.session import Session
+from stepagent.config.prompts import Labels, PromptTemplate, load_judge_prompt
 from stepagent.config.settings import Component, Config, EftSettings, ProblemSettings
 from stepagent.console import table
-from stepagent.data.eft_filters import Funnel, Kept, screened, write_eft
+from stepagent.data.eft_filters import Filters, Funnel, TaughtPair
 from stepagent.data.eft_pairs import (
-    SiblingPair,
     UnlabelledLevel,
-    agreed,
-    given_pair,
+    better_first,
     load_template,
-    seat_row,
     sibling_pairs,
     template_rows,
+    written_votes,
 )
+from stepagent.data.ift import held_out_keys
 from stepagent.errors import ConfigError
 from stepagent.files.jsonl import write_rows
-from stepagent.files.problems import check_problems, iter_problems, problem_file
-from stepagent.files.resumable import append_all, resume
-from stepagent.files.rows import load_pairs, plain_step
-from stepagent.files.runs import RunFolder, hash_data
+from stepagent.files.problems import ProblemFile
+from stepagent.files.resumable import ResumableFile, fill
+from stepagent.files.rows import load_labelled_pairs, plain_step
+from stepagent.files.runs import hash_data, hash_path
 from stepagent.files.texts import unusable_text
-from stepagent.interfaces import Judge
+from stepagent.interfaces import Backend, Judge
 from stepagent.judges.comparisons import winner
 from stepagent.seeds import derive_seed
 from stepagent.stages.search import SearchCounts, searched
-from stepagent.types import Problem, Verdict
+from stepagent.types import ModelVersion, Problem, StepPair, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class TaughtPair:
-    """What the teacher said of a pair, in both seats."""
+class JudgedPair:
+    """The teacher's verdict on a pair, in both positions; `id` is that of the pair."""
 
     id: str
     verdict: Verdict
 
 
-def eft_stage(config: Config, settings: EftSettings, model: str, out: Path) -> dict[str, object]:
-    """Make `out`/eft.jsonl, test.jsonl (filtered in the same way, of other problems), test_unfiltered.jsonl
-    (all labelled pairs of those), set_aside.jsonl with the reasons, and funnel.json, which it also prints and
-    returns. What a killed run searched or was taught is kept. Raises ConfigError, DataError, ModelError."""
-    judge_labels = load_judge_prompt(judge_prompt_name(config.judge))[1]
-    template = None if settings.teacher else load_template(settings.template)
-    if settings.teacher:
-        _check_teacher(settings.teacher.kind, judge_prompt_name(settings.teacher), judge_labels)
-    if template and settings.pairs and "_value}" in template.body:
-        raise ConfigError(
-            "eft.pairs: labelled pairs of a file have no values for the template to name; give eft.teacher, "
-            "or "
-            "an eft.template without {first_value} and {second_value}"
-        )
+def make_eft(session: Session, settings: EftSettings, model: ModelVersion) -> dict[str, object]:
+    """Make eft.jsonl, test.jsonl (filtered in the same way, of other problems), test_unfiltered.jsonl (all labelled
+    pairs of those), set_aside.jsonl with the reasons, and funnel.json, which it also prints and returns, in the
+    session's folder. The trees and judgements of a killed run are kept. Raises ConfigError, DataError, ModelError."""
+    out, config = session.folder, session.config
+    labels = load_judge_prompt(session.binder.judge().prompt("judge_pairwise"))[1]
+    teacher, template = _teacher(session, settings, labels)
     labelled = out / "labelled.jsonl"
-    with Resources(config, out) as resources:
-        searching, components = config, None
-        if settings.labels:
-            searching = _searching(config, settings, settings.labels, out)
-            try:
-                components = make_components(searching, model, resources)
-            except ConfigError as error:  # its judge is eft.labels
-                raise ConfigError(re.sub(r"^judge\b", "eft.labels", str(error))) from None
-        teacher = None
-        if settings.teacher:
-            backend = components.backend if components else None
-            teacher = make_judge("eft.teacher", settings.teacher, config, model, resources, backend)
-        if components:
-            _searched(components, searching, model, out, labelled)
-        elif settings.pairs:
-            write_rows(labelled, [given_pair(row) for row in load_pairs(settings.pairs)])
-        funnel = Funnel()
-        pairs, unfiltered = screened(config, settings, judge_labels, labelled, out, funnel)
-        kept: Kept
-        if teacher is None:
-            assert template is not None
-            kept = [(pair, template_rows(template, judge_labels, pair)) for pair in pairs.values()]
-        else:
-            kept = _taught(config, settings, model, resources, teacher, pairs, out, funnel)
-    return write_eft(settings, config.seed, out, kept, unfiltered, funnel)
+    backend: Backend | None = None
+    if settings.labels:
+        backend = _search_and_label(session, settings, settings.labels, model=model, labelled=labelled)
+    elif settings.pairs:
+        write_rows(labelled, [better_first(pair) for pair in load_labelled_pairs(settings.pairs)])
+    funnel = Funnel()
+    ties = labels.tie is not None and settings.ties > 0
+    filters = Filters(settings, config.seed, held_out_keys(session), ties)
+    pairs, unfiltered = filters.screen(labelled, funnel)
+    taught: list[TaughtPair] = []
+    if teacher:
+        judge = session.judge(teacher, model, backend)
+        taught = _taught(session, teacher, judge, model=model, pairs=pairs, funnel=funnel)
+    elif template:
+        taught = [TaughtPair(pair, template_rows(template, labels, pair)) for pair in pairs.values()]
+    return filters.write(out, taught, unfiltered, funnel=funnel)
 
 
-def _check_teacher(kind: str, prompt: str, expected: Labels) -> None:
-    if ":" in kind:
-        return  # one's own class knows what it writes
-    if kind != "pairwise":
-        raise ConfigError(f"eft.teacher.kind: a teacher writes judgements, as pairwise does, not '{kind}'")
-    said = load_judge_prompt(prompt)[1]
-    if said != expected:
+def _teacher(session: Session, settings: EftSettings, labels: Labels) -> tuple[Bound | None, PromptTemplate | None]:
+    """The bound teacher, or the template that stands for one. Raises ConfigError."""
+    if settings.teacher is None:
+        template = load_template(settings.template)
+        if settings.pairs and "_value}" in template.body:
+            raise ConfigError(
+                "eft.pairs: labelled pairs of a file have no values for the template to name; give eft.teacher, or an "
+                "eft.template without {first_value} and {second_value}"
+            )
+        return None, template
+    teacher = session.binder.other_judge("eft.teacher", settings.teacher)
+    if ":" in teacher.kind:
+        return teacher, None  # an own class decides by itself what it writes
+    if teacher.kind != "pairwise":
+        raise ConfigError(f"eft.teacher.kind: a teacher writes judgements, as pairwise does, not '{teacher.kind}'")
+    written = load_judge_prompt(teacher.prompt("judge_pairwise"))[1]
+    if written != labels:
         raise ConfigError(
-            f"eft.teacher.prompt: its verdict labels {' '.join(said.all())} are not those of judge.prompt, "
-            f"{' '.join(expected.all())}; the model would learn other labels than it is asked for"
+            f"eft.teacher.prompt: its verdict labels {' '.join(written.all())} are not those of judge.prompt, "
+            f"{' '.join(labels.all())}; the model would learn other labels than it is asked for"
         )
+    return teacher, None
 
 
-def _searching(config: Config, settings: EftSettings, labels: Component, out: Path) -> Config:
+def _searching(config: Config, settings: EftSettings, labels: Component, *, problems: ProblemFile) -> Config:
     """The config of the search with M_0, whose judge labels."""
-    assert settings.problems is not None
     return config.model_copy(
         update={
-            "problems": ProblemSettings(path=str(problem_file(settings.problems, out))),
+            "problems": ProblemSettings(path=str(problems.path)),
             "generator": settings.generator or config.generator,
             "judge": labels,
             "search": settings.search or config.search,
@@ -120,83 +111,92 @@ def _searching(config: Config, settings: EftSettings, labels: Component, out: Pa
     )
 
 
-def _searched(components: Components, config: Config, model: str, out: Path, labelled: Path) -> None:
-    problems, trees = Path(config.problems.path), out / "trees.jsonl"
-    count = check_problems(problems)
-    RunFolder(out).stage(
+def _search_and_label(
+    session: Session, settings: EftSettings, labels: Component, *, model: ModelVersion, labelled: Path
+) -> Backend:
+    """Search with M_0 and write the labelled pairs. Returns the backend that searched."""
+    assert settings.problems is not None
+    problems = ProblemFile.of(settings.problems, session.folder)
+    config = _searching(session.config, settings, labels, problems=problems)
+    roles = {"judge": "eft.labels"}
+    searching = session.using(config, roles)
+    parts = searching.parts(model)
+    trees = session.folder / "trees.jsonl"
+
+    def work() -> None:
+        start = time.monotonic()
+        counts = SearchCounts()
+        with searched(searching, parts.strategy, problems, trees=trees, label="search for EFT pairs") as file:
+
+            def rows() -> Iterator[StepPair | UnlabelledLevel]:
+                for tree in file:
+                    counts.add(tree)
+                    yield from sibling_pairs(tree, config.seed)
+
+            write_rows(labelled, rows())
+        table("Search for EFT pairs", counts.figures(time.monotonic() - start))
+
+    session.run_folder.stage(
         "search",
-        {"model": Path(model), "problems": problems},
-        {"trees": trees, "labelled": labelled},
-        identity(config, *SEARCH_KEYS),
-        lambda: _search(components, config, problems, count, trees, labelled),
+        inputs={"model": Path(model.path), "problems": problems.path},
+        outputs={"trees": trees, "labelled": labelled},
+        identity=searching.bound.identity(),
+        work=work,
     )
-
-
-def _search(
-    components: Components, config: Config, problems: Path, count: int, trees: Path, labelled: Path
-) -> None:
-    start = time.monotonic()
-    counts = SearchCounts()
-    source: Iterable[Problem] = iter_problems(problems)
-    with searched(
-        components, components.strategy, source, count, trees, config, 0, "search for EFT pairs"
-    ) as found:
-
-        def rows() -> Iterator[SiblingPair | UnlabelledLevel]:
-            for tree in found:
-                counts.add(tree)
-                for pair in sibling_pairs(tree, config.seed):
-                    yield UnlabelledLevel(tree.problem.id, pair) if isinstance(pair, str) else pair
-
-        write_rows(labelled, rows())
-    table("Search for EFT pairs", counts.figures(time.monotonic() - start))
+    return parts.backend
 
 
 def _taught(
-    config: Config,
-    settings: EftSettings,
-    model: str,
-    resources: Resources,
-    teacher: Judge,
-    pairs: dict[str, SiblingPair],
-    out: Path,
+    session: Session,
+    teacher: Bound,
+    judge: Judge,
+    *,
+    model: ModelVersion,
+    pairs: dict[str, StepPair],
     funnel: Funnel,
-) -> Kept:
-    """The pairs whose written judgements name the label in both seats, with a row for each seat."""
-    assert settings.teacher is not None
-    made_by = hash_data(judge_identity(settings.teacher, config, model))[:12]
-    path = out / f"judged_{made_by}.jsonl"
-    done = resume(
-        path,
-        TaughtPair,
-        lambda row: row.id,
-        lambda row: any(vote.outcome == "error" for vote in row.verdict.votes),
-    )
+) -> list[TaughtPair]:
+    """The pairs whose written judgements name the label in both positions, with a row for each order. Judgements are
+    kept in judged_<hash>.jsonl, so that other filters ask for none twice."""
+    config = session.config
+    made_by: list[object] = [teacher.identity(), config.seed]
+    if "backend" in teacher.open:
+        made_by += [session.binder.backend().identity(), hash_path(Path(model.path))]
 
-    async def ask(name: str, pair: SiblingPair) -> TaughtPair:
+    async def judged(pair: StepPair) -> JudgedPair:
         prefix = [plain_step(text) for text in pair.prefix]
-        candidates = [plain_step(pair.one), plain_step(pair.other)]
-        seed = derive_seed(config.seed, "teacher", name)
-        return TaughtPair(name, await teacher.judge(Problem(name, pair.question), prefix, candidates, seed))
+        candidates = [plain_step(pair.first), plain_step(pair.second)]
+        seed = derive_seed(config.seed, "teacher", pair.id)
+        verdict = await judge.judge(Problem(pair.id, pair.question), prefix, candidates, seed)
+        return JudgedPair(pair.id, verdict)
 
-    resources.run(append_all(path, "judgements", config.concurrency, pairs, done, ask))
-    kept = []
-    for name, pair in pairs.items():
-        verdict = done[name].verdict
-        votes = agreed(verdict.votes)
-        if votes is None:
-            failed = any(vote.outcome == "error" for vote in verdict.votes)
-            funnel.remove("teacher: failed" if failed else "teacher: no written verdict", done[name])
-        elif winner(votes[0]) != winner(votes[1]):
-            funnel.remove("teacher: the seats disagree", done[name])
-        elif winner(votes[0]) != (None if pair.tie else 0):
-            funnel.remove("teacher: against the label", done[name])
-        elif flaw := unusable_text("".join(vote.reply for vote in votes)):
-            funnel.remove(f"teacher: {flaw}", done[name])
-        else:
-            rows = [
-                replace(seat_row(pair, swapped), judgement=vote.reply.strip())
-                for swapped, vote in zip((False, True), votes, strict=True)
-            ]
-            kept.append((pair, rows))
-    return kept
+    taught: list[TaughtPair] = []
+    with ResumableFile(
+        session.folder / f"judged_{hash_data(made_by)[:12]}.jsonl",
+        JudgedPair,
+        key=lambda row: row.id,
+        failed=lambda row: any(vote.outcome == "error" for vote in row.verdict.votes),
+    ) as file:
+        total, concurrency = len(pairs), config.concurrency
+        session.run(fill(file, pairs.items(), judged, label="judgements", total=total, concurrency=concurrency))
+        for pair, row in zip(pairs.values(), file, strict=True):
+            rows = _rows(pair, row.verdict)
+            if isinstance(rows, str):
+                funnel.remove(f"teacher: {rows}", row)
+            else:
+                taught.append(TaughtPair(pair, rows))
+    return taught
+
+
+def _rows(pair: StepPair, verdict: Verdict) -> tuple[StepPair, StepPair] | str:
+    """The pair's EFT rows in both orders, or the reason why its judgements teach nothing."""
+    votes = written_votes(verdict.votes)
+    if votes is None:
+        return "failed" if any(vote.outcome == "error" for vote in verdict.votes) else "no written verdict"
+    if winner(votes[0]) != winner(votes[1]):
+        return "the positions disagree"
+    if winner(votes[0]) != (None if pair.winner == "tie" else 0):
+        return "against the label"
+    if flaw := unusable_text("".join(vote.reply for vote in votes)):
+        return flaw
+    first, second = (vote.reply.strip() for vote in votes)
+    return replace(pair, judgement=first), replace(pair.swapped(), judgement=second)

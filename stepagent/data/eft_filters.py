@@ -1,5 +1,5 @@
-"""From labelled and judged pairs to EFT files: what is left out, with a count and a reason; ties, the split
-by problem, the funnel."""
+"""From labelled and judged pairs to EFT files: the pairs left out, with a count and a reason; ties, the split by
+problem, the funnel."""
 
 from __future__ import annotations
 
@@ -12,139 +12,147 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from stepagent.config.prompts import Labels
-from stepagent.config.settings import Config, EftSettings
+from stepagent.config.settings import EftSettings
 from stepagent.console import table
-from stepagent.data.eft_pairs import SiblingPair, is_test, seat_row
+from stepagent.data.eft_pairs import is_test
 from stepagent.errors import DataError
 from stepagent.files.jsonl import iter_json, write_atomic, write_rows
-from stepagent.files.problems import held_out_keys, question_key
-from stepagent.files.rows import EftRow
+from stepagent.files.problems import question_key
 from stepagent.files.texts import unusable_text
+from stepagent.types import StepPair
 
-Kept = list[tuple[SiblingPair, list[EftRow]]]
-"""Pairs with a row for each seat: `one` first, then `other` first."""
-
-_PAIR = TypeAdapter(SiblingPair)
+_PAIR = TypeAdapter(StepPair)
 _MORE_TIES = "more ties than asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtPair:
+    """A labelled pair and its EFT rows: the judged pair in its order, then in swapped order."""
+
+    pair: StepPair
+    rows: tuple[StepPair, StepPair]
 
 
 @dataclass(slots=True)
 class Funnel:
-    """What each filter removed, in the order of the filters, and the rows themselves with the reason."""
+    """The rows that each filter removed, counted by reason, in the order of the filters."""
 
     removed: Counter[str] = field(default_factory=Counter)
-    aside: list[dict[str, object]] = field(default_factory=list)
+    rows: list[dict[str, object]] = field(default_factory=list)
 
     def remove(self, reason: str, row: object) -> None:
+        """Count a row and keep it with the reason."""
         self.removed[reason] += 1
-        self.aside.append({"reason": reason, "row": row})
+        self.rows.append({"reason": reason, "row": row})
 
 
-def screened(
-    config: Config, settings: EftSettings, labels: Labels, labelled: Path, out: Path, funnel: Funnel
-) -> tuple[dict[str, SiblingPair], list[SiblingPair]]:
-    """The pairs to be judged, by id, and the unfiltered ones of test problems."""
-    held_out = held_out_keys(config, out)
-    ties = labels.tie is not None and settings.ties > 0
-    found: list[SiblingPair] = []
-    said: dict[str, set[str | None]] = {}
-    for _, row in iter_json(labelled):
-        if "reason" in row:
-            funnel.remove(row["reason"], row)
-            continue
-        pair = _PAIR.validate_python(row)
-        found.append(pair)
-        said.setdefault(pair.id, set()).add(None if pair.tie else pair.one)
-    pairs: dict[str, SiblingPair] = {}
-    unfiltered: dict[str, SiblingPair] = {}
-    for pair in found:
-        reason = _unfit(pair, held_out, ties)
-        if reason is None and len(said[pair.id]) > 1:
-            reason = "labelled in two ways"
-        if reason is None and is_test(pair.question, settings.test_share, config.seed):
-            unfiltered.setdefault(pair.id, pair)
-        if reason is None and pair.id in pairs:
-            reason = "the same pair again"
-        if reason is None and not pair.tie and pair.margin < settings.min_margin:
-            reason = f"margin below {settings.min_margin}"
-        if reason:
-            funnel.remove(reason, pair)
-        else:
-            pairs[pair.id] = pair
-    few = _fewer_ties(pairs.values(), settings.ties)
-    for pair in [pair for pair in pairs.values() if pair.id not in few]:
-        funnel.remove(_MORE_TIES, pair)
-        del pairs[pair.id]
-    return pairs, list(unfiltered.values())
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """The rules by which pairs are left out. `held_out` are the keys of questions that the config evaluates on;
+    `ties`: pairs labelled as equal are wanted."""
+
+    settings: EftSettings
+    seed: int
+    held_out: set[int]
+    ties: bool
+
+    def screen(self, labelled: Path, funnel: Funnel) -> tuple[dict[str, StepPair], list[StepPair]]:
+        """The pairs of the file `labelled` that are to be judged, by id, and the unfiltered ones of test problems."""
+        labelled_pairs: list[StepPair] = []
+        winners: dict[str, set[str | None]] = {}
+        for _, row in iter_json(labelled):
+            if "reason" in row:
+                funnel.remove(row["reason"], row)
+                continue
+            pair = _PAIR.validate_python(row)
+            labelled_pairs.append(pair)
+            winners.setdefault(pair.id, set()).add(None if pair.winner == "tie" else pair.first)
+        pairs: dict[str, StepPair] = {}
+        unfiltered: dict[str, StepPair] = {}
+        for pair in labelled_pairs:
+            reason = self._unfit(pair)
+            if reason is None and len(winners[pair.id]) > 1:
+                reason = "labelled in two ways"
+            if reason is None and is_test(pair.question, self.settings.test_share, self.seed):
+                unfiltered.setdefault(pair.id, pair)
+            if reason is None and pair.id in pairs:
+                reason = "the same pair again"
+            if reason is None and pair.winner != "tie" and (pair.margin or 0.0) < self.settings.min_margin:
+                reason = f"margin below {self.settings.min_margin}"
+            if reason:
+                funnel.remove(reason, pair)
+            else:
+                pairs[pair.id] = pair
+        chosen_ids = _with_fewer_ties(pairs.values(), self.settings.ties)
+        for pair in [pair for pair in pairs.values() if pair.id not in chosen_ids]:
+            funnel.remove(_MORE_TIES, pair)
+            del pairs[pair.id]
+        return pairs, list(unfiltered.values())
+
+    def _unfit(self, pair: StepPair) -> str | None:
+        """The reason why nothing can be learnt from a pair, or None."""
+        if not all(text.strip() for text in (pair.question, pair.first, pair.second)):
+            return "an empty question or step"
+        if flaw := unusable_text("".join((pair.question, *pair.prefix, pair.first, pair.second))):
+            return flaw
+        if question_key(pair.question) in self.held_out:
+            return "a problem that evaluate.problems holds"
+        if pair.first.split() == pair.second.split():
+            return "alike but for white space or the end"
+        return "equal, and no ties are asked for" if pair.winner == "tie" and not self.ties else None
+
+    def write(
+        self, out: Path, taught: list[TaughtPair], unfiltered: list[StepPair], *, funnel: Funnel
+    ) -> dict[str, object]:
+        """Write the files of `make_eft` and print the funnel. Raises DataError if nothing is left to learn from."""
+        test_side, train_side = (
+            self._balanced([pair for pair in taught if self._tests(pair.pair) == side], funnel)
+            for side in (True, False)
+        )
+        train = [row for pair in train_side for row in pair.rows]
+        random.Random(self.seed).shuffle(train)
+        test = [replace(pair.rows[_position(pair.pair)], judgement="") for pair in test_side]
+        write_rows(out / "eft.jsonl", train)
+        write_rows(out / "test.jsonl", test)
+        orders = ((pair, pair.swapped())[_position(pair)] for pair in unfiltered)
+        write_rows(out / "test_unfiltered.jsonl", orders)
+        write_rows(out / "set_aside.jsonl", funnel.rows)
+        winners = Counter(str(row.winner) for row in train)
+        left = len(train_side) + len(test_side)
+        report: dict[str, object] = {
+            "levels and pairs": left + funnel.removed.total(),
+            **{f"  − {reason}": count for reason, count in funnel.removed.items()},
+            "pairs kept": left,
+            "rows to learn from, both positions": len(train),
+            **{f"  winner: {winner}": count for winner, count in sorted(winners.items())},
+            "test pairs, of other problems": len(test),
+            "test pairs, unfiltered": len(unfiltered),
+        }
+        write_atomic(out / "funnel.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        table("EFT: judged levels and labelled pairs, filter by filter", report)
+        if not train:
+            raise DataError(f"{out}: no pair is left to learn from; {out / 'set_aside.jsonl'} says why")
+        return report
+
+    def _tests(self, pair: StepPair) -> bool:
+        return is_test(pair.question, self.settings.test_share, self.seed)
+
+    def _balanced(self, side: list[TaughtPair], funnel: Funnel) -> list[TaughtPair]:
+        chosen_ids = _with_fewer_ties([pair.pair for pair in side], self.settings.ties)
+        for pair in side:
+            if pair.pair.id not in chosen_ids:
+                funnel.remove(_MORE_TIES, pair.rows[0])
+        return [pair for pair in side if pair.pair.id in chosen_ids]
 
 
-def _unfit(pair: SiblingPair, held_out: set[int], ties: bool) -> str | None:
-    """Why a pair is for nobody, if it is."""
-    if not all(text.strip() for text in (pair.question, pair.one, pair.other)):
-        return "an empty question or step"
-    if flaw := unusable_text("".join((pair.question, *pair.prefix, pair.one, pair.other))):
-        return flaw
-    if question_key(pair.question) in held_out:
-        return "a problem that evaluate.problems holds"
-    if pair.one.split() == pair.other.split():
-        return "alike but for white space or the end"
-    return "equal, and no ties are asked for" if pair.tie and not ties else None
-
-
-def _fewer_ties(pairs: Iterable[SiblingPair], share: float) -> set[str]:
-    """The ids of all pairs, with only so many ties that they are `share` of them; drawn by id, which is a
-    hash."""
+def _with_fewer_ties(pairs: Iterable[StepPair], share: float) -> set[str]:
+    """The ids of all pairs, with no more ties than are `share` of them; drawn by id, which is a hash."""
     pairs = list(pairs)
-    decisive = [pair.id for pair in pairs if not pair.tie]
-    ties = sorted(pair.id for pair in pairs if pair.tie)
+    decisive = [pair.id for pair in pairs if pair.winner != "tie"]
+    ties = sorted(pair.id for pair in pairs if pair.winner == "tie")
     return {*decisive, *ties[: int(len(decisive) * share / (1 - share))]}
 
 
-def write_eft(
-    settings: EftSettings,
-    seed: int,
-    out: Path,
-    kept: Kept,
-    unfiltered: list[SiblingPair],
-    funnel: Funnel,
-) -> dict[str, object]:
-    """Write the files of `eft_stage` and print the funnel. Raises DataError if nothing is left to learn
-    from."""
-    sides: dict[bool, Kept] = {True: [], False: []}
-    for pair, rows in kept:
-        sides[is_test(pair.question, settings.test_share, seed)].append((pair, rows))
-    for side, found in sides.items():
-        few = _fewer_ties([pair for pair, _ in found], settings.ties)
-        for pair, rows in found:
-            if pair.id not in few:
-                funnel.remove(_MORE_TIES, rows[0])
-        sides[side] = [(pair, rows) for pair, rows in found if pair.id in few]
-    train = [row for _, rows in sides[False] for row in rows]
-    random.Random(seed).shuffle(train)
-    test = [replace(rows[_seat(pair)], judgement="") for pair, rows in sides[True]]
-    write_rows(out / "eft.jsonl", train)
-    write_rows(out / "test.jsonl", test)
-    write_rows(out / "test_unfiltered.jsonl", (seat_row(pair, bool(_seat(pair))) for pair in unfiltered))
-    write_rows(out / "set_aside.jsonl", funnel.aside)
-    winners = Counter(row.winner for row in train)
-    left = len(sides[False]) + len(sides[True])
-    report: dict[str, object] = {
-        "levels and pairs": left + funnel.removed.total(),
-        **{f"  − {reason}": count for reason, count in funnel.removed.items()},
-        "pairs kept": left,
-        "rows to learn from, both seats": len(train),
-        **{f"  winner: {who}": count for who, count in sorted(winners.items())},
-        "test pairs, of other problems": len(test),
-        "test pairs, unfiltered": len(unfiltered),
-    }
-    write_atomic(out / "funnel.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    table("EFT: what became of judged levels and labelled pairs", report)
-    if not train:
-        raise DataError(f"{out}: no pair is left to learn from; {out / 'set_aside.jsonl'} says why")
-    return report
-
-
-def _seat(pair: SiblingPair) -> int:
-    """Which row of a pair a test set holds: a coin thrown by its texts."""
+def _position(pair: StepPair) -> int:
+    """The order in which a test set shows a pair, 0 or 1: a coin thrown by its texts."""
     return int(pair.id, 16) % 2

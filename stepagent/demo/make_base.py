@@ -39,8 +39,10 @@ BLOCK = 96
 
 
 def make_tokenizer() -> Qwen2Tokenizer:
-    """One token per character, plus the chat marks and the verdict labels: Qwen2's byte-level BPE without
-    a merge (that class, because AutoTokenizer loads a qwen2 folder with it whatever the folder says)."""
+    """Return a tokenizer with one token per character, plus the chat marks and the verdict labels.
+
+    It is Qwen2's byte-level BPE without merges, because AutoTokenizer loads every qwen2 folder as that class.
+    """
     letters = [{"\n": "Ċ", " ": "Ġ"}.get(character, character) for character in CHARACTERS]
     vocabulary = {word: index for index, word in enumerate([*SPECIAL, *letters])}
     tokenizer = Qwen2Tokenizer(
@@ -57,8 +59,8 @@ def make_tokenizer() -> Qwen2Tokenizer:
 
 
 def document(rng: random.Random) -> str:
-    """Half: a question and its quick solution. Half: two lines for one sum, or for the answer after a
-    sum, marked digit by digit."""
+    """Return a text to train on: with chance 1/2 a question and its quick solution, else two lines for one
+    sum (or for the answer after a sum), marked digit by digit."""
     if rng.random() < 0.5:
         while (lines := quick_solution(rng, question := make_question(rng))) is None:
             pass
@@ -76,14 +78,14 @@ def document(rng: random.Random) -> str:
     asks_sum = rng.random() < 0.8
     before = [] if asks_sum else [f"{operation}={operation.value}"]
     start = str(operation) if asks_sum else ""
-    lines = [f"|{seat} {start}={value}" for seat, value in zip("AB", values, strict=True)]
+    lines = [f"|{label} {start}={value}" for label, value in zip("AB", values, strict=True)]
     opening = worked(operation) if asks_sum else f"={operation.value}>{operation.value}"
     marks = [compare(s, v, operation.value) for s, v in zip("AB", values, strict=True)]
     return "\n".join([*before, *lines, opening, *marks]) + END
 
 
-def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, steps: int, seed: int) -> None:
-    """Next-token training on blocks of BLOCK tokens, 64 a step; AdamW, one-cycle schedule."""
+def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, steps: int, *, seed: int) -> None:
+    """Train on the next token, with 64 blocks of BLOCK tokens a step; AdamW, one-cycle schedule."""
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps, pct_start=0.05)
@@ -104,6 +106,7 @@ def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, steps: int, seed: 
 
 
 def main() -> None:
+    """Train the model and save it with its tokenizer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=3000)
@@ -126,7 +129,7 @@ def main() -> None:
             bos_token_id=None,
         )
     )
-    train(model, tokenizer, arguments.steps, arguments.seed)
+    train(model, tokenizer, arguments.steps, seed=arguments.seed)
     model.to(torch.bfloat16).save_pretrained(arguments.out)
     tokenizer.save_pretrained(arguments.out)
 

@@ -1,5 +1,5 @@
-"""Who knows the arithmetic world's right answers: a judge (a control, and the labels of EFT data) and the
-marker who writes judgements."""
+"""Oracles of the arithmetic world: a judge for controls and for the labels of EFT data, and the marker that
+writes judgements."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from stepagent.types import Completion, Completions, Problem, Prompt, Sampling, 
 
 
 class OracleJudge:
-    """Prefers a right line to a wrong one; two right or two wrong ones are a tie. Asks no model."""
+    """Judge that prefers a right line to a wrong one, calls two of a kind a tie, and asks no model."""
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         """See Judge."""
         before = [step.text for step in prefix]
         right = [line_is_right(problem.question, before, step.content) for step in candidates]
@@ -32,42 +30,44 @@ class OracleJudge:
         return await all_pairs_both_seats(len(candidates), compare, seed)
 
 
-_ASKED = re.compile(
-    r"(?P<question>[^\n]*)\n(?P<prefix>.*?)\|A (?P<first>[^\n]*)\n\|B (?P<second>[^\n]*)", re.DOTALL
-)
+_QUESTION = re.compile(r"(?P<question>[^\n]*)\n(?P<prefix>.*?)\|A (?P<first>[^\n]*)\n\|B (?P<second>[^\n]*)", re.DOTALL)
 
 
 class Marker:
-    """A backend that writes the judgement of a person who marks two lines (prompt `demo_judge`), at best
-    carefully. With chance `wrong` the verdict is not what the marks say, whoever sits where; with chance
-    `first_seat` it is the first one, whatever the marks say."""
+    """Backend that writes the judgement of a person who marks two lines (prompt `demo_judge`).
+
+    With chance `wrong` the verdict contradicts the marks, in both positions of a pair alike; with chance
+    `first_seat` it is for the first position, whatever the marks (position bias). Raises BackendError for
+    another prompt.
+    """
 
     def __init__(self, wrong: float = 0.0, first_seat: float = 0.0) -> None:
         self._wrong = wrong
-        self._first_seat = first_seat
+        self._position_bias = first_seat
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend."""
-        asked = _ASKED.fullmatch(prompt.messages[-1].content)
-        if asked is None:
+        match = _QUESTION.fullmatch(prompt.messages[-1].content)
+        if match is None:
             raise BackendError("the marker is asked for two lines in the words of the prompt demo_judge")
-        question, first, second = asked["question"], asked["first"], asked["second"]
-        prefix = asked["prefix"].split("\n")[:-1]
+        question, first, second = match["question"], match["first"], match["second"]
+        prefix = match["prefix"].split("\n")[:-1]
         try:
-            left = result(correct_line(question, prefix)) is None  # the world, and its two digits
+            unmarkable = result(correct_line(question, prefix)) is None  # a value of more than two digits
         except ValueError:
-            left = True
-        if left:
-            return _says("?")
-        text = judgement(question, prefix, first, second)
-        errs = random.Random(derive_seed("marker", question, asked["prefix"], *sorted((first, second))))
-        if errs.random() < self._wrong:
-            body, said = text[: -len(FIRST)], text[-len(FIRST) :]
-            text = body + {FIRST: SECOND, SECOND: FIRST}.get(said, errs.choice((FIRST, SECOND)))
-        if random.Random(sampling.seed).random() < self._first_seat:
+            unmarkable = True
+        if unmarkable:
+            return _completions("?")
+        text = judgement(question, prefix, first, second=second)
+        # Seeded by the pair in sorted order, so that a wrong opinion is the same in both positions.
+        rng = random.Random(derive_seed("marker", question, match["prefix"], *sorted((first, second))))
+        if rng.random() < self._wrong:
+            body, label = text[: -len(FIRST)], text[-len(FIRST) :]
+            text = body + {FIRST: SECOND, SECOND: FIRST}.get(label, rng.choice((FIRST, SECOND)))
+        if random.Random(sampling.seed).random() < self._position_bias:
             text = text[: -len(FIRST)] + FIRST
-        return _says(text)
+        return _completions(text)
 
 
-def _says(text: str) -> Completions:
+def _completions(text: str) -> Completions:
     return Completions((Completion(text, "end"),), "", None, Usage(1, 0, 0))

@@ -1,9 +1,8 @@
-"""Rows for other trainers. What each does at the end of a step that does not end the solution is in its
-docstring, as its code said when it was read: TRL 1.16 (and run), LLaMA-Factory, OpenRLHF and Step-DPO of
-2025.
+"""Rows for other trainers. Each docstring says how the trainer treats the end of a step that does not end the
+solution, as its code did when it was read: TRL 1.16 (and run), LLaMA-Factory, OpenRLHF and Step-DPO of 2025.
 
-A step's text is what was sampled, with its terminator, so a trainer that adds nothing trains what stepagent's
-own does.
+A step's text is the sampled one, with its terminator, so a trainer that adds nothing trains the same tokens as
+stepagent's own.
 """
 
 from __future__ import annotations
@@ -20,16 +19,22 @@ Row = dict[str, Any]
 _AS_IT_STANDS = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-def trl(row: StepPreference, end: str) -> Row:
-    """TRL, text rows. TRL appends the end-of-turn token to every step, also to one that does not end the
+def text_row(row: StepPreference, end: str) -> Row:
+    """TRL's and OpenRLHF's text rows.
+
+    TRL appends the end-of-turn token to every step, also to one that does not end the
     solution: the model learns to stop after it. Prefer trl-conversational. A prompt that opens with the BOS
-    text gets a second one if the tokenizer adds BOS. max_length cuts the end of the step."""
+    text gets a second one if the tokenizer adds BOS. max_length cuts the end of the step.
+
+    OpenRLHF (--prompt_key prompt --chosen_key chosen --rejected_key rejected, without --apply_chat_template) strips
+    line ends, appends EOS to every step and cannot be told not to. A row over max_len loses the end of its step; its
+    last token becomes EOS."""
     return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected, **_origin(row)}
 
 
 def trl_conversational(row: StepPreference, end: str) -> Row:
     """TRL, turns that pass through a chat template of their own which adds nothing: no end-of-turn token, no
-    BOS; ended steps carry `end`. What is trained is what stepagent trains. max_length cuts the end of the
+    BOS; ended steps carry `end`. The trained tokens are stepagent's own. max_length cuts the end of the
     step; a prompt that long drops the row."""
     return {
         "prompt": [{"role": "user", "content": row.prompt}],
@@ -53,14 +58,6 @@ def llama_factory(row: StepPreference, end: str) -> Row:
     }
 
 
-def openrlhf(row: StepPreference, end: str) -> Row:
-    """OpenRLHF (--prompt_key prompt --chosen_key chosen --rejected_key rejected, without
-    --apply_chat_template). It strips line ends, appends EOS to every step and cannot be told not to: the
-    model learns to stop after each. A row over max_len loses the end of its step; its last token becomes
-    EOS."""
-    return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected, **_origin(row)}
-
-
 def step_dpo(row: StepPreference, end: str) -> Row:
     """Step-DPO (dvlab-research): the question in its own template, the steps so far, one step against
     another. It appends no EOS; ended steps carry `end`. Too long rows lose the prompt's beginning or end
@@ -75,7 +72,7 @@ def step_dpo(row: StepPreference, end: str) -> Row:
 
 
 def _origin(row: StepPreference) -> Row:
-    """What no trainer reads, and `data import` does: the problem behind the rendered prompt."""
+    """The problem behind the rendered prompt: no trainer reads it, `data import` does."""
     return {"question": row.question, "prefix": list(row.prefix)}
 
 
@@ -84,14 +81,14 @@ def _ended(text: str, ends: bool, end: str) -> str:
 
 
 PREFERENCES: dict[str, Callable[[StepPreference, str], Row]] = {
-    "trl": trl,
+    "trl": text_row,
     "trl-conversational": trl_conversational,
     "llama-factory": llama_factory,
-    "openrlhf": openrlhf,
+    "openrlhf": text_row,
     "step-dpo": step_dpo,
 }
 ADD_NO_END = ("trl-conversational", "llama-factory", "step-dpo")
-"""Whose rows have to hold the end-of-turn text themselves."""
+"""The trainers whose rows have to hold the end-of-turn text themselves."""
 
 
 def prm(tree: StepTree) -> Iterator[Row]:
@@ -103,11 +100,11 @@ def prm(tree: StepTree) -> Iterator[Row]:
     for level in tree.levels:
         if level.verdict is not None and (level.verdict.status == "ok" or not level.verdict.votes):
             values |= dict(zip(level.judged, level.verdict.values, strict=False))
-    known = {node for node, value in values.items() if not math.isnan(value)}
-    inner = {tree.nodes[node].parent for node in known}
-    for leaf in sorted(known - inner):
+    valued = {node for node, value in values.items() if not math.isnan(value)}
+    inner = {tree.nodes[node].parent for node in valued}
+    for leaf in sorted(valued - inner):
         path = tree.path_to(leaf)
-        if all(node in known for node in path):
+        if all(node in valued for node in path):
             yield {
                 "prompt": tree.problem.question,
                 "completions": [tree.step(node).content for node in path],

@@ -31,8 +31,8 @@ def iter_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except UnicodeDecodeError:
                 raise DataError.at(path, number, "not valid UTF-8; convert the file") from None
             except (ValueError, RecursionError) as error:
-                what = str(error).partition("\n")[0]
-                raise DataError.at(path, number, f"not valid JSON ({what})") from None
+                reason = str(error).partition("\n")[0]
+                raise DataError.at(path, number, f"not valid JSON ({reason})") from None
             if not isinstance(row, dict):
                 raise DataError.at(path, number, "expected a JSON object such as {...} on each line")
             yield number, row
@@ -40,7 +40,7 @@ def iter_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def iter_numbered(path: Path, kind: type[T], hint: str = "") -> Iterator[tuple[int, T]]:
     """The rows of a file as `kind`, each with its line number. Raises DataError for the first bad one,
-    with file, line, what is wrong, and `hint`."""
+    with file, line, the reason and `hint`."""
     adapter = TypeAdapter(kind)
     for number, row in iter_json(path):
         try:
@@ -68,8 +68,7 @@ def dump_row(row: object) -> str:
 
 
 def dump_any(row: dict[str, Any]) -> str:
-    """One JSONL line for a row of somebody else's, whatever it holds: what JSON does not know is shown as
-    Python shows it."""
+    """One JSONL line for a foreign row of any content: values that JSON lacks are written as Python shows them."""
     try:
         return json.dumps(row, default=repr) + "\n"
     except (ValueError, TypeError, RecursionError):  # a key that is no text, or nested too deep
@@ -115,8 +114,8 @@ def drop_torn_line(path: Path) -> None:
             start = max(0, end - _BLOCK)
             file.seek(start)
             block = file.read(end - start)
-            if (found := block.rfind(b"\n")) >= 0:
-                file.truncate(start + found + 1)
+            if (newline := block.rfind(b"\n")) >= 0:
+                file.truncate(start + newline + 1)
                 return
             end = start
         file.truncate(0)

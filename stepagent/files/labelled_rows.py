@@ -1,4 +1,4 @@
-"""Labelled data to measure a judge on, of this and other projects: the one place that knows their keys.
+"""Labelled steps and pairs of this and of other projects, to measure a judge on.
 
 A row is told by its keys:
 
@@ -23,17 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stepagent.errors import DataError, explain
 from stepagent.files.tables import read_raw
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledPair:
-    """Two candidate steps in their seats, and which is better."""
-
-    question: str
-    prefix: tuple[str, ...]
-    first: str
-    second: str
-    winner: Literal["first", "second", "tie"]
+from stepagent.types import StepPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +35,8 @@ class LabelledSolution:
     first_wrong: int | None
 
 
-Labelled = LabelledPair | LabelledSolution
-FORMATS = "labelled pairs, PRM800K, Math-Shepherd, ProcessBench or TRL stepwise supervision"
+Labelled = StepPair | LabelledSolution
+LABELLED_FORMATS = "labelled pairs, PRM800K, Math-Shepherd, ProcessBench or TRL stepwise supervision"
 
 
 def read_labelled(data: str | Path, sample: int | None, seed: int) -> list[Labelled]:
@@ -54,7 +44,7 @@ def read_labelled(data: str | Path, sample: int | None, seed: int) -> list[Label
 
     Raises DataError for the first row of no known format, and for data without items.
     """
-    items = [item for where, row in read_raw(data) for item in labelled_items(where, row)]
+    items = [item for place, row in read_raw(data) for item in labelled_items(place, row)]
     if not items:
         raise DataError(f"{data}: nothing labelled to measure a judge on")
     if sample is not None and sample < len(items):
@@ -63,7 +53,7 @@ def read_labelled(data: str | Path, sample: int | None, seed: int) -> list[Label
 
 
 class _Row(BaseModel):
-    """Types are taken at their word: the text "False" is no label."""
+    """Base of the foreign rows. Types are taken at their word: the text "False" is no label."""
 
     model_config = ConfigDict(strict=True)
 
@@ -124,78 +114,76 @@ class _StepwiseRow(_Row):
 R = TypeVar("R", bound=_Row)
 
 
-def labelled_items(where: str, row: dict[str, Any]) -> Iterator[Labelled]:
-    """What a row holds: one item, or several pairs. Raises DataError that names `where`."""
+def labelled_items(place: str, row: dict[str, Any]) -> Iterator[Labelled]:
+    """The items of a row: a solution, or one or several pairs. Raises DataError that names `place`."""
     if {"first", "second", "winner"} <= row.keys():
-        pair = _read(_PairRow, where, row)
-        yield LabelledPair(pair.question, tuple(pair.prefix or ()), pair.first, pair.second, pair.winner)
+        pair = _read(_PairRow, place, row)
+        yield StepPair(pair.question, tuple(pair.prefix or ()), pair.first, second=pair.second, winner=pair.winner)
     elif isinstance(row.get("question"), dict) and isinstance(row.get("label"), dict):
-        yield from _prm800k(where, _read(_Prm800kRow, where, row))
+        yield from _prm800k(place, _read(_Prm800kRow, place, row))
     elif {"input", "label"} <= row.keys():
-        yield _math_shepherd(where, _read(_ShepherdRow, where, row))
+        yield _math_shepherd(place, _read(_ShepherdRow, place, row))
     elif {"problem", "steps", "label"} <= row.keys():
-        bench = _read(_ProcessBenchRow, where, row)
+        bench = _read(_ProcessBenchRow, place, row)
         if bench.label >= len(bench.steps):
-            raise DataError(f"{where}: label {bench.label}, but there are only {len(bench.steps)} steps")
+            raise DataError(f"{place}: label {bench.label}, but there are only {len(bench.steps)} steps")
         yield LabelledSolution(bench.problem, tuple(bench.steps), bench.label if bench.label >= 0 else None)
     elif {"prompt", "completions", "labels"} <= row.keys():
-        yield _stepwise(where, _read(_StepwiseRow, where, row))
+        yield _stepwise(place, _read(_StepwiseRow, place, row))
     else:
-        found = ", ".join(row) or "nothing"
-        raise UnknownRowError(f"{where}: not a row of {FORMATS}; it holds {found}")
+        keys = ", ".join(row) or "nothing"
+        raise UnknownRowError(f"{place}: not a row of {LABELLED_FORMATS}; it holds {keys}")
 
 
 class UnknownRowError(DataError):
     """A row whose keys are those of no format."""
 
 
-def _read(kind: type[R], where: str, row: dict[str, Any]) -> R:
+def _read(kind: type[R], place: str, row: dict[str, Any]) -> R:
     try:
         return kind.model_validate(row)
     except ValidationError as error:
-        raise DataError(f"{where}: {explain(error)}") from None
+        raise DataError(f"{place}: {explain(error)}") from None
 
 
-def _prm800k(where: str, row: _Prm800kRow) -> Iterator[LabelledPair]:
-    """The seats alternate, so that a judge that always says "first" is right half the time."""
+def _prm800k(place: str, row: _Prm800kRow) -> Iterator[StepPair]:
+    """The positions alternate, so that a judge that always says "first" is right half the time."""
     prefix: tuple[str, ...] = ()
-    seat = 0
+    right_is_first = False
     for step in row.label.steps:
         rated = step.completions or []
-        good = [one.text for one in rated if one.rating == 1]
-        bad = [one.text for one in rated if one.rating == -1]
-        for right, wrong in zip(good, bad, strict=False):
-            seat = 1 - seat
-            if seat:
-                yield LabelledPair(row.question.problem, prefix, right, wrong, "first")
-            else:
-                yield LabelledPair(row.question.problem, prefix, wrong, right, "second")
-        chosen, taken = step.chosen_completion, step.human_completion
+        right_steps = [completion.text for completion in rated if completion.rating == 1]
+        wrong_steps = [completion.text for completion in rated if completion.rating == -1]
+        for right, wrong in zip(right_steps, wrong_steps, strict=False):
+            right_is_first = not right_is_first
+            pair = StepPair(row.question.problem, prefix, right, second=wrong, winner="first")
+            yield pair if right_is_first else pair.swapped()
+        chosen, human = step.chosen_completion, step.human_completion
         if chosen is not None and not 0 <= chosen < len(rated):
-            raise DataError(f"{where}: chosen_completion {chosen}, but there are {len(rated)} completions")
-        text = rated[chosen].text if chosen is not None else taken.text if taken else ""
+            raise DataError(f"{place}: chosen_completion {chosen}, but there are {len(rated)} completions")
+        text = rated[chosen].text if chosen is not None else human.text if human else ""
         if not text:
             return
         prefix = (*prefix, f"{text}\n")
 
 
-def _stepwise(where: str, row: _StepwiseRow) -> LabelledSolution:
+def _stepwise(place: str, row: _StepwiseRow) -> LabelledSolution:
     if len(row.completions) != len(row.labels):
-        raise DataError(f"{where}: {len(row.completions)} completions, but {len(row.labels)} labels")
-    wrong = next((place for place, label in enumerate(row.labels) if not label), None)
+        raise DataError(f"{place}: {len(row.completions)} completions, but {len(row.labels)} labels")
+    wrong = next((index for index, label in enumerate(row.labels) if not label), None)
     return LabelledSolution(row.prompt, tuple(row.completions), wrong)
 
 
-def _math_shepherd(where: str, row: _ShepherdRow) -> LabelledSolution:
+def _math_shepherd(place: str, row: _ShepherdRow) -> LabelledSolution:
     lines, marks = row.input.split("\n"), row.label.split("\n")
     start = re.search(r"Step 1:", row.input)
     if start is None:
-        raise DataError(f"{where}: no 'Step 1:' in 'input', so its steps cannot be told apart")
+        raise DataError(f"{place}: no 'Step 1:' in 'input', so its steps cannot be told apart")
     question = row.input[: start.start()].strip()
     steps = [step.strip() for step in re.split(r"\s*ки\n?", row.input[start.start() :])]
     steps = [step for step in steps if step]
-    said = re.findall(r"([+-])\s*(?:\n|\Z)", row.label)
-    if len(steps) != len(said) or len(lines) != len(marks):
-        raise DataError(f"{where}: {len(steps)} steps in 'input', but {len(said)} labels in 'label'")
-    wrong = next((i for i, mark in enumerate(said) if mark == "-"), None)
+    labels = re.findall(r"([+-])\s*(?:\n|\Z)", row.label)
+    if len(steps) != len(labels) or len(lines) != len(marks):
+        raise DataError(f"{place}: {len(steps)} steps in 'input', but {len(labels)} labels in 'label'")
+    wrong = next((i for i, mark in enumerate(labels) if mark == "-"), None)
     return LabelledSolution(question, tuple(f"{step}\n" for step in steps), wrong)

@@ -1,4 +1,4 @@
-"""Preference rows of this and of other projects: the one place that knows their keys.
+"""Preference rows of this and of other projects, as the optimizer and `data import` read them.
 
 A row is told by its keys:
 
@@ -39,76 +39,70 @@ class ForeignPair:
     ends: bool
 
 
-FORMATS = "stepagent, TRL (standard or conversational), LLaMA-Factory or Step-DPO"
+PREFERENCE_FORMATS = "stepagent, TRL (standard or conversational), LLaMA-Factory or Step-DPO"
 
 
 def read_preferences(
     data: str | Path, solve: PromptTemplate | None = None
 ) -> Iterator[tuple[str, StepPreference | ForeignPair]]:
-    """Every row of `data` with where it stands. `data` is a JSONL file, a dataset folder or a hub id, with
+    """Every row of `data` with its place there. `data` is a JSONL file, a dataset folder or a hub id, with
     `:split` after it if not `train`. `solve` is the prompt that a question without a context is put in.
 
     Raises DataError for the first bad row.
     """
-    for where, row in read_raw(data):
-        yield where, preference(where, row, solve)
+    for place, row in read_raw(data):
+        yield place, preference(place, row, solve)
 
 
-def preference(
-    where: str, row: dict[str, Any], solve: PromptTemplate | None = None
-) -> StepPreference | ForeignPair:
-    """One row of any of the formats. Raises DataError that names `where`."""
+def preference(place: str, row: dict[str, Any], solve: PromptTemplate | None = None) -> StepPreference | ForeignPair:
+    """One row of any of the formats. Raises DataError that names `place`."""
     if "chosen_ends" in row or "prompt_ids" in row:
         try:
             return TypeAdapter(StepPreference).validate_python(row)
         except ValidationError as error:
-            raise DataError(f"{where}: {explain(error)}") from None
+            raise DataError(f"{place}: {explain(error)}") from None
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
     if prompt is None and isinstance(row.get("instruction"), str):
-        prompt = "\n".join(
-            text for text in (row["instruction"], row.get("input")) if isinstance(text, str) and text
-        )
+        prompt = "\n".join(text for text in (row["instruction"], row.get("input")) if isinstance(text, str) and text)
     if "initial_reason_steps" in row:
         before = row["initial_reason_steps"] or ""
         if not all(isinstance(text, str) for text in (prompt, before, chosen, rejected)):
-            raise DataError(
-                f"{where}: 'prompt', 'initial_reason_steps', 'chosen' and 'rejected' must be text"
-            )
+            raise DataError(f"{place}: 'prompt', 'initial_reason_steps', 'chosen' and 'rejected' must be text")
         question = str(prompt)
         turns = solve.messages({"question": question}) if solve else (Message("user", question),)
-        return ForeignPair(turns, before, str(chosen), str(rejected), False)
+        return ForeignPair(turns, before, str(chosen), rejected=str(rejected), ends=False)
     if isinstance(chosen, list) and isinstance(rejected, list):
-        return _conversation(where, prompt, chosen, rejected)
+        return _conversation(place, prompt, chosen, rejected=rejected)
     if isinstance(chosen, str) and isinstance(rejected, str) and isinstance(prompt, str | None):
         context = _common_text(chosen, rejected) if prompt is None and chosen != rejected else prompt or ""
         cut = len(context) if prompt is None else 0  # equal texts stay whole: the pair is set aside as such
-        return ForeignPair((), context, chosen[cut:], rejected[cut:], True)
-    found = ", ".join(row) or "nothing"
-    raise DataError(f"{where}: not a preference row of {FORMATS}; it holds {found}")
+        return ForeignPair((), context, chosen[cut:], rejected=rejected[cut:], ends=True)
+    keys = ", ".join(row) or "nothing"
+    raise DataError(f"{place}: not a preference row of {PREFERENCE_FORMATS}; it holds {keys}")
 
 
-def _conversation(where: str, prompt: Any, chosen: list[Any], rejected: list[Any]) -> ForeignPair:
+def _conversation(place: str, prompt: Any, chosen: list[Any], *, rejected: list[Any]) -> ForeignPair:
     before = prompt if isinstance(prompt, list) else []
     if prompt is None:
-        most = max(0, min(len(chosen), len(rejected)) - 1)
-        shared = next((i for i in range(most) if chosen[i] != rejected[i]), most)
+        shortest = max(0, min(len(chosen), len(rejected)) - 1)
+        shared = next((i for i in range(shortest) if chosen[i] != rejected[i]), shortest)
         before, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
     elif not isinstance(prompt, list):
-        raise DataError(f"{where}: 'prompt' must be a list of turns, as 'chosen' is")
+        raise DataError(f"{place}: 'prompt' must be a list of turns, as 'chosen' is")
     try:
         turns = tuple(Message(turn["role"], turn["content"]) for turn in before)
         replies = [(turn["role"], turn["content"]) for turn in (*chosen, *rejected)]
     except (TypeError, KeyError):
-        raise DataError(f"{where}: a turn needs 'role' and 'content'") from None
-    every = [*(turn.content for turn in turns), *(content for _, content in replies)]
-    if not all(isinstance(content, str) for content in every):
-        raise DataError(f"{where}: a turn's 'content' must be text")
+        raise DataError(f"{place}: a turn needs 'role' and 'content'") from None
+    contents = [*(turn.content for turn in turns), *(content for _, content in replies)]
+    if not all(isinstance(content, str) for content in contents):
+        raise DataError(f"{place}: a turn's 'content' must be text")
     if len(chosen) != 1 or len(rejected) != 1 or any(role != "assistant" for role, _ in replies):
-        raise DataError(f"{where}: 'chosen' and 'rejected' must differ in one assistant turn")
-    return ForeignPair(turns, "", str(replies[0][1]), str(replies[1][1]), True)
+        raise DataError(f"{place}: 'chosen' and 'rejected' must differ in one assistant turn")
+    return ForeignPair(turns, "", str(replies[0][1]), rejected=str(replies[1][1]), ends=True)
 
 
 def _common_text(a: str, b: str) -> str:
-    """What both open with, up to a space: TRL's rule for a row without a prompt."""
+    """The beginning that both share, up to a space: TRL's rule for a row without a prompt."""
     length = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     return a[: length - 1] if length and a[length - 1] == " " else a[:length]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stepagent.answers import stated_answer
-from stepagent.config.settings import Config, ProblemSettings
+from stepagent.config.settings import ProblemSettings
 from stepagent.console import bar, warn
 from stepagent.errors import DataError
 from stepagent.files.jsonl import iter_numbered, write_rows
@@ -50,10 +50,9 @@ class _ProblemRow:
     metadata: dict[str, object] | None = None
 
 
-def problem_file(source: Path | ProblemSettings, folder: Path) -> Path:
-    """The JSONL file of a source: itself if it is one, else what is made from it in `folder`/data, once for
-    the same file and settings. Raises DataError."""
-    settings = source if isinstance(source, ProblemSettings) else ProblemSettings(path=str(source))
+def problem_path(settings: ProblemSettings, folder: Path) -> Path:
+    """The JSONL file of a source: itself if it is one, else the file made from it in `folder`/data, once for the same
+    file and settings. Raises DataError."""
     if settings == ProblemSettings(path=settings.path) and settings.path.endswith(".jsonl"):
         return Path(settings.path)
     if not Path(settings.path).exists() and settings.path not in PRESETS and "/" not in settings.path:
@@ -62,168 +61,173 @@ def problem_file(source: Path | ProblemSettings, folder: Path) -> Path:
         raise DataError(f"problems: there is no file '{settings.path}'; {hint}")
     preset = PRESETS.get(settings.path)
     if preset is not None:
-        asked = {key: value for key, value in settings if value is not None and key != "path"}
-        settings = preset.model_copy(update=asked)
-    made = folder / "data" / f"{derive_seed(settings.model_dump_json()):016x}.jsonl"
+        overrides = {key: value for key, value in settings if value is not None and key != "path"}
+        settings = preset.model_copy(update=overrides)
+    path = folder / "data" / f"{derive_seed(settings.model_dump_json()):016x}.jsonl"
     RunFolder(folder / "data").stage(
-        made.stem,
-        {"source": Path(settings.path)},
-        {"problems": made},
-        settings.model_dump(mode="json"),
-        lambda: _make(settings, made),
+        path.stem,
+        inputs={"source": Path(settings.path)},
+        outputs={"problems": path},
+        identity=settings.model_dump(mode="json"),
+        work=lambda: _convert(settings, path),
     )
-    return made
+    return path
 
 
-def _make(settings: ProblemSettings, made: Path) -> None:
+def _convert(settings: ProblemSettings, path: Path) -> None:
     """Write the rows of a source, all or a seeded sample in its drawn order."""
-    silent = 0
+    unanswered = 0
 
     def problems() -> Iterator[Problem]:
-        nonlocal silent
+        nonlocal unanswered
         with bar(f"problems of {settings.path}", None) as progress:
             rows = read_raw(settings.path, settings.subset, settings.split)
-            for number, (where, row) in enumerate(rows, start=1):
-                problem = _problem(settings, where, row, number)
-                silent += bool(settings.worked) and problem.answer is None
+            for number, (place, row) in enumerate(rows, start=1):
+                problem = _problem(settings, place, row, number=number)
+                unanswered += bool(settings.worked) and problem.answer is None
                 yield problem
                 progress.advance()
 
-    write_rows(made, problems())
+    write_rows(path, problems())
     if settings.sample is not None:
-        _draw(made, settings.sample, settings.seed)
-    if silent:
-        warn([f"{settings.path}: {silent} solutions state no final answer; these problems serve search only"])
+        _draw(path, settings.sample, settings.seed)
+    if unanswered:
+        warn([f"{settings.path}: {unanswered} solutions state no final answer; these problems serve search only"])
 
 
-def _problem(settings: ProblemSettings, where: str, row: Mapping[str, Any], number: int) -> Problem:
+def _problem(settings: ProblemSettings, place: str, row: Mapping[str, Any], *, number: int) -> Problem:
     def column(name: str, key: str) -> Any:
         if name not in row:
-            raise DataError(f"{where}: no column '{name}'; it has {', '.join(row)}; set problems.{key}")
+            raise DataError(f"{place}: no column '{name}'; it has {', '.join(row)}; set problems.{key}")
         return row[name]
 
-    asked = settings.question or "question"
-    question = column(asked, "question")
+    question_column = settings.question or "question"
+    question = column(question_column, "question")
     if not isinstance(question, str):
-        raise DataError(f"{where}: '{asked}' must be text")
+        raise DataError(f"{place}: '{question_column}' must be text")
     answer = column(settings.answer, "answer") if settings.answer else row.get("answer")
     if isinstance(answer, list):
         answer = ", ".join(map(str, answer)) or None
     if settings.worked and answer is not None:
         answer = stated_answer(str(answer))
     name = row.get("id") if settings.id is None else column(settings.id, "id")
-    more = row.get("metadata")
+    metadata = row.get("metadata")
     reference = None if answer is None else str(answer).strip().strip("$")
-    said = str(number if name in (None, "") else name)
-    return Problem(said, question, reference or None, more if isinstance(more, dict) else {})
+    problem_id = str(number if name in (None, "") else name)
+    return Problem(problem_id, question, reference or None, metadata if isinstance(metadata, dict) else {})
 
 
-def _draw(made: Path, count: int, seed: int) -> None:
+def _draw(path: Path, count: int, seed: int) -> None:
     starts = array("q")
-    with made.open("rb") as lines:
-        place = 0
+    with path.open("rb") as lines:
+        position = 0
         for line in lines:
-            starts.append(place)
-            place += len(line)
+            starts.append(position)
+            position += len(line)
         if count > len(starts):
-            raise DataError(f"{made}: {len(starts)} problems, but problems.sample asks for {count}")
-        drawn = random.Random(seed).sample(range(len(starts)), count)
-        part = made.with_suffix(".drawn")
+            raise DataError(f"{path}: {len(starts)} problems, but problems.sample asks for {count}")
+        indices = random.Random(seed).sample(range(len(starts)), count)
+        part = path.with_suffix(".drawn")
         with part.open("wb") as file:
-            for index in drawn:
+            for index in indices:
                 lines.seek(starts[index])
                 file.write(lines.readline())
-    part.replace(made)
+    part.replace(path)
 
 
-def iter_problems(path: Path) -> Iterator[Problem]:
-    """Problems from JSONL rows {question, id?, answer?, metadata?}, one at a time; a missing id is the row's
-    number. Raises DataError with file and line for a row without a question."""
-    hint = '; a problem is a row such as {"question": "...", "answer": "..."}'
-    for number, (line, row) in enumerate(iter_numbered(path, _ProblemRow, hint), start=1):
-        if not row.question.strip():
-            raise DataError.at(path, line, "the 'question' is empty; a problem needs one")
-        name = str(row.id) if row.id is not None else str(number)
-        answer = str(row.answer) if row.answer is not None else None
-        yield Problem(name, row.question, answer, row.metadata or {})
+class ProblemFile:
+    """A JSONL file of problems {question, id?, answer?, metadata?}; a missing id is the row's number.
 
+    It is checked once, when it is opened: DataError with file and line for a row without a question, a repeated id,
+    or a file without problems. Keeps eight bytes a problem. Iterating gives the problems without their answers, one
+    at a time.
+    """
 
-def check_problems(path: Path) -> int:
-    """How many problems a file holds. Raises DataError for a bad row, a repeated id, or none at all. Keeps
-    eight bytes a problem."""
-    hashes = array("Q")
-    for problem in iter_problems(path):
-        hashes.append(derive_seed(problem.id))
-    if not hashes:
-        raise DataError(f"{path}: no problems in the file")
-    if any(one == other for one, other in pairwise(sorted(hashes))):
-        _refuse_repeated(path)
-    return len(hashes)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        hashes = array("Q", (derive_seed(problem.id) for _, problem in self._rows()))
+        if not hashes:
+            raise DataError(f"{path}: no problems in the file")
+        if any(one_hash == next_hash for one_hash, next_hash in pairwise(sorted(hashes))):
+            self._refuse_repeated()
+        self._count = len(hashes)
 
+    def _refuse_repeated(self) -> None:
+        lines: dict[str, int] = {}
+        for line, problem in self._rows():
+            if problem.id in lines:
+                reason = f"the id '{problem.id}' is also in line {lines[problem.id]}; make ids unique"
+                raise DataError.at(self.path, line, reason)
+            lines[problem.id] = line
 
-def _refuse_repeated(path: Path) -> None:
-    seen: dict[str, int] = {}
-    for number, (line, row) in enumerate(iter_numbered(path, _ProblemRow), start=1):
-        name = str(row.id) if row.id is not None else str(number)
-        if name in seen:
-            raise DataError.at(path, line, f"the id '{name}' is also in line {seen[name]}; make ids unique")
-        seen[name] = line
+    @classmethod
+    def of(cls, source: ProblemSettings, folder: Path) -> ProblemFile:
+        """The problems of a source; other formats than JSONL are converted into `folder`/data. Raises DataError."""
+        return cls(problem_path(source, folder))
 
+    def __len__(self) -> int:
+        return self._count
 
-def load_problems(path: Path) -> list[Problem]:
-    """All problems of a file. Raises DataError as `iter_problems` and `check_problems` do."""
-    check_problems(path)
-    return list(iter_problems(path))
+    def __iter__(self) -> Iterator[Problem]:
+        return (problem.without_answer() for problem in self.with_answers())
 
+    def with_answers(self) -> Iterator[Problem]:
+        """The problems with their reference answers, for evaluation."""
+        return (problem for _, problem in self._rows())
 
-def draw_problems(source: Path, seed: int, share: slice, out: Path) -> None:
-    """Write the `share` of the problems, shuffled by `seed`, without their answers."""
-    pool = load_problems(source)
-    random.Random(seed).shuffle(pool)
-    write_rows(out, [problem.without_answer() for problem in pool[share]])
+    def held_out(self) -> list[Problem]:
+        """All problems, each of which has an answer. Raises DataError if one has none."""
+        problems = list(self.with_answers())
+        for problem in problems:
+            if problem.answer is None:
+                raise DataError(f"{self.path}: problem '{problem.id}' has no 'answer' to evaluate against")
+        return problems
 
+    def keys(self) -> set[int]:
+        """The `question_key` of every problem."""
+        return {question_key(problem.question) for problem in self}
 
-def load_held_out(path: Path) -> list[Problem]:
-    """Problems that all have an answer. Raises DataError."""
-    problems = load_problems(path)
-    for problem in problems:
-        if problem.answer is None:
-            raise DataError(f"{path}: problem '{problem.id}' has no 'answer' to evaluate against")
-    return problems
+    def draw(self, seed: int, share: slice, out: Path) -> ProblemFile:
+        """Write the `share` of the problems, shuffled by `seed`, without their answers to `out`."""
+        pool = list(self)
+        random.Random(seed).shuffle(pool)
+        write_rows(out, pool[share])
+        return ProblemFile(out)
+
+    def _rows(self) -> Iterator[tuple[int, Problem]]:
+        hint = '; a problem is a row such as {"question": "...", "answer": "..."}'
+        for number, (line, row) in enumerate(iter_numbered(self.path, _ProblemRow, hint), start=1):
+            if not row.question.strip():
+                raise DataError.at(self.path, line, "the 'question' is empty; a problem needs one")
+            name = str(row.id) if row.id is not None else str(number)
+            answer = str(row.answer) if row.answer is not None else None
+            yield line, Problem(name, row.question, answer, row.metadata or {})
 
 
 def question_key(question: str) -> int:
-    """The same for the same question, case and white space aside."""
+    """A hash that is the same for the same question, case and white space aside."""
     return derive_seed(" ".join(question.split()).casefold())
 
 
-def held_out_keys(config: Config, folder: Path) -> set[int]:
-    """The `question_key` of every problem that the config evaluates on: what no training data may hold."""
-    if config.evaluate is None:
-        return set()
-    source = problem_file(config.evaluate.problems, folder)
-    return {question_key(problem.question) for problem in iter_problems(source)}
-
-
 class Answers(Mapping[str, str]):
-    """References by question, read from problem files when they are first asked for: by judges whose kind
-    says that they know them."""
+    """References by question, read from problem files when they are first asked for: only judges whose kind says so
+    ask."""
 
-    def __init__(self, sources: Sequence[Path | ProblemSettings], folder: Path) -> None:
+    def __init__(self, sources: Sequence[ProblemSettings], folder: Path) -> None:
         self._sources = sources
         self._folder = folder
 
     @cached_property
-    def _known(self) -> dict[str, str]:
-        paths = [problem_file(source, self._folder) for source in self._sources]
-        problems = [problem for path in paths for problem in load_problems(path)]
+    def _references(self) -> dict[str, str]:
+        files = [ProblemFile.of(source, self._folder) for source in self._sources]
+        problems = [problem for file in files for problem in file.with_answers()]
         return {problem.question: problem.answer for problem in problems if problem.answer is not None}
 
     def __getitem__(self, question: str) -> str:
-        return self._known[question]
+        return self._references[question]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
+        return iter(self._references)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._references)

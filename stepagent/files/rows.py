@@ -1,50 +1,31 @@
-"""The rows of the data files that people write: problems, IFT, EFT and labelled pairs, candidates."""
+"""The rows of the data files that people write: solutions, judged and labelled pairs, candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from stepagent.errors import DataError
 from stepagent.files.jsonl import read_numbered
-from stepagent.types import Step
+from stepagent.types import Step, StepPair
 
 
 @dataclass(frozen=True, slots=True)
 class IftRow:
-    """{x, y}: a question and its solution, whole (`solution`) or as step texts that join to it."""
+    """{x, y}: a question and its solution, whole (`solution`) or as step texts that join to it. `cut_by` says which
+    rule made the steps, `answer` is the final answer that the solution reaches, if the source names it."""
 
     question: str
     solution: str = ""
     steps: tuple[str, ...] = ()
+    cut_by: str = ""
+    answer: str | None = None
 
     @property
     def text(self) -> str:
+        """The whole solution."""
         return self.solution or "".join(self.steps)
-
-
-@dataclass(frozen=True, slots=True)
-class EftRow:
-    """{x, s_1..s_{l-1}, s^1, s^2, judge}: two candidate steps in their seats and the written judgement
-    that closes with a verdict label. `winner` is the label as data; test pairs need no judgement."""
-
-    question: str
-    prefix: tuple[str, ...]
-    first: str
-    second: str
-    judgement: str = ""
-    winner: Literal["first", "second", "tie"] | None = None
-
-    def values(self) -> dict[str, str]:
-        """What a judge's prompt is filled with."""
-        return {
-            "question": self.question,
-            "prefix": "".join(self.prefix),
-            "first": self.first,
-            "second": self.second,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +43,9 @@ def plain_step(text: str) -> Step:
     return Step(text, text.strip(), "stop", ends=False)
 
 
-def load_pairs(path: Path) -> list[EftRow]:
+def load_labelled_pairs(path: Path) -> list[StepPair]:
     """Labelled pairs. Raises DataError for a row without a winner."""
-    rows = read_numbered(path, EftRow, "; `stepagent data import --to pairs` makes labelled pairs")
+    rows = read_numbered(path, StepPair, "; `stepagent data import --to pairs` makes labelled pairs")
     for line, row in rows:
         if row.winner is None:
             raise DataError.at(path, line, "no 'winner'; a labelled pair says first, second or tie")
@@ -80,9 +61,9 @@ def load_ift(path: Path) -> list[IftRow]:
     return [row for _, row in rows]
 
 
-def load_eft(path: Path, labels: Sequence[str]) -> list[EftRow]:
+def load_eft(path: Path, labels: Sequence[str]) -> list[StepPair]:
     """Judged pairs to learn from. Raises DataError for a judgement without one of the `labels`."""
-    rows = read_numbered(path, EftRow)
+    rows = read_numbered(path, StepPair)
     for line, row in rows:
         if not any(label in row.judgement for label in labels):
             raise DataError.at(path, line, f"the judgement holds none of the labels {' '.join(labels)}")
@@ -91,14 +72,14 @@ def load_eft(path: Path, labels: Sequence[str]) -> list[EftRow]:
 
 def load_candidates(path: Path) -> dict[str, CandidatesRow]:
     """Rows to judge, by id (a missing id is the row's number). Raises DataError."""
-    named: dict[str, CandidatesRow] = {}
+    by_id: dict[str, CandidatesRow] = {}
     for number, (line, row) in enumerate(read_numbered(path, CandidatesRow), start=1):
         if len(row.candidates) < 2:
             raise DataError.at(path, line, "a judge compares at least two 'candidates'")
         name = row.id or str(number)
-        if name in named:
+        if name in by_id:
             raise DataError.at(path, line, f"the id '{name}' is not unique")
-        named[name] = row
-    if not named:
+        by_id[name] = row
+    if not by_id:
         raise DataError(f"{path}: no rows to judge")
-    return named
+    return by_id

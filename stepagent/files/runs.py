@@ -1,12 +1,15 @@
 """The run folder: stages are files, and a manifest of content hashes says which are done.
 
 runs/<name>/
-  manifest.json        stage -> hashes of its settings, inputs and outputs
+  manifest.json        schema, and for each stage the hashes of its settings, inputs and outputs
   config.yaml          the settings as they were resolved
-  sft.jsonl            IFT and EFT as rendered for SFT
-  M_1/                 a model folder, as every M_i
+  responses.sqlite     every reply of an endpoint, with its cost
+  data/                problems of other formats as JSONL
+  M_1/ M_2/ ...        model folders
   round_1/             problems.jsonl trees.jsonl preferences.jsonl search.json optimize.json
-  evaluation/M1/       trees.jsonl metrics.json
+  watch/               problems.jsonl, and M_1.jsonl M_1.json ...: the search by which drift is measured
+  evaluation/M_1/      metrics.json trees.jsonl greedy.jsonl pairs.jsonl
+  server/              the log of the managed server, the deployment and its proof
   summary.json summary.png
 """
 
@@ -20,7 +23,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from stepagent.errors import DataError
 from stepagent.files.jsonl import write_atomic
+from stepagent.types import ModelVersion
+
+SCHEMA = "stepagent/run/2"
 
 
 def hash_file(path: Path) -> str:
@@ -33,8 +40,8 @@ def hash_file(path: Path) -> str:
 
 
 def hash_path(path: Path) -> str:
-    """sha256 of a file, or of a folder's relative names and contents; the name itself (a hub id, say) if
-    there is neither."""
+    """sha256 of a file, or of a folder's relative names and contents; the name itself (a hub id, say) if there is
+    neither."""
     if path.is_file():
         return hash_file(path)
     if not path.is_dir():
@@ -51,53 +58,59 @@ def hash_data(data: object) -> str:
 
 
 class RunFolder:
-    """One run on disk."""
+    """One run on disk. Raises DataError for the folder of another version of stepagent."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._manifest = path / "manifest.json"
         self._mark = time.monotonic()
+        manifest = self._read()
+        if manifest and manifest.get("schema") != SCHEMA:
+            raise DataError(
+                f"{self._manifest}: written by another version of stepagent, whose stages this one cannot continue; "
+                "finish the run with that version, or choose another folder (its models and JSONL files can be "
+                "named as inputs)"
+            )
 
-    def model(self, index: int) -> Path:
-        """The folder of M_index."""
-        return self.path / f"M_{index}"
+    def model(self, index: int) -> ModelVersion:
+        """M_index, in its folder."""
+        return ModelVersion(index, str(self.path / f"M_{index}"))
 
     def round(self, index: int) -> Path:
         """The folder of round `index` (from 1), which turns M_index into M_{index+1}."""
         return self.path / f"round_{index}"
 
-    def manifest(self) -> dict[str, Any]:
-        if not self._manifest.is_file():
-            return {}
-        loaded: dict[str, Any] = json.loads(self._manifest.read_text(encoding="utf-8"))
-        return loaded
+    def stages(self) -> dict[str, Any]:
+        """The manifest's entries, by the name of the stage."""
+        return dict(self._read().get("stages", {}))
 
     def stage(
         self,
         name: str,
+        *,
         inputs: Mapping[str, Path],
         outputs: Mapping[str, Path],
-        settings: object,
+        identity: object,
         work: Callable[[], object],
     ) -> bool:
-        """Run `work` unless the manifest says that this stage already made these outputs from these
-        inputs with these settings. Returns whether it ran.
+        """Run `work` unless the manifest says that this stage already made these outputs from these inputs with this
+        `identity`: the settings, prompts and seeds that decide them. Returns whether it ran.
 
-        What a killed run left of the same stage is kept for `work` to continue from. Outputs of other
-        settings or inputs are moved aside first, to NAME.stale.
+        What a killed run left of the same stage is kept for `work` to continue from. Outputs of another identity or
+        of other inputs are moved aside first, to NAME.stale.
         """
-        want = _wanted(inputs, settings)
-        entry = self.manifest().get(name, {})
-        same = {key: entry.get(key) for key in want} == want
-        if same and entry.get("outputs") == {key: hash_path(path) for key, path in outputs.items()}:
+        hashes = _hashes(inputs, identity)
+        entry = self.stages().get(name, {})
+        unchanged = {key: entry.get(key) for key in hashes} == hashes
+        if unchanged and entry.get("outputs") == {key: hash_path(path) for key, path in outputs.items()}:
             return False
-        if not same:
+        if not unchanged:
             for path in outputs.values():
                 move_aside(path)
-            self._write(name, want)
+            self._write(name, hashes)
         work()
         entry = {
-            **want,
+            **hashes,
             "outputs": {key: hash_path(path) for key, path in outputs.items()},
             "seconds": round(time.monotonic() - self._mark, 3),
         }
@@ -105,18 +118,29 @@ class RunFolder:
         self._write(name, entry)
         return True
 
-    def begun(self, name: str, inputs: Mapping[str, Path], settings: object) -> bool:
-        """Whether this stage was begun, at least, from these inputs with these settings."""
-        want = _wanted(inputs, settings)
-        entry = self.manifest().get(name, {})
-        return {key: entry.get(key) for key in want} == want
+    def begun(self, name: str, inputs: Mapping[str, Path], identity: object) -> bool:
+        """Whether this stage was begun, at least, from these inputs with this identity."""
+        hashes = _hashes(inputs, identity)
+        entry = self.stages().get(name, {})
+        return {key: entry.get(key) for key in hashes} == hashes
 
     def wall_seconds(self) -> float:
-        """What the finished stages took, over all the times the run was started."""
-        return sum(float(entry.get("seconds", 0)) for entry in self.manifest().values())
+        """The seconds that the finished stages took, over all the times the run was started."""
+        return sum(float(entry.get("seconds", 0)) for entry in self.stages().values())
+
+    def _read(self) -> dict[str, Any]:
+        if not self._manifest.is_file():
+            return {}
+        try:
+            manifest = json.loads(self._manifest.read_text(encoding="utf-8"))
+        except ValueError:
+            manifest = None
+        if not isinstance(manifest, dict):
+            raise DataError(f"{self._manifest}: not a run's manifest; move it away to start the run anew")
+        return manifest
 
     def _write(self, stage: str, entry: Mapping[str, object]) -> None:
-        manifest = {**self.manifest(), stage: entry}
+        manifest = {"schema": SCHEMA, "stages": {**self.stages(), stage: entry}}
         write_atomic(self._manifest, json.dumps(manifest, indent=2) + "\n")
 
 
@@ -127,13 +151,13 @@ def unless_made(folder: Path, work: Callable[[], object]) -> None:
         work()
 
 
-def _wanted(inputs: Mapping[str, Path], settings: object) -> dict[str, object]:
+def _hashes(inputs: Mapping[str, Path], identity: object) -> dict[str, object]:
     hashes = {key: hash_path(path) for key, path in inputs.items()}
-    return {"settings": hash_data(settings), "inputs": hashes}
+    return {"settings": hash_data(identity), "inputs": hashes}
 
 
 def move_aside(path: Path) -> None:
-    """Rename what is there to NAME.stale; an older one of that name goes."""
+    """Rename a file or folder, if it exists, to NAME.stale; an older one of that name goes."""
     if path.exists():
         stale = path.with_name(path.name + ".stale")
         if stale.is_dir():

@@ -16,7 +16,7 @@ _FIELD = 1 << 30  # bytes of one CSV field, at most
 def read_raw(
     data: str | Path, subset: str | None = None, split: str | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row as plain data, with where it stands; one at a time. `data` is a file, a dataset folder or a
+    """Every row as plain data, with its place (file and line); one at a time. `data` is a file, a dataset folder or a
     hub id, whose `subset` and `split` (train, if not given) may be named; the split also as `:split` behind
     it. Raises DataError."""
     path = Path(data)
@@ -44,10 +44,10 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         reader = csv.DictReader(file, strict=True)
         try:
             for row in reader:
-                where = f"{path}:{reader.line_num}"
+                place = f"{path}:{reader.line_num}"
                 if None in row or None in row.values():
-                    raise DataError(f"{where}: not as many fields as the header has; check quotes and commas")
-                yield where, row
+                    raise DataError(f"{place}: not as many fields as the header has; check quotes and commas")
+                yield place, row
         except csv.Error as error:
             raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
         except UnicodeDecodeError:
@@ -74,15 +74,15 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _dataset(data: str, subset: str | None, split: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    name, _, named = data.partition(":")
+    name, _, named_split = data.partition(":")
     try:
         from datasets import load_dataset
     except ImportError:
         raise DataError(f"{data}: reading a dataset needs: pip install 'stepagent[train]'") from None
     try:
-        rows = load_dataset(name, subset, split=split or named or "train")
+        rows = load_dataset(name, subset, split=split or named_split or "train")
     except Exception as error:  # noqa: BLE001 - whatever the hub, the network or a builder raises
-        what = str(error).strip().partition("\n")[0][:200]
-        raise DataError(f"{data}: neither a file nor a dataset that can be read ({what})") from None
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise DataError(f"{data}: neither a file nor a dataset that can be read ({reason})") from None
     for number, row in enumerate(rows):
         yield f"{data} row {number}", row

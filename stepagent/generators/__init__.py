@@ -1,3 +1,3 @@
-"""Generators: how a step is asked for and where it ends."""
+"""Generators, which ask for a step and say where it ends."""
 
 BUILTIN = {"sample": "stepagent.generators.sample:SampleGenerator"}

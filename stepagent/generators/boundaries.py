@@ -1,4 +1,4 @@
-"""Where a step ends: the field's three habits.
+"""The end of a step, by the field's three conventions.
 
 marker      the next step opens with "Step n:" (arXiv 2503.03746); the terminator is "\\nStep {n+1}:"
 line        a step is a line
@@ -8,19 +8,27 @@ blank_line  a step is a paragraph, "\\n\\n" (arXiv 2408.03314 and most process r
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 BoundaryKind = Literal["marker", "line", "blank_line"]
 
 
+def boundary_kind(name: object) -> BoundaryKind | None:
+    """The kind that a generator's setting names; None if it names none of them."""
+    return next((kind for kind in get_args(BoundaryKind) if kind == name), None)
+
+
 def terminator(kind: BoundaryKind, depth: int) -> str:
-    """The text that ends the step at `depth` (from 1)."""
+    """Return the text that ends the step at `depth` (from 1)."""
     return {"marker": f"\nStep {depth + 1}:", "line": "\n", "blank_line": "\n\n"}[kind]
 
 
 def split(kind: BoundaryKind, text: str) -> list[str] | None:
-    """The contents of a whole solution's steps, if its form is valid: none is empty, and marks count from 1
-    without a gap; None if it is not."""
+    """Return the contents of a whole solution's steps; None if its form is not valid.
+
+    A valid form has no empty step, and its marks count from 1 without a gap.
+    """
     if kind == "marker":
         marks = list(re.finditer(r"(?m)^Step (\d+):", text))
         numbers = [int(mark[1]) for mark in marks]
@@ -33,9 +41,24 @@ def split(kind: BoundaryKind, text: str) -> list[str] | None:
     return steps if all(steps) else None
 
 
+def join(kind: BoundaryKind, steps: Sequence[str]) -> tuple[str, ...] | None:
+    """The texts of a solution's steps as a generator of this kind writes them, each but the last with the terminator
+    that ends it: the inverse of `split`. None if a step holds a mark of its own, which would end it."""
+    if kind == "marker":
+        if any(re.search(r"(?m)^Step \d+:", step) for step in steps):
+            return None
+        texts = [f"Step {number}: {step}" for number, step in enumerate(steps, start=1)]
+        end = "\n"  # the next step's mark completes the terminator
+    elif kind == "line":
+        texts, end = [re.sub(r"\s*\n\s*", " ", step) for step in steps], "\n"
+    else:
+        texts, end = [re.sub(r"\n\s*\n", "\n", step) for step in steps], "\n\n"
+    return (*(text + end for text in texts[:-1]), texts[-1])
+
+
 def content(kind: BoundaryKind, depth: int, text: str) -> str:
-    """A step's text without its terminator, its "Step n:" and the blanks around it."""
+    """Return a step's text without its terminator, its "Step n:" and the blanks around it."""
     if not text.strip():
         return ""
-    said = text.partition(terminator(kind, depth))[0].strip()
-    return re.sub(rf"\AStep {depth}:\s*", "", said) if kind == "marker" else said
+    body = text.partition(terminator(kind, depth))[0].strip()
+    return re.sub(rf"\AStep {depth}:\s*", "", body) if kind == "marker" else body

@@ -1,4 +1,4 @@
-"""Sample w next steps from a backend, merge equal ones, mark those whose form is broken."""
+"""Sampling of w next steps from a backend: equal ones are merged, those of a broken form marked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stepagent.config.prompts import load_prompt
+from stepagent.config.prompts import SolvePrompt, load_solve_prompt
 from stepagent.config.settings import Positive
 from stepagent.generators.boundaries import BoundaryKind, content, terminator
-from stepagent.interfaces import Backend
+from stepagent.interfaces import Backend, model_name
 from stepagent.tree import joined_ids, joined_text
 from stepagent.types import (
     Candidate,
@@ -28,31 +28,32 @@ from stepagent.types import (
 
 
 class SampleGenerator:
-    """The paper's generator: w independent samples of the next step (T=0.5, top_p=0.95).
+    """The paper's generator (arXiv 2503.03746): w independent samples of the next step (T=0.5, top_p=0.95).
 
-    `boundary` says where a step ends; `max_tokens` bounds one step: a step that reaches it is marked
-    runaway. A generator's prompt needs the placeholder {question}.
+    `boundary` is the convention for the end of a step; a step that reaches `max_tokens` is marked runaway.
+    The prompt file needs {question}.
     """
 
     def __init__(
         self,
         backend: Backend,
-        prompt: str = "solve",
+        prompt: SolvePrompt = "solve",
         boundary: BoundaryKind = "marker",
+        *,
         temperature: Annotated[float, Field(ge=0)] = 0.5,
         top_p: Annotated[float, Field(gt=0, le=1)] = 0.95,
         max_tokens: Positive = 512,
     ) -> None:
         self._backend = backend
-        self.model: str = getattr(backend, "model", "")
-        self._template = load_prompt(prompt, ("question",))
+        self.model: str = model_name(backend)
+        self._template = load_solve_prompt(prompt)
         self._boundary: BoundaryKind = boundary
         self._temperature = temperature
         self._top_p = top_p
         self._max_tokens = max_tokens
 
     def most(self, width: int) -> dict[str, Usage]:
-        """The most that one call can sample, by model."""
+        """Return the most that one call can sample, by model."""
         return {self.model: Usage(1, 0, width * self._max_tokens)}
 
     async def propose(self, problem: Problem, prefix: Sequence[Step], width: int, seed: int) -> Proposal:
@@ -67,7 +68,7 @@ class SampleGenerator:
             seed=seed,
         )
         prompt, reply = await self._ask(problem, prefix, sampling)
-        steps = [_step(it, content(self._boundary, depth, it.text)) for it in reply.choices]
+        steps = [_step(choice, content(self._boundary, depth, choice.text)) for choice in reply.choices]
         return _proposal(prompt, reply, merge(steps, prefix))
 
     async def solve(
@@ -78,34 +79,30 @@ class SampleGenerator:
         if not greedy:
             sampling = replace(sampling, n=count, temperature=self._temperature, top_p=self._top_p)
         prompt, reply = await self._ask(problem, (), sampling)
-        found = merge([_step(it, it.text.strip()) for it in reply.choices], ())
-        # a solution that goes round and yet ends is one
-        kept = tuple(
-            replace(it, flaws=tuple(flaw for flaw in it.flaws if flaw != "repeating")) for it in found
+        merged = merge([_step(choice, choice.text.strip()) for choice in reply.choices], ())
+        # A whole solution that repeats itself and still ends has an answer: repeating is no flaw here.
+        candidates = tuple(
+            replace(candidate, flaws=tuple(flaw for flaw in candidate.flaws if flaw != "repeating"))
+            for candidate in merged
         )
-        return _proposal(prompt, reply, kept)
+        return _proposal(prompt, reply, candidates)
 
-    async def _ask(
-        self, problem: Problem, prefix: Sequence[Step], sampling: Sampling
-    ) -> tuple[Prompt, Completions]:
+    async def _ask(self, problem: Problem, prefix: Sequence[Step], sampling: Sampling) -> tuple[Prompt, Completions]:
         prompt = continue_from(self._template.messages({"question": problem.question}), prefix)
         return prompt, await self._backend.complete(prompt, sampling)
 
 
 def _proposal(prompt: Prompt, reply: Completions, candidates: tuple[Candidate, ...]) -> Proposal:
-    ids = reply.prompt_ids
-    if ids is not None and prompt.prefix_ids is not None:
-        ids = ids[: len(ids) - len(prompt.prefix_ids)]
-    else:
-        ids = None
+    ids, prefix_ids = reply.prompt_ids, prompt.prefix_ids
+    context_ids = None if ids is None or prefix_ids is None else ids[: len(ids) - len(prefix_ids)]
     context = reply.prompt_text.removesuffix(prompt.prefix_text)
-    return Proposal(context, ids, candidates, reply.usage, reply.tokenizer_sha256)
+    return Proposal(context, context_ids, candidates, usage=reply.usage, tokenizer_sha256=reply.tokenizer_sha256)
 
 
-def _step(choice: Completion, said: str) -> Step:
+def _step(choice: Completion, content: str) -> Step:
     return Step(
         text=choice.text,
-        content=said,
+        content=content,
         finish_reason=choice.finish_reason,
         ends=choice.finish_reason == "end",
         token_ids=choice.token_ids,
@@ -114,28 +111,31 @@ def _step(choice: Completion, said: str) -> Step:
 
 
 def continue_from(messages: tuple[Message, ...], prefix: Sequence[Step]) -> Prompt:
-    """The prompt whose half-written assistant turn is `prefix`, token by token where ids are known."""
+    """Return the prompt whose half-written assistant turn is `prefix`, with token ids where all are known."""
     return Prompt(messages, joined_text(prefix), joined_ids(prefix))
 
 
 def merge(steps: Sequence[Step], prefix: Sequence[Step]) -> tuple[Candidate, ...]:
-    """Distinct steps in the order first sampled, each with its count and its flaws.
+    """Return the distinct steps in the order first sampled, each with its count and its flaws.
 
-    Steps are equal if their contents are, white space aside, and both or neither end the solution.
+    Steps are equal if their contents are equal up to white space, and both or neither end the solution, and
+    both or neither reached the token limit.
     """
     groups: dict[tuple[str, bool, bool], list[Step]] = {}
     for step in steps:
         key = (" ".join(step.content.split()), step.ends, step.finish_reason == "length")
         groups.setdefault(key, []).append(step)
-    said = {" ".join(step.content.split()) for step in prefix}
+    prefix_texts = {" ".join(step.content.split()) for step in prefix}
     return tuple(
-        Candidate(group[0], len(group), flaws(group[0], key[0] in said)) for key, group in groups.items()
+        Candidate(group[0], len(group), flaws(group[0], key[0] in prefix_texts)) for key, group in groups.items()
     )
 
 
 def goes_round(text: str) -> bool:
-    """Whether a text closes with five copies of the same piece of words, 20 characters or more in all.
-    (Digits alone may repeat, as in 0.3333.)"""
+    """Return whether a text closes with five copies of a piece of 2 to 80 characters, 20 or more in all.
+
+    A piece without a letter may repeat, as in 0.3333.
+    """
     for length in range(2, 81):
         piece = text[-length:]
         if 5 * length >= 20 and text.endswith(piece * 5) and any(c.isalpha() for c in piece):
@@ -143,13 +143,16 @@ def goes_round(text: str) -> bool:
     return False
 
 
-def flaws(step: Step, said_before: bool) -> tuple[Literal["empty", "runaway", "repeating"], ...]:
-    """What is wrong with a step's form; such a step is kept in the tree but never judged or followed."""
-    found: list[Literal["empty", "runaway", "repeating"]] = []
+def flaws(step: Step, in_prefix: bool) -> tuple[Literal["empty", "runaway", "repeating"], ...]:
+    """Return the flaws of a step's form; `in_prefix` says that an earlier step has the same content.
+
+    A step with a flaw is kept in the tree but never judged or followed.
+    """
+    names: list[Literal["empty", "runaway", "repeating"]] = []
     if not step.content:
-        found.append("empty")
+        names.append("empty")
     if step.finish_reason == "length":
-        found.append("runaway")
-    if step.content and (said_before or goes_round(step.content)):
-        found.append("repeating")
-    return tuple(found)
+        names.append("runaway")
+    if step.content and (in_prefix or goes_round(step.content)):
+        names.append("repeating")
+    return tuple(names)

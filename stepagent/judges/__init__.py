@@ -1,4 +1,4 @@
-"""Judges: one file per way of judging; `comparisons.py` says which comparisons are made."""
+"""Judges, one file per way of judging; `comparisons.py` chooses the comparisons."""
 
 BUILTIN = {
     "pairwise": "stepagent.judges.pairwise:PairwiseJudge",

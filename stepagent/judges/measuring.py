@@ -1,8 +1,9 @@
-"""How a judge behaves: agreement of its seats, and what sways it. Counts add up over levels and trees."""
+"""Measures of a judge: agreement between positions, and its biases. Counts add up over levels and trees."""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import combinations
@@ -13,11 +14,18 @@ from stepagent.types import Step, Verdict
 
 @dataclass(frozen=True, slots=True)
 class JudgeCounts:
-    """Votes: all, those for the first seat and for the second, ties, unparsed, failed, asked again. Pairs:
-    those answered in both seats, those where both agree; of the agreed with a winner (or of two scores that
-    differ) those of different length and those that the longer one won, those of different likelihood per
-    token and those that the likelier one won (self-preference, if the judge is the generator). `length_*` are
-    sums over levels, for the correlation of score (y) and length (x), both centred in their level."""
+    """Counts of a judge's votes and pairs.
+
+    `votes` counts all votes; `first` and `second` those for the first and the second position; `ties`,
+    `unparsed`, `failed` and `asked_again` the votes that their names say. `pairs` counts the pairs answered
+    in both positions, `agreed` those on which both positions agree.
+
+    The bias counts are over agreed pairs with a winner (for a judge without votes, pairs whose scores
+    differ): `unequal_length` are those of different length, `longer_won` those that the longer step won,
+    `unequal_likelihood` those of different log-probability per token, `likelier_won` those that the likelier
+    step won (self-preference, if the judge is the generator). `length_*` are sums over levels, for the
+    correlation of score (y) and length in characters (x), both centred in their level.
+    """
 
     votes: int = 0
     first: int = 0
@@ -36,26 +44,26 @@ class JudgeCounts:
     length_yy: float = 0.0
     length_xy: float = 0.0
 
-    def __add__(self, other: JudgeCounts) -> JudgeCounts:
-        return JudgeCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, counts: JudgeCounts) -> JudgeCounts:
+        return JudgeCounts(*(a + b for a, b in zip(astuple(self), astuple(counts), strict=True)))
 
     def figures(self) -> dict[str, object]:
-        """The shares, for a closing table; those that nothing was counted for are left out."""
+        """Return the rows of a closing table: shares as text, without those of an empty whole."""
         decisive = self.first + self.second
         correlation = self.length_xy / math.sqrt(self.length_xx * self.length_yy) if self._varied else None
         shares = {
-            "both seats agree": _share(self.agreed, self.pairs),
-            "first seat preferred": _share(self.first, decisive),
+            "both positions agree": _share(self.agreed, self.pairs),
+            "first position preferred": _share(self.first, decisive),
             "ties": _share(self.ties, self.votes),
             "longer step preferred": _share(self.longer_won, self.unequal_length),
             "likelier step preferred": _share(self.likelier_won, self.unequal_likelihood),
         }
-        shown: dict[str, object] = {name: text for name, text in shares.items() if text}
+        rows: dict[str, object] = {name: text for name, text in shares.items() if text}
         if correlation is not None:
-            shown["correlation of score and length"] = f"{correlation:+.2f}"
+            rows["correlation of score and length"] = f"{correlation:+.2f}"
         if self.asked_again:
-            shown["asked again for a verdict"] = self.asked_again
-        return shown
+            rows["asked again for a verdict"] = self.asked_again
+        return rows
 
     @property
     def _varied(self) -> bool:
@@ -67,28 +75,25 @@ def _share(part: int, whole: int) -> str:
 
 
 def measure(verdict: Verdict, candidates: Sequence[Step]) -> JudgeCounts:
-    """The counts of one verdict over `candidates`."""
+    """Return the counts of one verdict over `candidates`."""
     votes = verdict.votes
-    seats: dict[tuple[int, int], list[int | None]] = {}
+    choices: dict[tuple[int, int], list[int | None]] = {}
     for vote in votes:
         if vote.outcome not in ("unparsed", "error"):
-            seats.setdefault((min(vote.first, vote.second), max(vote.first, vote.second)), []).append(
-                winner(vote)
-            )
-    both = {pair: set(won) for pair, won in seats.items() if len(won) > 1}
-    won = [(pair, next(iter(who))) for pair, who in both.items() if len(who) == 1]
-    decided = [(pair, who) for pair, who in won if who is not None]
+            pair = (min(vote.first, vote.second), max(vote.first, vote.second))
+            choices.setdefault(pair, []).append(winner(vote))
+    complete_pairs = {pair: set(winners) for pair, winners in choices.items() if len(winners) > 1}
+    agreed_pairs = [(pair, next(iter(choice))) for pair, choice in complete_pairs.items() if len(choice) == 1]
+    decisions = [(pair, choice) for pair, choice in agreed_pairs if choice is not None]
     scores = verdict.scores
     if not votes:
-        known = [i for i, score in enumerate(scores) if not math.isnan(score)]
-        decided = [
-            ((i, j), i if scores[i] > scores[j] else j)
-            for i, j in combinations(known, 2)
-            if scores[i] != scores[j]
+        indices = [i for i, score in enumerate(scores) if not math.isnan(score)]
+        decisions = [
+            ((i, j), i if scores[i] > scores[j] else j) for i, j in combinations(indices, 2) if scores[i] != scores[j]
         ]
-    longer = [_larger(pair, [len(step.content) for step in candidates]) for pair, _ in decided]
-    likelier = [_larger(pair, [_likelihood(step) for step in candidates]) for pair, _ in decided]
-    winners = [who for _, who in decided]
+    longer = [_larger(pair, [len(step.content) for step in candidates]) for pair, _ in decisions]
+    likelier = [_larger(pair, [_likelihood(step) for step in candidates]) for pair, _ in decisions]
+    winners = [choice for _, choice in decisions]
     xx, yy, xy = _spread(scores, [float(len(step.content)) for step in candidates])
     return JudgeCounts(
         votes=len(votes),
@@ -98,31 +103,34 @@ def measure(verdict: Verdict, candidates: Sequence[Step]) -> JudgeCounts:
         unparsed=sum(vote.outcome == "unparsed" for vote in votes),
         failed=sum(vote.outcome == "error" for vote in votes),
         asked_again=sum(vote.asked_again for vote in votes),
-        pairs=len(both),
-        agreed=len(won),
-        unequal_length=sum(one is not None for one in longer),
-        longer_won=sum(one == who for one, who in zip(longer, winners, strict=True)),
-        unequal_likelihood=sum(one is not None for one in likelier),
-        likelier_won=sum(one == who for one, who in zip(likelier, winners, strict=True)),
+        pairs=len(complete_pairs),
+        agreed=len(agreed_pairs),
+        unequal_length=sum(step is not None for step in longer),
+        longer_won=sum(map(operator.eq, longer, winners)),
+        unequal_likelihood=sum(step is not None for step in likelier),
+        likelier_won=sum(map(operator.eq, likelier, winners)),
         length_xx=xx,
         length_yy=yy,
         length_xy=xy,
     )
 
 
-def score_pair(verdict: Verdict, one: int, other: int, expected: int | None) -> tuple[bool, bool | None]:
-    """(right in both seats, same in both seats) for candidates `one` and `other`; `expected` None is a
-    tie. A vote that failed or could not be parsed is neither. Judges without votes are scored by the
-    order of their scores; they have no seats to agree (None)."""
-    votes = [vote for vote in verdict.votes if {vote.first, vote.second} == {one, other}]
+def score_pair(verdict: Verdict, a: int, b: int, *, expected: int | None) -> tuple[bool, bool | None]:
+    """Return (right in both positions, same choice in both positions) for the candidates `a` and `b`.
+
+    `expected` is the better candidate, None for a tie. A vote that failed or could not be parsed is neither
+    right nor the same. Judges without votes are read by the order of their scores; they have no positions
+    that could agree (None).
+    """
+    votes = [vote for vote in verdict.votes if {vote.first, vote.second} == {a, b}]
     if not votes:
         if not verdict.scores:
             return False, None
-        gap = verdict.scores[one] - verdict.scores[other]
-        ahead = None if gap == 0 else one if gap > 0 else other
-        return ahead == expected, None
-    said = [winner(vote) if vote.outcome not in ("unparsed", "error") else -1 for vote in votes]
-    return all(who == expected for who in said), -1 not in said and len(set(said)) == 1
+        gap = verdict.scores[a] - verdict.scores[b]
+        leader = None if gap == 0 else a if gap > 0 else b
+        return leader == expected, None
+    choices = [winner(vote) if vote.outcome not in ("unparsed", "error") else -1 for vote in votes]
+    return all(choice == expected for choice in choices), -1 not in choices and len(set(choices)) == 1
 
 
 def _likelihood(step: Step) -> float | None:
@@ -130,16 +138,20 @@ def _likelihood(step: Step) -> float | None:
 
 
 def _larger(pair: tuple[int, int], values: Sequence[float | None]) -> int | None:
-    one, other = (values[i] for i in pair)
-    if one is None or other is None or one == other:
+    a, b = (values[i] for i in pair)
+    if a is None or b is None or a == b:
         return None
-    return pair[0] if one > other else pair[1]
+    return pair[0] if a > b else pair[1]
 
 
 def _spread(scores: Sequence[float], lengths: Sequence[float]) -> tuple[float, float, float]:
-    both = [(x, y) for x, y in zip(lengths, scores, strict=False) if not math.isnan(y)]
-    if len(both) < 2:
+    points = [(x, y) for x, y in zip(lengths, scores, strict=False) if not math.isnan(y)]
+    if len(points) < 2:
         return 0.0, 0.0, 0.0
-    mean_x, mean_y = (sum(values) / len(both) for values in zip(*both, strict=True))
-    centred = [(x - mean_x, y - mean_y) for x, y in both]
-    return (sum(x * x for x, _ in centred), sum(y * y for _, y in centred), sum(x * y for x, y in centred))
+    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
+    deviations = [(x - mean_x, y - mean_y) for x, y in points]
+    return (
+        sum(x * x for x, _ in deviations),
+        sum(y * y for _, y in deviations),
+        sum(x * y for x, y in deviations),
+    )

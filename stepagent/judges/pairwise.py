@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stepagent.config.prompts import Labels, load_judge_prompt
+from stepagent.config.prompts import JudgePrompt, Labels, comparison_values, load_judge_prompt
 from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
-from stepagent.interfaces import Backend
+from stepagent.interfaces import Backend, model_name
 from stepagent.judges.comparisons import Comparisons, compare_candidates
 from stepagent.seeds import derive_seed
 from stepagent.tree import joined_text
@@ -30,19 +30,20 @@ from stepagent.types import (
 
 
 class PairwiseJudge:
-    """Asks a backend which of two steps is better, in both seats (arXiv 2503.03746, Eq. 2); `comparisons`
-    says which pairs are compared.
+    """Judge that asks a backend which of two steps is better, in both positions (arXiv 2503.03746, Eq. 2);
+    `comparisons` chooses the pairs.
 
-    The prompt file needs {question}, {prefix}, {first}, {second} and front matter with the verdict
-    labels. Replies are kept in the votes. A reply that names no verdict is shown to the judge once more with
-    the question for nothing but the verdict.
+    The prompt file needs {question}, {prefix}, {first}, {second} and front matter with the verdict labels.
+    Replies are kept in the votes. After a reply that names no verdict the judge is asked once more, for
+    nothing but the verdict.
     """
 
     def __init__(
         self,
         backend: Backend,
-        prompt: str = "judge_pairwise",
+        prompt: JudgePrompt = "judge_pairwise",
         temperature: Annotated[float, Field(ge=0)] = 0.0,
+        *,
         max_tokens: Positive = 1024,
         comparisons: Comparisons = "adaptive",
     ) -> None:
@@ -53,22 +54,16 @@ class PairwiseJudge:
         self._comparisons: Comparisons = comparisons
 
     def most(self, width: int) -> dict[str, Usage]:
-        """The most that one call can sample, by model."""
+        """Return the most that one call can sample, by model."""
         calls = 2 * width * (width - 1)  # each may be asked for its verdict once more
-        return {getattr(self._backend, "model", ""): Usage(calls, 0, calls * self._max_tokens)}
+        return {model_name(self._backend): Usage(calls, 0, calls * self._max_tokens)}
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         """See Judge."""
 
         async def compare(first: int, second: int) -> tuple[Vote, Usage]:
-            values = {
-                "question": problem.question,
-                "prefix": joined_text(prefix),
-                "first": candidates[first].content,
-                "second": candidates[second].content,
-            }
+            first_text, second_text = candidates[first].content, candidates[second].content
+            values = comparison_values(problem.question, joined_text(prefix), first_text, second=second_text)
             sampling = Sampling(
                 temperature=self._temperature,
                 max_tokens=self._max_tokens,
@@ -80,15 +75,15 @@ class PairwiseJudge:
                 reply = await self._backend.complete(Prompt(messages), sampling)
                 vote, usage = self._read(vote, reply.choices[0]), reply.usage
                 if vote.outcome == "unparsed":
-                    again = (*messages, Message("assistant", vote.reply), self._ask_again())
-                    reply = await self._backend.complete(Prompt(again), sampling)
+                    dialogue = (*messages, Message("assistant", vote.reply), self._ask_again())
+                    reply = await self._backend.complete(Prompt(dialogue), sampling)
                     vote = replace(self._read(vote, reply.choices[0]), asked_again=True)
                     usage += reply.usage
             except BackendError as error:
                 return replace(vote, outcome="error", reply=str(error)), usage
             return vote, usage
 
-        return await compare_candidates(self._comparisons, len(candidates), compare, seed)
+        return await compare_candidates(self._comparisons, len(candidates), compare, seed=seed)
 
     def _read(self, vote: Vote, choice: Completion) -> Vote:
         outcome: VoteOutcome = "unparsed"
@@ -101,17 +96,17 @@ class PairwiseJudge:
 
 
 def parse_verdict(reply: str, labels: Labels) -> VoteOutcome:
-    """The last label in the reply binds: a rationale may quote a candidate that holds one.
+    """Return the outcome that the reply's last label names: a rationale may quote a candidate with a label.
 
-    No label, or text after the last one (white space and full stop aside), is "unparsed".
+    No label, or text after the last one (white space, full stop, quotes and markup aside), is "unparsed".
     """
-    named: list[tuple[int, str, VoteOutcome]] = [
+    last_places: list[tuple[int, str, VoteOutcome]] = [
         (reply.rfind(labels.first), labels.first, "first"),
         (reply.rfind(labels.second), labels.second, "second"),
     ]
     if labels.tie:
-        named.append((reply.rfind(labels.tie), labels.tie, "tie"))
-    position, label, outcome = max(named)
-    if position < 0 or reply[position + len(label) :].strip(" \n\t.*`\"'"):
+        last_places.append((reply.rfind(labels.tie), labels.tie, "tie"))
+    start, label, outcome = max(last_places)
+    if start < 0 or reply[start + len(label) :].strip(" \n\t.*`\"'"):
         return "unparsed"
     return outcome

@@ -11,32 +11,34 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stepagent.config.prompts import Scale, load_rubric_prompt
+from stepagent.config.prompts import RubricPrompt, Scale, load_rubric_prompt
 from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
-from stepagent.interfaces import Backend
+from stepagent.interfaces import Backend, model_name
 from stepagent.judges.scores import by_errors, scored_verdict
 from stepagent.seeds import derive_seed
 from stepagent.tree import joined_text
 from stepagent.types import Completion, Problem, Prompt, Sampling, Step, Usage, Verdict, VerdictStatus
 
-_NOISE = 0.1  # of the scale: the standard error of one grade, where one grade is all there is
+_NOISE = 0.1  # share of the scale: the least standard error of a grade, and the guess where there is one
 
 
 class PointwiseJudge:
-    """Grades every candidate `votes` times; its score is the mean, from 0 for the scale's low end to 1 for
-    its high one. The prompt file needs {question}, {prefix},
-    {step} and front matter with the scale: `scale: {low: 1, high: 10, mark: "Score:"}`.
+    """Judge that grades every candidate `votes` times; the score is the mean grade, from 0 at the scale's low
+    end to 1 at its high end.
 
-    w * votes calls instead of w(w-1), but grades of one judge are often equal, and two grades are not a
-    comparison: measure it (`stepagent judge --evaluate`) before you trust it.
+    The prompt file needs {question}, {prefix}, {step} and front matter with the scale:
+    `scale: {low: 1, high: 10, mark: "Score:"}`. It takes w * votes samples instead of w(w-1), but grades of
+    one judge are often equal, and two grades are not a comparison: measure it (`stepagent judge --evaluate`)
+    before you trust it.
     """
 
     def __init__(
         self,
         backend: Backend,
-        prompt: str = "judge_pointwise",
+        prompt: RubricPrompt = "judge_pointwise",
         votes: Positive = 1,
+        *,
         temperature: Annotated[float, Field(ge=0)] = 0.0,
         max_tokens: Positive = 1024,
     ) -> None:
@@ -47,16 +49,14 @@ class PointwiseJudge:
         self._max_tokens = max_tokens
 
     def most(self, width: int) -> dict[str, Usage]:
-        """The most that one call can sample, by model."""
+        """Return the most that one call can sample, by model."""
         sampled = width * self._votes * self._max_tokens
-        return {getattr(self._backend, "model", ""): Usage(width, 0, sampled)}
+        return {model_name(self._backend): Usage(width, 0, sampled)}
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         """See Judge."""
 
-        async def grade(index: int) -> tuple[list[float], Usage] | None:
+        async def grade(index: int) -> tuple[list[float], Usage] | BackendError:
             values = {
                 "question": problem.question,
                 "prefix": joined_text(prefix),
@@ -70,19 +70,22 @@ class PointwiseJudge:
             )
             try:
                 reply = await self._backend.complete(Prompt(self._template.messages(values)), sampling)
-            except BackendError:
-                return None
+            except BackendError as failure:
+                return failure
             grades = [parse_grade(choice, self._scale) for choice in reply.choices]
             return [grade for grade in grades if grade is not None], reply.usage
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(grade(index)) for index in range(len(candidates))]
-        graded = [task.result() for task in tasks]
-        usage = sum((it[1] for it in graded if it), Usage())
-        scores = [statistics.fmean(it[0]) if it and it[0] else math.nan for it in graded]
-        missing: VerdictStatus = "error" if all(it is None for it in graded) else "unparsed"
-        errors = [self._error(it[0] if it else []) for it in graded]
-        return scored_verdict(scores, by_errors(scores, errors), usage, seed, missing)
+        results = [task.result() for task in tasks]
+        failures = [result for result in results if isinstance(result, BackendError)]
+        usage = sum((result[1] for result in results if isinstance(result, tuple)), Usage())
+        grades = [result[0] if isinstance(result, tuple) else [] for result in results]
+        scores = [statistics.fmean(values) if values else math.nan for values in grades]
+        missing: VerdictStatus = "error" if len(failures) == len(results) else "unparsed"
+        error = str(failures[0]) if failures else ""
+        errors = [self._error(values) for values in grades]
+        return scored_verdict(scores, by_errors(scores, errors), usage, seed=seed, missing=missing, error=error)
 
     def _error(self, grades: Sequence[float]) -> float:
         spread = statistics.stdev(grades) if len(grades) > 1 else 0.0
@@ -90,11 +93,11 @@ class PointwiseJudge:
 
 
 def parse_grade(choice: Completion, scale: Scale) -> float | None:
-    """The number after the reply's last mark as a share of the scale; None unless the reply is whole and the
-    number on the scale."""
-    _, found, after = choice.text.rpartition(scale.mark)
-    number = re.match(r"[\s*]*(-?\d+(?:\.\d+)?)(?:\s*/\s*\d+)?[\s.*]*\Z", after)
-    if choice.finish_reason != "end" or not found or not number:
+    """Return the number after the reply's last mark, as a share of the scale in [0, 1]; None unless the reply
+    is whole and the number on the scale."""
+    _, mark, ending = choice.text.rpartition(scale.mark)
+    number = re.match(r"[\s*]*(-?\d+(?:\.\d+)?)(?:\s*/\s*\d+)?[\s.*]*\Z", ending)
+    if choice.finish_reason != "end" or not mark or not number:
         return None
     grade = float(number[1])
     return (grade - scale.low) / (scale.high - scale.low) if scale.low <= grade <= scale.high else None

@@ -1,4 +1,4 @@
-"""The control: a coin for every comparison and seat. Whatever it teaches is not judgement."""
+"""The control judge: a coin flip for every comparison, so that nothing learnt from it is judgement."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from stepagent.types import Problem, Step, Usage, Verdict, Vote
 
 
 class RandomJudge:
-    """Prefers either seat with equal chance, by seed. Asks no model."""
+    """Judge that prefers either position with equal chance, by seed, and asks no model."""
 
     def __init__(self, comparisons: Comparisons = "adaptive") -> None:
         self._comparisons: Comparisons = comparisons
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         """See Judge."""
 
         async def compare(first: int, second: int) -> tuple[Vote, Usage]:
             coin = random.Random(derive_seed(seed, "coin", first, second)).random()
             return Vote(first, second, "first" if coin < 0.5 else "second"), Usage()
 
-        return await compare_candidates(self._comparisons, len(candidates), compare, seed)
+        return await compare_candidates(self._comparisons, len(candidates), compare, seed=seed)

@@ -1,4 +1,4 @@
-"""A judge that knows the reference answer, and says so by its kind: for data and controls."""
+"""A judge that knows the reference answer, for data and controls."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from stepagent.types import Problem, Step, Usage, Verdict
 
 
 class ReferenceJudge:
-    """Final steps that reach the reference answer beat final steps that do not. Steps that end nothing are
-    not judged. `answers` are references by question; the search itself never sees them.
+    """Judge that scores final steps by the reference answer: 1 if they reach it, else 0; other steps get nan.
 
-    Raises ConfigError for a problem without an answer.
+    `answers` are the references by question; the search itself never sees them. Raises ConfigError for a
+    problem without an answer.
     """
 
     def __init__(self, answers: Mapping[str, str]) -> None:
         self._answers = answers
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         """See Judge."""
         answer = reference_of(problem, self._answers)
         before = joined_text(prefix)
@@ -33,11 +31,11 @@ class ReferenceJudge:
             float(await asyncio.to_thread(is_correct, before + step.text, answer)) if step.ends else math.nan
             for step in candidates
         ]
-        return scored_verdict(scores, certain, Usage(), seed, "no_signal")
+        return scored_verdict(scores, certain, Usage(), seed=seed, missing="no_signal")
 
 
 def reference_of(problem: Problem, answers: Mapping[str, str]) -> str:
-    """The problem's reference answer. Raises ConfigError if there is none."""
+    """Return the problem's reference answer. Raises ConfigError if there is none."""
     if problem.question not in answers:
         raise ConfigError(f"judge.kind: problem '{problem.id}' has no 'answer', which this judge needs")
     return answers[problem.question]

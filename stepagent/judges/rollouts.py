@@ -1,4 +1,4 @@
-"""Monte-Carlo rollouts: a step is as good as the solutions that continue it (Math-Shepherd, 2312.08935)."""
+"""Monte-Carlo rollouts: a step is as good as its continuations (Math-Shepherd, arXiv 2312.08935)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stepagent.answers import final_answer, is_correct, majority
-from stepagent.config.prompts import load_prompt
+from stepagent.config.prompts import SolvePrompt, load_solve_prompt
 from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
-from stepagent.interfaces import Backend
+from stepagent.interfaces import Backend, model_name
 from stepagent.judges.reference import reference_of
 from stepagent.judges.scores import by_errors, certain, scored_verdict
 from stepagent.seeds import derive_seed
 from stepagent.tree import joined_ids, joined_text
-from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict
+from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict, VerdictStatus
 
 
 class RolloutJudge:
-    """Solves on from each candidate `rollouts` times; its score is the share of solutions that reach the
-    target: the answer that most rollouts of this level reach (`majority`, no reference needed), or the
-    `reference`. The margin compares the two Beta(1 + hits, 1 + misses) posteriors."""
+    """Judge that completes the solution from each candidate `rollouts` times and scores it by the share that
+    reaches the target.
+
+    The target is the answer that most rollouts of this level reach (`majority`, which needs no reference) or
+    the problem's own (`reference`). A score is the mean of the Beta(1 + hits, 1 + misses) posterior, and the
+    margin compares two posteriors by a normal approximation.
+    """
 
     def __init__(
         self,
         backend: Backend,
         answers: Mapping[str, str],
-        prompt: str = "solve",
+        prompt: SolvePrompt = "solve",
+        *,
         rollouts: Positive = 8,
         target: Literal["majority", "reference"] = "majority",
         temperature: Annotated[float, Field(gt=0)] = 0.8,
@@ -40,24 +45,22 @@ class RolloutJudge:
     ) -> None:
         self._backend = backend
         self._answers = answers
-        self._template = load_prompt(prompt, ("question",))
+        self._template = load_solve_prompt(prompt)
         self._rollouts = rollouts
         self._target = target
         self._sampling = Sampling(rollouts, temperature, top_p, max_tokens)
 
     def most(self, width: int) -> dict[str, Usage]:
-        """The most that one call can sample, by model."""
+        """Return the most that one call can sample, by model."""
         sampled = width * self._rollouts * self._sampling.max_tokens
-        return {getattr(self._backend, "model", ""): Usage(width, 0, sampled)}
+        return {model_name(self._backend): Usage(width, 0, sampled)}
 
-    async def judge(
-        self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int
-    ) -> Verdict:
+    async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         """See Judge."""
         reference = reference_of(problem, self._answers) if self._target == "reference" else None
         messages = self._template.messages({"question": problem.question})
 
-        async def roll(index: int) -> tuple[list[str], Usage] | None:
+        async def roll(index: int) -> tuple[list[str], Usage] | BackendError:
             steps = [*prefix, candidates[index]]
             text = joined_text(steps)
             if candidates[index].ends:
@@ -66,31 +69,36 @@ class RolloutJudge:
             sampling = replace(self._sampling, seed=derive_seed(seed, "roll", index))
             try:
                 reply = await self._backend.complete(prompt, sampling)
-            except BackendError:
-                return None
-            ended = [text + choice.text for choice in reply.choices if choice.finish_reason == "end"]
-            return ended, reply.usage
+            except BackendError as failure:
+                return failure
+            solutions = [text + choice.text for choice in reply.choices if choice.finish_reason == "end"]
+            return solutions, reply.usage
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(roll(index)) for index in range(len(candidates))]
-        rolled = [task.result() for task in tasks]
-        usage = sum((it[1] for it in rolled if it), Usage())
-        ended = [text for it in rolled if it for text in it[0]]
-        target = reference or await asyncio.to_thread(_most, ended)  # comparing answers may take long
+        results = [task.result() for task in tasks]
+        failures = [result for result in results if isinstance(result, BackendError)]
+        error = str(failures[0]) if failures else ""
+        usage = sum((result[1] for result in results if isinstance(result, tuple)), Usage())
+        solutions = [text for result in results if isinstance(result, tuple) for text in result[0]]
+        # In a thread, because comparing answers may take long.
+        target = reference or await asyncio.to_thread(_majority_answer, solutions)
         if target is None:
-            failed = all(it is None for it in rolled)
-            nothing = [math.nan] * len(rolled)
-            return scored_verdict(nothing, certain, usage, seed, "error" if failed else "no_signal")
+            no_scores = [math.nan] * len(results)
+            missing: VerdictStatus = "error" if len(failures) == len(results) else "no_signal"
+            return scored_verdict(no_scores, certain, usage, seed=seed, missing=missing, error=error)
 
         def hits_of(texts: Sequence[str]) -> int:
             return sum(is_correct(text, target) for text in texts)
 
-        hits = [await asyncio.to_thread(hits_of, it[0]) if it else math.nan for it in rolled]
+        hits = [
+            await asyncio.to_thread(hits_of, result[0]) if isinstance(result, tuple) else math.nan for result in results
+        ]
         scores = [(1 + hit) / (2 + self._rollouts) for hit in hits]
         errors = [math.sqrt(mean * (1 - mean) / (3 + self._rollouts)) for mean in scores]
-        return scored_verdict(scores, by_errors(scores, errors), usage, seed, "error")
+        return scored_verdict(scores, by_errors(scores, errors), usage, seed=seed, missing="error", error=error)
 
 
-def _most(solutions: Sequence[str]) -> str | None:
-    found = majority(solutions)
-    return final_answer(solutions[found[0]]) if found else None
+def _majority_answer(solutions: Sequence[str]) -> str | None:
+    agreeing = majority(solutions)
+    return final_answer(solutions[agreeing[0]]) if agreeing else None

@@ -1,4 +1,4 @@
-"""From a score for each candidate to a verdict."""
+"""Verdicts from one score per candidate."""
 
 from __future__ import annotations
 
@@ -14,26 +14,36 @@ Margin = Callable[[int, int], float]
 
 
 def scored_verdict(
-    scores: Sequence[float], margin: Margin, usage: Usage, seed: int, missing: VerdictStatus = "unparsed"
+    scores: Sequence[float],
+    margin: Margin,
+    usage: Usage,
+    *,
+    seed: int,
+    missing: VerdictStatus = "unparsed",
+    error: str = "",
 ) -> Verdict:
-    """The highest and the lowest score, equal ones broken by seed. A score that is nan could not be had: it
-    is never best or worst; with fewer than two others the status is `missing`. Scores are in [0, 1]."""
-    known = [i for i, score in enumerate(scores) if not math.isnan(score)]
-    done = Verdict("no_signal", tuple(scores), usage=usage, values=tuple(scores))
-    if len(known) < 2:
-        return replace(done, status=missing) if len(scores) > 1 else done
-    high, low = max(scores[i] for i in known), min(scores[i] for i in known)
+    """Return the verdict with the highest and the lowest of `scores` (each in [0, 1]), ties broken by seed.
+
+    A candidate without a score (nan) is never best or worst; if fewer than two have one, the status is
+    `missing`. If all scores are equal, or there is one candidate, it is "no_signal". `error` is the reason why a
+    score is missing, for the verdict to carry.
+    """
+    indices = [i for i, score in enumerate(scores) if not math.isnan(score)]
+    verdict = Verdict("no_signal", tuple(scores), usage=usage, values=tuple(scores), error=error)
+    if len(indices) < 2:
+        return replace(verdict, status=missing) if len(scores) > 1 else verdict
+    high, low = max(scores[i] for i in indices), min(scores[i] for i in indices)
     if high == low:
-        return done
+        return verdict
     rng = random.Random(seed)
-    best = rng.choice([i for i in known if scores[i] == high])
-    worst = rng.choice([i for i in known if scores[i] == low])
-    return replace(done, status="ok", best=best, worst=worst, margin=margin(best, worst))
+    best = rng.choice([i for i in indices if scores[i] == high])
+    worst = rng.choice([i for i in indices if scores[i] == low])
+    return replace(verdict, status="ok", best=best, worst=worst, margin=margin(best, worst))
 
 
 def by_errors(scores: Sequence[float], errors: Sequence[float]) -> Margin:
-    """The chance that the best one's true score is above the worst one's, both normal with these standard
-    errors."""
+    """Return the margin for uncertain scores: the probability that the true score of best is above that of
+    worst, both normal with the given standard errors."""
 
     def margin(best: int, worst: int) -> float:
         error = math.hypot(errors[best], errors[worst])
@@ -43,11 +53,11 @@ def by_errors(scores: Sequence[float], errors: Sequence[float]) -> Margin:
 
 
 def by_chances(chances: Sequence[float]) -> Margin:
-    """Each chance is that of a right step: best beats worst if it alone is right, and half the time if both
-    or neither is."""
+    """Return the margin for chances that a step is right: best beats worst if it alone is right, and half the
+    time if both or neither is."""
     return lambda best, worst: 0.5 + (chances[best] - chances[worst]) / 2
 
 
 def certain(best: int, worst: int) -> float:
-    """What is known is not estimated."""
+    """Return the margin for scores that are exact: 1."""
     return 1.0

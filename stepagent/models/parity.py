@@ -1,4 +1,4 @@
-"""Do two models give the same outputs? The one place that decides it."""
+"""Comparison of two models by their outputs: the only place that decides whether they are the same."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stepagent.errors import ParityError
 
 
 class Outputs(NamedTuple):
-    """What a model says along one probe, on the CPU: the log-probability of every next token
-    ([length - 1], float32), the greedy choices ([length]) and by how much each wins ([length], nats)."""
+    """Outputs of a model along one probe, on the CPU: `logprobs` of every next token ([length - 1], float32,
+    nats), the `greedy` choices ([length]) and the `lead` of each over the second choice ([length], nats)."""
 
     logprobs: torch.Tensor
     greedy: torch.Tensor
@@ -21,7 +21,7 @@ class Outputs(NamedTuple):
 
 @torch.no_grad()
 def probe_outputs(model: Any, probes: Sequence[Sequence[int]]) -> list[Outputs]:
-    """The outputs of a model along every probe."""
+    """Return the outputs of a model along every probe (token ids)."""
     model.eval()
     device = next(model.parameters()).device
     outputs = []
@@ -36,16 +36,16 @@ def probe_outputs(model: Any, probes: Sequence[Sequence[int]]) -> list[Outputs]:
 
 
 def check_outputs(
-    outputs: Sequence[Outputs], other: Any, probes: Sequence[Sequence[int]], tolerance: float = 1e-3
+    outputs: Sequence[Outputs], model: Any, probes: Sequence[Sequence[int]], *, tolerance: float = 1e-3
 ) -> float:
-    """Compare one model's `probe_outputs` with another model: the log-probability of every probe token,
-    and the greedy choice wherever it is not a tie within the tolerance.
+    """Compare one model's `probe_outputs` with `model`: the log-probability of every probe token, and the
+    greedy choice wherever it leads by more than twice the tolerance.
 
     Returns the largest difference in log-probability (nats). Raises ParityError beyond the tolerance, and
     for outputs that are not numbers.
     """
     largest = 0.0
-    for a, b in zip(outputs, probe_outputs(other, probes), strict=True):
+    for a, b in zip(outputs, probe_outputs(model, probes), strict=True):
         if not (a.logprobs.isfinite().all() and b.logprobs.isfinite().all()):
             raise ParityError("the models' outputs are not numbers")
         largest = max(largest, (a.logprobs - b.logprobs).abs().max().item())
@@ -53,7 +53,5 @@ def check_outputs(
         if not torch.equal(a.greedy[sure], b.greedy[sure]):
             raise ParityError("the models differ in a greedy choice that is no tie")
     if largest > tolerance:
-        raise ParityError(
-            f"the models' log-probabilities differ by up to {largest:.2g} (allowed: {tolerance:.2g})"
-        )
+        raise ParityError(f"the models' log-probabilities differ by up to {largest:.2g} (allowed: {tolerance:.2g})")
     return largest

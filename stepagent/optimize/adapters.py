@@ -1,4 +1,4 @@
-"""A model made ready for training: loaded, quantised if asked, and wrapped in a fresh adapter."""
+"""Load a model for training: quantised if the settings ask for it, and wrapped in a fresh adapter."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stepagent.models.loading import load_model, pick_dtype
 
 
 def load_trainable(model: str | Path, settings: TrainSettings, device: torch.device) -> Any:
-    """The model with a fresh adapter, or bare for full fine-tuning; on the CPU if FSDP will shard it.
+    """Load `model` with a fresh adapter, or bare for full fine-tuning; on the CPU if FSDP will shard it.
 
-    Raises ModelError for a model that cannot be loaded, unknown targets, or 4 bits without CUDA.
+    Raises ModelError for a model that cannot be loaded, unknown targets, 4 bits without CUDA or under FSDP.
     """
     dtype = pick_dtype(settings.dtype, device)
     if settings.lora and settings.lora.quantize and process_shards():
@@ -26,13 +26,13 @@ def load_trainable(model: str | Path, settings: TrainSettings, device: torch.dev
         device = torch.device("cpu")
     if settings.lora and settings.lora.quantize:
         return add_adapter(_load_4bit(model, dtype, device), settings.lora)
-    if not settings.lora:  # an optimizer's small steps would be lost in half precision
+    if not settings.lora:  # float32: an optimizer's small steps would be lost in half precision
         return load_model(model, torch.float32, device)
     return add_adapter(load_model(model, dtype, device), settings.lora)
 
 
 def process_shards() -> bool:
-    """Whether accelerate was told to shard (FSDP)."""
+    """Return whether accelerate was told to shard the model (FSDP)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
@@ -50,13 +50,13 @@ def _load_4bit(model: str | Path, dtype: torch.dtype, device: torch.device) -> A
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    loaded = load_model(model, dtype, device, quantization_config=config, device_map={"": device})
+    base = load_model(model, dtype, device, quantization_config=config, device_map={"": device})
     prepare: Any = peft.prepare_model_for_kbit_training
-    return prepare(loaded, use_gradient_checkpointing=False)
+    return prepare(base, use_gradient_checkpointing=False)
 
 
 def add_adapter(model: Any, lora: LoraSettings) -> Any:
-    """Wrap `model` in a fresh LoRA adapter; switched off, it is the reference model.
+    """Wrap `model` in a fresh LoRA adapter; with the adapter switched off it is the reference model.
 
     Raises ModelError if the targets are not modules of the model.
     """

@@ -1,6 +1,7 @@
 """Attention within a pack: every token sees its ancestors in the trie and itself, nothing else.
 
-Three ways with one meaning; a model's attention implementation says which one it takes (`mask_arguments`):
+There are three ways with one meaning; a model's attention implementation decides which one it takes
+(`mask_arguments`):
 
 trie            (CPU) exact: block by block of rows, each against just the keys and values that it sees
 flex_attention  (CUDA) a block mask, so that blocks without an ancestor are skipped
@@ -19,55 +20,63 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from stepagent.models.loading import attention_mask
 
 TRIE = "stepagent_trie"
-_ROWS = 128
+_ROWS = 128  # rows a block
 
 
 class Block(NamedTuple):
-    """The rows at positions [start, stop), the ranges of positions that any of them sees (ancestors of the
-    first row, then the rows themselves), and `hidden`: [rows, m], True where a row may not attend to one of
-    the last m seen positions; all rows see the ones before."""
+    """The rows at positions [start, stop) of a pack and the keys that they attend to.
+
+    `key_ranges` are the [start, stop) ranges of positions that any of the rows sees, in order: the ancestors
+    of the first row, then the rows themselves. `mask` is [rows, m], True where a row may not attend to one
+    of the last m of these keys; every row sees all the keys before.
+    """
 
     start: int
     stop: int
-    seen: tuple[tuple[int, int], ...]
-    hidden: torch.Tensor
+    key_ranges: tuple[tuple[int, int], ...]
+    mask: torch.Tensor
 
 
 def blocks(end: torch.Tensor) -> tuple[Block, ...]:
-    """Cut a forest in preorder into blocks of rows; `end` as in a Pack."""
-    found = []
+    """Cut a forest in preorder into blocks of at most 128 rows; `end` [T] as in a Pack."""
+    parts = []
     for start in range(0, len(end), _ROWS):
         stop = min(start + _ROWS, len(end))
         rows = torch.arange(start, stop)
-        above = (end[:start] > start).nonzero().flatten()
-        seen = torch.cat([above, rows])
-        tail = seen[int((end[above] >= stop).sum()) :]
-        hidden = ~((tail <= rows[:, None]) & (rows[:, None] < end[tail]))
-        breaks = (seen.diff() > 1).nonzero().flatten() + 1
-        cuts = pairwise([0, *breaks.tolist(), len(seen)])
-        ranges = tuple((int(seen[first]), int(seen[last - 1]) + 1) for first, last in cuts)
-        found.append(Block(start, stop, ranges, hidden))
-    return tuple(found)
+        # In preorder an earlier position that any row of the block sees is an ancestor of the first row:
+        # a subtree is contiguous, so one that holds a later row and began before the block holds the first.
+        ancestors = (end[:start] > start).nonzero().flatten()
+        keys = torch.cat([ancestors, rows])
+        # Ancestors whose subtree covers the whole block need no mask. They come first, since an ancestor's
+        # subtree holds those of the ancestors after it; masking the rest alone keeps the mask narrow.
+        tail = keys[int((end[ancestors] >= stop).sum()) :]
+        mask = ~((tail <= rows[:, None]) & (rows[:, None] < end[tail]))
+        # Ranges instead of single positions: slices can be read and added to without an index.
+        breaks = (keys.diff() > 1).nonzero().flatten() + 1
+        cuts = pairwise([0, *breaks.tolist(), len(keys)])
+        ranges = tuple((int(keys[first]), int(keys[last - 1]) + 1) for first, last in cuts)
+        parts.append(Block(start, stop, ranges, mask))
+    return tuple(parts)
 
 
 def mask_arguments(model: Any, pack: Any, device: torch.device) -> dict[str, Any]:
-    """What the model's forward pass is given so that its attention follows the pack's trie."""
-    bare = _bare(model)
-    implementation = bare.config._attn_implementation
+    """Return the keyword arguments that make the attention of the model's forward pass follow the trie."""
+    core = _unwrap(model)
+    implementation = core.config._attn_implementation
     if implementation == TRIE:
         return {"trie": blocks(pack.end)}
     if implementation == "flex_attention":
         return {"attention_mask": _block_mask(pack.end.to(device))}
-    return {"attention_mask": attention_mask(bare, pack.mask[None, None].to(device))}
+    return {"attention_mask": attention_mask(core, pack.mask[None, None].to(device))}
 
 
 def padding(model: Any) -> int:
-    """The multiple of tokens that a pack is filled up to: a compiled kernel is made anew for each length."""
-    return 128 if _bare(model).config._attn_implementation == "flex_attention" else 1
+    """Return the multiple of tokens to fill a pack up to: a compiled kernel is made anew for each length."""
+    return 128 if _unwrap(model).config._attn_implementation == "flex_attention" else 1
 
 
-def _bare(model: Any) -> Any:
-    """DistributedDataParallel hides the model's own config."""
+def _unwrap(model: Any) -> Any:
+    """Return the model inside DistributedDataParallel, which hides its config."""
     return getattr(model, "module", model)
 
 
@@ -91,13 +100,16 @@ def _attend(
     trie: tuple[Block, ...] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """A Transformers attention function: query [1, heads, T, d], key and value [1, kv heads, T, d] ->
-    [1, T, heads, d]."""
+    """Attend as a Transformers attention function does: query [1, heads, T, d], key and value
+    [1, kv heads, T, d] -> [1, T, heads, d]. Without `trie` it is SDPA.
+
+    Raises TypeError for dropout, soft caps, sinks and biases, which the trie's attention does not compute.
+    """
     if trie is None:
-        attended: tuple[torch.Tensor, None] = sdpa_attention_forward(
+        output_and_weights: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-        return attended
+        return output_and_weights
     if dropout or any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise TypeError("the trie's attention knows no dropout, soft cap, sink or bias")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -111,7 +123,8 @@ AttentionInterface.register(TRIE, _attend)
 
 
 class _TrieAttention(torch.autograd.Function):
-    """query [kv heads, group, T, d], scaled; key, value [kv heads, T, d]."""
+    """Exact attention block by block: query [kv heads, group, T, d], already scaled; key and value
+    [kv heads, T, d]; output as the query."""
 
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, trie: tuple[Block, ...]) -> torch.Tensor:
@@ -119,12 +132,15 @@ class _TrieAttention(torch.autograd.Function):
         weights = []
         for block in trie:
             rows = query[:, :, block.start : block.stop]
-            scores = torch.bmm(rows.flatten(1, 2), _seen(key, block).transpose(1, 2))
-            partly = scores.view(*rows.shape[:3], -1)[..., -block.hidden.shape[1] :]
-            partly.masked_fill_(block.hidden, float("-inf"))
-            wide = torch.promote_types(scores.dtype, torch.float32)
-            weights.append(scores.softmax(-1, dtype=wide).to(scores.dtype))
-            output[:, :, block.start : block.stop] = torch.bmm(weights[-1], _seen(value, block)).view_as(rows)
+            # The query heads of a group share a key head: as rows of one product, they need no copied keys.
+            scores = torch.bmm(rows.flatten(1, 2), _gather(key, block).transpose(1, 2))
+            tail_scores = scores.view(*rows.shape[:3], -1)[..., -block.mask.shape[1] :]
+            tail_scores.masked_fill_(block.mask, float("-inf"))
+            # A softmax sums over many keys: in bfloat16 the sum would lose digits.
+            dtype = torch.promote_types(scores.dtype, torch.float32)
+            weights.append(scores.softmax(-1, dtype=dtype).to(scores.dtype))
+            output[:, :, block.start : block.stop] = torch.bmm(weights[-1], _gather(value, block)).view_as(rows)
+        # Keeping the weights for `backward` costs memory only for the keys that rows see, not T x T.
         ctx.save_for_backward(query, key, value, output, *weights)
         ctx.trie = trie
         return output
@@ -135,24 +151,29 @@ class _TrieAttention(torch.autograd.Function):
         (gradient,) = gradients
         d_query = torch.empty_like(query)
         d_key, d_value = torch.zeros_like(key), torch.zeros_like(value)
-        inner = (gradient * output).sum(-1)
+        # The softmax's gradient is w (dw - sum(w dw)), and sum(w dw) = gradient . output: this dot product
+        # over d replaces a sum over all keys of a row.
+        row_sums = (gradient * output).sum(-1)
         for block, weight in zip(ctx.trie, weights, strict=True):
-            own = slice(block.start, block.stop)
-            rows = query[:, :, own]
-            flowing = gradient[:, :, own].flatten(1, 2)
-            d_scores = torch.bmm(flowing, _seen(value, block).transpose(1, 2))
-            d_scores.sub_(inner[:, :, own].flatten(1, 2)[..., None]).mul_(weight)
-            d_query[:, :, own] = torch.bmm(d_scores, _seen(key, block)).view_as(rows)
-            to_key = torch.bmm(d_scores.transpose(1, 2), rows.flatten(1, 2))
-            to_value = torch.bmm(weight.transpose(1, 2), flowing)
-            done = 0
-            for start, stop in block.seen:
-                d_key[:, start:stop] += to_key[:, done : done + stop - start]
-                d_value[:, start:stop] += to_value[:, done : done + stop - start]
-                done += stop - start
+            span = slice(block.start, block.stop)
+            rows = query[:, :, span]
+            d_output = gradient[:, :, span].flatten(1, 2)
+            d_scores = torch.bmm(d_output, _gather(value, block).transpose(1, 2))
+            d_scores.sub_(row_sums[:, :, span].flatten(1, 2)[..., None]).mul_(weight)
+            d_query[:, :, span] = torch.bmm(d_scores, _gather(key, block)).view_as(rows)
+            block_d_key = torch.bmm(d_scores.transpose(1, 2), rows.flatten(1, 2))
+            block_d_value = torch.bmm(weight.transpose(1, 2), d_output)
+            # Several blocks see the same ancestor, so its gradients are added up; within a block the ranges
+            # do not overlap, so that one addition per range is enough.
+            offset = 0
+            for start, stop in block.key_ranges:
+                d_key[:, start:stop] += block_d_key[:, offset : offset + stop - start]
+                d_value[:, start:stop] += block_d_value[:, offset : offset + stop - start]
+                offset += stop - start
         return d_query, d_key, d_value, None
 
 
-def _seen(states: torch.Tensor, block: Block) -> torch.Tensor:
-    parts = [states[:, start:stop] for start, stop in block.seen]
+def _gather(states: torch.Tensor, block: Block) -> torch.Tensor:
+    """Return the keys or values that a block sees, [kv heads, keys, d]."""
+    parts = [states[:, start:stop] for start, stop in block.key_ranges]
     return torch.cat(parts, 1) if len(parts) > 1 else parts[0]

@@ -1,4 +1,5 @@
-"""Step-wise DPO on preferences.jsonl (arXiv 2503.03746, section 3): adapter on against adapter off."""
+"""Step-wise DPO on preferences.jsonl (arXiv 2503.03746, section 3). The reference is the model without its
+adapter."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ from stepagent.config.settings import OptimizeSettings
 from stepagent.errors import ModelError
 from stepagent.files.runs import hash_data, hash_path
 from stepagent.models.loading import pick_device, position_limit, writing
-from stepagent.models.tokenizer import load_tokenizer
+from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.adapters import load_trainable
+from stepagent.optimize.batches import PackedBatches
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import refuse_existing, save_merged
@@ -26,9 +28,8 @@ from stepagent.optimize.pairs import load_pairs
 from stepagent.optimize.scoring import Score
 from stepagent.optimize.sft import SftRow, encode
 from stepagent.optimize.trainer import (
-    PackedBatches,
+    Monitor,
     PackedTrainer,
-    Progress,
     process_count,
     train,
     training_arguments,
@@ -38,19 +39,22 @@ from stepagent.optimize.trainer import (
 
 
 class DpoTrainer(PackedTrainer):
-    """Mean DPO loss over the pairs of the global batch; beside it the mean NLL per token of replayed rows,
-    each of which weighs as `replay` says against a pair. Units from `pairs` on are such rows."""
+    """Trainer on the mean DPO loss over the pairs of the global batch. Replayed rows add `replay` times
+    their mean NLL per token, each row counted against one pair. The first units are the pairs, as many as
+    `smoothing` [pairs] has entries; the units after them are replayed rows. `guard` receives each warning of
+    the `guards`."""
 
     def __init__(
         self,
         *args: Any,
+        monitor: Monitor,
         settings: OptimizeSettings,
         smoothing: torch.Tensor,
         guards: Guards,
         guard: Callable[[str], None],
         replay: float = 0.0,
     ) -> None:
-        super().__init__(*args)
+        super().__init__(*args, monitor=monitor)
         self._settings = settings
         self._reference = torch.empty(0)
         self._smoothing = smoothing
@@ -60,56 +64,72 @@ class DpoTrainer(PackedTrainer):
         self._guard = guard
 
     def begin(self) -> None:
+        """Decide how the model is scored, and score the reference."""
         super().begin()
         self.score_reference()
 
     def score_reference(self) -> None:
-        """Once; on resuming it is read back, since a fully trained model is no longer its own reference."""
-        kept = Path(self.args.output_dir) / "reference.pt"
-        main = self.accelerator.is_main_process
-        found = [torch.load(kept, weights_only=True) if main and kept.is_file() else None]
-        if (reference := broadcast_object_list(found)[0]) is not None:
+        """Compute the reference log-probabilities, or read them back when a run is resumed: a model that is
+        trained fully is no longer its own reference."""
+        file = Path(self.args.output_dir) / "reference.pt"
+        is_main = self.accelerator.is_main_process
+        contents = [torch.load(file, weights_only=True) if is_main and file.is_file() else None]
+        if (reference := broadcast_object_list(contents)[0]) is not None:
             self._reference = reference
             return
         batches: PackedBatches = self.train_dataset
         self._reference = reference_logprobs(
-            self.model, batches.units[: self._pairs], batches.token_budget, self.score, self.accelerator
+            self.model,
+            batches.units[: self._pairs],
+            batches.token_budget,
+            score=self.score,
+            accelerator=self.accelerator,
         )
-        if main:
-            part = kept.with_suffix(".part")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with writing(kept.parent):
+        if is_main:
+            part = file.with_suffix(".part")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with writing(file.parent):
                 torch.save(self._reference, part)
-            part.replace(kept)
+            part.replace(file)
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the summed loss of the pairs and replayed rows in a pack, and the sums of the metrics."""
         settings = self._settings
         scores = self.score(model, pack)
-        every = pack.lengths().to(scores)
+        lengths = pack.lengths().to(scores)
         pairs = [unit for unit in pack.units if unit < self._pairs]
-        paired = torch.tensor(
-            [unit < self._pairs for unit in pack.units for _ in range(1 + (unit < self._pairs))]
-        )
-        replayed = -(scores[~paired] / every[~paired])
-        policy, lengths = scores[paired].view(-1, 2), every[paired].view(-1, 2)
+        # A pair has two targets and a replayed row one: this marks, per target, whether it is a pair's.
+        in_pair = torch.tensor([unit < self._pairs for unit in pack.units for _ in range(1 + (unit < self._pairs))])
+        replay_losses = -(scores[~in_pair] / lengths[~in_pair])
+        policy, pair_lengths = scores[in_pair].view(-1, 2), lengths[in_pair].view(-1, 2)
         reference = self._reference[pairs].to(policy)
-        scale = lengths if settings.length_normalized else torch.ones_like(lengths)
-        (chosen, rejected), (ref_chosen, ref_rejected) = (
-            (side / scale).unbind(1) for side in (policy, reference)
-        )
+        # Policy and reference are both divided, so a step's reward is its mean log-ratio per token: a long
+        # step gains nothing by its length.
+        scale = pair_lengths if settings.length_normalized else torch.ones_like(pair_lengths)
+        (chosen, rejected), (ref_chosen, ref_rejected) = ((side / scale).unbind(1) for side in (policy, reference))
         smoothing = self._smoothing[pairs].to(policy)
         losses, metrics = dpo_loss(
-            chosen, rejected, ref_chosen, ref_rejected, settings.beta, settings.loss, smoothing
+            chosen,
+            rejected,
+            ref_chosen,
+            ref_rejected=ref_rejected,
+            beta=settings.beta,
+            kind=settings.loss,
+            smoothing=smoothing,
         )
-        losses = losses - settings.nll_alpha * policy[:, 0] / lengths[:, 0]
+        # DPO rewards the gap alone, which also grows if both steps become less likely: the NLL term holds the
+        # chosen one up. It is per token whatever length_normalized, so that nll_alpha means the same.
+        losses = losses - settings.nll_alpha * policy[:, 0] / pair_lengths[:, 0]
         metrics["chosen_logp"], metrics["rejected_logp"] = policy.detach().unbind(1)
         metrics["chosen_reference"] = reference[:, 0]
         if self._replay:
-            metrics["replay_loss"] = self._replay * replayed.detach()
-        total = losses.sum() + self._replay * replayed.sum()
+            metrics["replay_loss"] = self._replay * replay_losses.detach()
+        # Sums, not means: the Trainer divides by the pairs of the whole batch, however they are packed.
+        total = losses.sum() + self._replay * replay_losses.sum()
         return total, {name: value.sum().item() for name, value in metrics.items()}
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the metrics of a step, and let the guards look at them."""
         super().log(logs, *args, **kwargs)
         if "loss" in logs:
             for warning in self._guards.check_step(self.state.global_step, self._sums):
@@ -117,119 +137,129 @@ class DpoTrainer(PackedTrainer):
 
 
 @dataclass(frozen=True, slots=True)
-class Optimized:
-    """Counts and the means of the last quarter's metrics; pairs set aside are counted under their reason.
-    `warnings` are what the guards said."""
+class Replay:
+    """Rows whose NLL per token is learnt beside the pairs, so that the model forgets neither solving nor judging.
+    `draw` returns them for a number of pairs; a row weighs `weight` against a pair."""
 
-    figures: dict[str, float]
-    warnings: tuple[str, ...]
+    draw: Callable[[int], Sequence[SftRow]]
+    weight: float = 1.0
 
 
-def optimize(
+def optimize_model(
     model: str | Path,
     data: str | Path,
     out: Path,
+    *,
     settings: OptimizeSettings,
     seed: int,
-    progress: Progress,
+    monitor: Monitor,
     solve: PromptTemplate | None = None,
-    replay: Callable[[int], Sequence[SftRow]] | None = None,
-    replay_weight: float = 1.0,
-) -> Optimized:
+    replay: Replay | None = None,
+) -> dict[str, float]:
     """Train `model` (M_i) on preference pairs and write the merged M_{i+1} to `out`.
 
-    `data` is what `formats.read_preferences` takes; `solve` goes around a bare question. `replay` gives, for
-    the number of pairs, rows whose NLL per token is learnt beside the pairs, so that the model forgets
-    neither solving nor judging; a row weighs `replay_weight` against a pair.
+    `data` is a file or data set that `read_preferences` takes; a bare question is put into the prompt
+    `solve`. `monitor` receives every optimizer step and warning. Returns
+    counts (of pairs set aside too, by reason) and the means of the metrics over the last quarter of the steps.
 
-    Raises DataError for an empty or unusable file, ModelError or ParityError for the model.
+    Raises DataError for a file without a usable pair; ModelError for an unusable model, an `out` that exists,
+    a loss that diverges, or a guard that stops the run; ParityError if the merged model differs.
     """
     refuse_existing(out)
     device = pick_device()
-    tokenizer = load_tokenizer(model)
+    tokenizer = ChatTokenizer(model)
     torch.manual_seed(seed)
-    loaded = load_trainable(model, settings, device)
-    window = settings.max_context or position_limit(loaded.config)
-    pairs = load_pairs(data, tokenizer, window, loaded.get_input_embeddings().num_embeddings, solve)
+    trainable = load_trainable(model, settings, device)
+    window = settings.max_context or position_limit(trainable.config)
+    pairs = load_pairs(data, tokenizer, window, vocabulary=trainable.get_input_embeddings().num_embeddings, solve=solve)
     units = pairs.units
     rows = zip(units, pairs.problems, pairs.margins, strict=True)
-    content = hash_data([[[(t.ids, t.start) for t in unit], name, margin] for unit, name, margin in rows])
-    rows_again = replay(len(units)) if replay else ()
-    replayed = [(target,) for row in rows_again if len((target := encode(tokenizer, row)).ids) <= window]
+    data_sha256 = hash_data([[[(t.ids, t.start) for t in unit], name, margin] for unit, name, margin in rows])
+    replay_rows = replay.draw(len(units)) if replay else ()
+    replay_targets = [encode(tokenizer, row) for row in replay_rows]
+    replay_units = [(target,) for target in replay_targets if len(target.ids) <= window]
     smoothing = (1 - torch.tensor(pairs.margins)).clamp(0, 0.5)
     batches = PackedBatches(
         units,
         pairs.problems,
         settings,
-        seed,
+        seed=seed,
         weigh=lambda pack: sum(unit < len(units) for unit in pack.units),
         processes=process_count(),
-        beside=replayed,
+        beside=replay_units,
     )
     guards = Guards(settings.guards, batches.steps)
-    warnings: list[str] = []
 
     def guard(warning: str) -> None:
         if settings.guards.stop:
             raise ModelError(f"stopped, as guards.stop asks: {warning}")
-        warnings.append(warning)
+        monitor.warn(warning)
 
     for warning in guards.check_lengths(units):
         guard(warning)
     trainer = DpoTrainer(
-        loaded,
+        trainable,
         batches,
-        training_arguments(settings, batches.steps, work_folder(out), seed, device),
-        progress,
-        warnings.append,
+        training_arguments(settings, batches.steps, work_folder(out), seed=seed, device=device),
+        monitor=monitor,
         settings=settings,
         smoothing=smoothing if settings.margin_smoothing else torch.zeros_like(smoothing),
-        replay=replay_weight if replayed else 0.0,
+        replay=replay.weight if replay and replay_units else 0.0,
         guards=guards,
         guard=guard,
     )
-    work = [work_identity(settings), seed, content, hash_path(Path(model))]
-    if replayed:
-        work.append([replay_weight, [target.ids for (target,) in replayed]])
+    work = [work_identity(settings), seed, data_sha256, hash_path(Path(model))]
+    if replay and replay_units:
+        work.append([replay.weight, [target.ids for (target,) in replay_units]])
     history = train(trainer, hash_data(work))
     probes = [unit[0].ids for unit in units[:8]]
     rounds = ", ".join(str(number) for number in sorted(pairs.rounds)) or "no search"
-    made_from = {
+    origin = {
         "method": "step-wise DPO (arXiv 2503.03746)",
-        "preference pairs": f"{len(units)} of round {rounds} (sha256 {content[:12]})",
+        "preference pairs": f"{len(units)} of round {rounds} (sha256 {data_sha256[:12]})",
     }
-    proof = save_merged(trainer.accelerator, loaded, tokenizer, model, out, probes, settings, made_from)
-    last = history[-max(1, len(history) // 4) :]
+    proof = save_merged(
+        trainer.accelerator,
+        trainable,
+        tokenizer,
+        base=model,
+        out=out,
+        probes=probes,
+        settings=settings,
+        made_from=origin,
+    )
+    last_quarter = history[-max(1, len(history) // 4) :]
     means = {
-        name: sum(entry[name] for entry in last) / len(last)
+        name: sum(entry[name] for entry in last_quarter) / len(last_quarter)
         for name in ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
     }
     counts = {"pairs": len(units), "steps": batches.steps, **proof}
-    if rows_again:
-        counts["replayed rows"] = len(replayed)
-        counts["aside: replayed rows longer than the window"] = len(rows_again) - len(replayed)
+    if replay_rows:
+        counts["replayed rows"] = len(replay_units)
+        counts["aside: replayed rows longer than the window"] = len(replay_rows) - len(replay_units)
     if pairs.moved:
         counts["boundaries moved to a token's edge"] = pairs.moved
-    figures = {**counts, **means, **{f"aside: {why}": count for why, count in pairs.aside.items()}}
-    return Optimized(figures, tuple(warnings))
+    return {**counts, **means, **{f"aside: {reason}": count for reason, count in pairs.aside.items()}}
 
 
 def reference_logprobs(
-    model: Any, units: Sequence[Unit], token_budget: int, score: Score, accelerator: Any = None
+    model: Any, units: Sequence[Unit], token_budget: int, *, score: Score, accelerator: Any = None
 ) -> torch.Tensor:
-    """log pi_ref of every unit's (chosen, rejected), [units, 2]: the model with its adapter off, or as
-    it is before full fine-tuning. Several processes share the work, in equally many forward passes."""
+    """Return log pi_ref (nats) of every unit's (chosen, rejected) steps, [units, 2], on the CPU. The
+    reference is the model with its adapter off, or, before full fine-tuning, the model itself. Several
+    processes share the work, in equally many forward passes."""
     adapter_off = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
-    mine, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     order = sorted(range(len(units)), key=lambda i: units[i][0].ids)
     packs = list(make_packs(((i, units[i]) for i in order), token_budget))
-    result = torch.zeros(len(units), 2, device=next(model.parameters()).device)
+    logprobs = torch.zeros(len(units), 2, device=next(model.parameters()).device)
     model.eval()
     with torch.no_grad(), adapter_off:
         for first in range(0, len(packs), processes):
-            pack = packs[min(first + mine, len(packs) - 1)]
-            scored = score(model, pack).view(-1, 2).to(result)
-            if first + mine < len(packs):
-                result[list(pack.units)] = scored
-    whole: torch.Tensor = accelerator.reduce(result, "sum") if accelerator else result
-    return whole.cpu()
+            index = first + rank
+            pack = packs[min(index, len(packs) - 1)]
+            scores = score(model, pack).view(-1, 2).to(logprobs)
+            if index < len(packs):
+                logprobs[list(pack.units)] = scores
+    total: torch.Tensor = accelerator.reduce(logprobs, "sum") if accelerator else logprobs
+    return total.cpu()

@@ -12,21 +12,22 @@ def dpo_loss(
     chosen: torch.Tensor,
     rejected: torch.Tensor,
     ref_chosen: torch.Tensor,
+    *,
     ref_rejected: torch.Tensor,
     beta: float,
     kind: Literal["sigmoid", "ipo"] = "sigmoid",
     smoothing: torch.Tensor | float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss of every pair, and what to watch. All tensors are [pairs].
+    """Return the loss of every pair, and the metrics to watch. All tensors are [pairs].
 
     With h = log(pi/ref) of the best step minus log(pi/ref) of the worst, each log-probability summed over
     the step's tokens (or averaged, by the caller, for length normalisation):
     sigmoid  -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h); e = 0 is the paper's loss
-             (arXiv 2503.03746, Eq. 4), e > 0 says that the label is wrong with chance e
-             (conservative DPO, Mitchell 2023)
+             (arXiv 2503.03746, Eq. 4), e > 0 is the probability that the
+             label is wrong (conservative DPO, Mitchell 2023)
     ipo      (h - 1 / (2 beta))^2 (arXiv 2310.12036, Eq. 17); takes no smoothing
-    Returns the losses and, detached and per pair, rewards, margin, accuracy and `kl`:
-    log(ref/pi) averaged over both steps, an estimate of KL(ref || pi) per step, since the reference
+    The metrics are detached and per pair: the rewards of both steps, their margin, the accuracy (1 if h > 0)
+    and `kl`, log(ref/pi) averaged over both steps: an estimate of KL(ref || pi) per step, since the reference
     sampled them.
     """
     chosen_ratio, rejected_ratio = chosen - ref_chosen, rejected - ref_rejected

@@ -16,8 +16,8 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A token sequence of which the ids from `start` on carry loss. The first token has no context and can
-    carry none: start >= 1."""
+    """A token sequence whose ids from `start` on carry loss. The first token has no context and can carry
+    none, so start >= 1. Raises ValueError for any other `start`."""
 
     ids: tuple[int, ...]
     start: int
@@ -33,12 +33,19 @@ Unit = tuple[Target, ...]
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A forest as tensors, T tokens and K scored (context, next token) edges.
+    """A forest as tensors: T tokens (trie nodes) and K scored edges (context, next token).
 
-    The nodes stand in preorder, longest branches first. input_ids, position_ids: [T]. end: [T], the
-    position after the node's last descendant. source: [K], the position whose logits
-    score the edge; token: [K], the id scored. Edge `member_edge[m]` belongs to target
-    `member_target[m]`; targets count through the units in order. units: the units' indices.
+    The nodes stand in preorder, largest subtrees first.
+
+    input_ids      [T]
+    position_ids   [T] the nodes' depths
+    end            [T] the position after the node's last descendant
+    source         [K] the position whose logits score the edge
+    token          [K] the id that is scored
+    member_edge    [M] an edge for every scored token of every target
+    member_target  [M] the target that this token belongs to; targets count through the units in order
+    targets        the targets of all units, in order
+    units          the units' indices
     """
 
     input_ids: torch.Tensor
@@ -53,61 +60,67 @@ class Pack:
 
     @property
     def mask(self) -> torch.Tensor:
-        """[T, T], True where row is column or descends from it, and so may attend to it."""
-        at = torch.arange(len(self.end))
-        return (at[None] <= at[:, None]) & (at[:, None] < self.end[None])
+        """The mask [T, T], True where row is column or descends from it, and so may attend to it."""
+        positions = torch.arange(len(self.end))
+        return (positions[None] <= positions[:, None]) & (positions[:, None] < self.end[None])
 
     def padded(self, multiple: int) -> Pack:
-        """The same pack filled up to a multiple of tokens with roots of their own, which nothing sees."""
+        """Return the pack filled up to a multiple of tokens with roots of their own, which no token sees."""
         length = len(self.input_ids)
-        more = -length % multiple
-        if not more:
+        fill = -length % multiple
+        if not fill:
             return self
-        zeros = torch.zeros(more, dtype=self.input_ids.dtype)
+        zeros = torch.zeros(fill, dtype=self.input_ids.dtype)
         return replace(
             self,
             input_ids=torch.cat([self.input_ids, zeros]),
             position_ids=torch.cat([self.position_ids, zeros]),
-            end=torch.cat([self.end, torch.arange(length, length + more) + 1]),
+            end=torch.cat([self.end, torch.arange(length, length + fill) + 1]),
         )
 
     def lengths(self) -> torch.Tensor:
-        """Scored tokens per target, [targets]."""
+        """Return the number of scored tokens per target, [targets]."""
         return torch.tensor([len(target.ids) - target.start for target in self.targets])
 
 
 class _Member(NamedTuple):
-    """A unit in a forest: its targets' nodes, how many tokens it shares with units before it, and the
-    forest's size with it."""
+    """A unit in a forest: its index, the nodes of each target, the longest prefix (tokens) that one of its
+    targets shares with earlier units, and the forest's size (nodes) once it is in."""
 
     number: int
     unit: Unit
     paths: list[list[int]]
-    shared: int
+    prefix: int
     size: int
 
 
 class _Forest:
+    """A forest of tries over token ids. A node's parent has a smaller number; -1 stands for no parent."""
+
     def __init__(self, units: Iterable[tuple[int, Unit]] = ()) -> None:
         self.child: dict[tuple[int, int], int] = {}
         self.token: list[int] = []
         self.parent: list[int] = []
         self.members: list[_Member] = []
-        self._recent: list[tuple[Sequence[int], list[int]]] = []
+        self._last_paths: list[tuple[Sequence[int], list[int]]] = []
         for number, unit in units:
             self.add(number, unit)
 
     def add(self, number: int, unit: Unit) -> None:
-        shared = max(len(self.known(target.ids[:-1])) for target in unit)
+        """Put a unit into the forest. A target's last id is only scored, never read, so it gets no node."""
+        prefix = max(len(self.prefix_path(target.ids[:-1])) for target in unit)
         paths = [self._insert(target.ids[:-1]) for target in unit]
-        self._recent = [(target.ids[:-1], path) for target, path in zip(unit, paths, strict=True)]
-        self.members.append(_Member(number, unit, paths, shared, len(self.token)))
+        self._last_paths = [(target.ids[:-1], path) for target, path in zip(unit, paths, strict=True)]
+        self.members.append(_Member(number, unit, paths, prefix=prefix, size=len(self.token)))
 
-    def known(self, ids: Sequence[int]) -> list[int]:
-        """The nodes of the longest prefix that is there already."""
-        near = ((common_prefix(ids, others), nodes) for others, nodes in self._recent)
-        depth, nodes = max(near, key=lambda found: found[0], default=(0, []))
+    def prefix_path(self, ids: Sequence[int]) -> list[int]:
+        """Return the nodes of the longest prefix of `ids` that the forest holds."""
+        # Units come sorted, so the unit before shares most of the prefix: comparing slices with its ids
+        # finds the path at once, where a walk from the root would look up every token.
+        matches = ((common_prefix(ids, prefix), nodes) for prefix, nodes in self._last_paths)
+        depth, nodes = max(matches, key=lambda match: match[0], default=(0, []))
         path = nodes[:depth]
+        # The walk goes on from there, since an older unit may share more than the last one.
         while len(path) < len(ids):
             node = self.child.get((path[-1] if path else -1, ids[len(path)]))
             if node is None:
@@ -116,7 +129,7 @@ class _Forest:
         return path
 
     def _insert(self, ids: Sequence[int]) -> list[int]:
-        path = self.known(ids)
+        path = self.prefix_path(ids)
         for token in ids[len(path) :]:
             node = len(self.token)
             parent = path[-1] if path else -1
@@ -127,7 +140,7 @@ class _Forest:
         return path
 
     def preorder(self) -> tuple[list[int], list[int]]:
-        """Per node its place in preorder, longest branches first, and its subtree's size."""
+        """Return every node's place in preorder, largest subtrees first, and its subtree's size."""
         size = [1] * len(self.parent)
         children: dict[int, list[int]] = {}
         for node in reversed(range(len(self.parent))):
@@ -136,16 +149,16 @@ class _Forest:
             if parent >= 0:
                 size[parent] += size[node]
         place = [0] * len(self.parent)
-        for parent, born in sorted(children.items()):
-            free = place[parent] + 1 if parent >= 0 else 0
-            for node in sorted(born, key=lambda child: (-size[child], child)):
-                place[node] = free
-                free += size[node]
+        for parent, siblings in sorted(children.items()):  # a parent has its place before its children
+            position = place[parent] + 1 if parent >= 0 else 0
+            for node in sorted(siblings, key=lambda child: (-size[child], child)):
+                place[node] = position
+                position += size[node]
         return place, size
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """The length of the longest common prefix: a few slice comparisons instead of a walk."""
+    """Return the length of the longest common prefix, by bisection: a few slice comparisons, no walk."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
@@ -159,21 +172,25 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 def make_packs(units: Iterable[tuple[int, Unit]], token_budget: int) -> Iterator[Pack]:
     """Pack (index, unit) pairs in the given order, at most `token_budget` tokens a pack.
 
-    Neighbours share what prefix they have in common. Where the budget is spent, the cut goes where the
-    least prefix has to be repeated, in the pack's second half: between two tries if there is such a place.
-    A unit that exceeds the budget alone gets a pack of its own.
+    Neighbours share their common prefix, so sort the units by their ids. When the budget is spent, the cut
+    goes, within the pack's second half, where the shortest prefix has to be repeated in the next pack:
+    between two tries if there is such a place. A unit that exceeds the budget alone gets a pack of its own.
     """
     forest = _Forest()
     for number, unit in units:
+        # Members behind the cut begin the next pack, and they may fill it alone: hence a loop.
         while forest.members:
-            known = [len(forest.known(target.ids[:-1])) for target in unit]
-            added = sum(len(target.ids) - 1 - k for target, k in zip(unit, known, strict=True))
-            if len(forest.token) + added <= token_budget:
+            # The unit's targets may share new tokens with each other: this counts them twice, an upper bound.
+            prefixes = [len(forest.prefix_path(target.ids[:-1])) for target in unit]
+            growth = sum(len(target.ids) - 1 - k for target, k in zip(unit, prefixes, strict=True))
+            if len(forest.token) + growth <= token_budget:
                 break
             members = forest.members
-            repeated = [*(member.shared for member in members[1:]), max(known)]
-            late = [i for i, member in enumerate(members) if member.size * 2 >= token_budget]
-            cut = 1 + min(late or [len(members) - 1], key=lambda i: (repeated[i], -i))
+            # A cut after member i makes the next pack compute again the prefix that member i + 1 shares.
+            repeats = [*(member.prefix for member in members[1:]), max(prefixes)]
+            # A cut in the first half would repeat little, but leave packs mostly empty and make more of them.
+            cuts = [i for i, member in enumerate(members) if member.size * 2 >= token_budget]
+            cut = 1 + min(cuts or [len(members) - 1], key=lambda i: (repeats[i], -i))
             yield _pack(forest if cut == len(members) else _Forest(m[:2] for m in members[:cut]))
             forest = _Forest(m[:2] for m in members[cut:])
         forest.add(number, unit)
@@ -185,18 +202,22 @@ def _pack(forest: _Forest) -> Pack:
     members = forest.members
     place, size = forest.preorder()
     tokens, ends, depths = ([0] * len(place) for _ in range(3))
-    for node, at in enumerate(place):
-        parent = forest.parent[node]  # which was made before the node
-        tokens[at] = forest.token[node]
-        ends[at] = at + size[node]
-        depths[at] = depths[place[parent]] + 1 if parent >= 0 else 0
+    # Nodes are visited in the order of their making, so a parent's depth is there before its children's.
+    for node, position in enumerate(place):
+        parent = forest.parent[node]
+        tokens[position] = forest.token[node]
+        ends[position] = position + size[node]
+        depths[position] = depths[place[parent]] + 1 if parent >= 0 else 0
     edges: dict[tuple[int, int], int] = {}
     member_edge: list[int] = []
     member_target: list[int] = []
     targets = [target for member in members for target in member.unit]
     paths = [path for member in members for path in member.paths]
+    # Several targets may score the same next token after the same context (a best step that is paired with
+    # three losers): the edge is scored once, and its log-probability is added to each of these targets.
     for number, (target, path) in enumerate(zip(targets, paths, strict=True)):
         for position in range(target.start, len(target.ids)):
+            # A causal model predicts a token at the position before it.
             key = (place[path[position - 1]], target.ids[position])
             member_edge.append(edges.setdefault(key, len(edges)))
             member_target.append(number)

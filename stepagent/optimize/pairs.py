@@ -1,17 +1,16 @@
-"""Preference rows -> pairs of token sequences, with a count of every row set aside, and why."""
+"""Turn preference rows into pairs of token sequences, and count the rows set aside by reason."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from stepagent.config.prompts import PromptTemplate
 from stepagent.errors import DataError
 from stepagent.files.preference_rows import ForeignPair, read_preferences
 from stepagent.files.runs import hash_data
-from stepagent.models.tokenizer import render, tokenizer_sha256
+from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.packing import Target, Unit, common_prefix
 from stepagent.types import StepPreference
 
@@ -20,9 +19,10 @@ Ids = tuple[int, ...]
 
 @dataclass(slots=True)
 class Pairs:
-    """Per usable row: its (chosen, rejected) targets, its problem, the judge's margin; `rounds` they are
-    of. `aside` counts the other rows under their reason. `moved` counts the rows known only as text whose
-    last context token runs into the step: the step's tokens begin there."""
+    """The usable rows of a preference file, in parallel lists: the (chosen, rejected) targets, the problem
+    (its id, or a hash of the context) and the judge's margin (1 if there is none). `rounds` are the rounds
+    they come from. `aside` counts the other rows by reason. `moved` counts the rows that have only text and
+    whose last context token runs into the step, so that the step's tokens begin with that token."""
 
     units: list[Unit] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -33,25 +33,28 @@ class Pairs:
 
 
 def load_pairs(
-    data: str | Path, tokenizer: Any, window: int, vocabulary: int, solve: PromptTemplate | None = None
+    data: str | Path,
+    tokenizer: ChatTokenizer,
+    window: int,
+    *,
+    vocabulary: int,
+    solve: PromptTemplate | None = None,
 ) -> Pairs:
-    """Read preferences (any format of `formats`) for a model with this context window and vocabulary size.
+    """Read preferences (any format of `preference_rows`) for a model with this context window and vocabulary size.
 
     Ids are taken as they were sampled; text is tokenised only where a backend gave no ids, after the question
-    in the `solve` prompt and this model's chat template. The
-    end-of-turn token closes a step only if it ended the solution. Raises DataError for ids of another
-    tokenizer and for data without a usable pair.
+    in the `solve` prompt and this model's chat template. The end-of-turn token closes a step only if it ended
+    the solution. Raises DataError for ids of another tokenizer and for data without a usable pair.
     """
-    sha256 = tokenizer_sha256(tokenizer)
     pairs = Pairs()
-    for where, row in read_preferences(data, solve):
-        prompt, steps, moved = _token_ids(where, row, tokenizer, sha256, solve)
-        if why := _unusable(prompt, steps, window, vocabulary):
-            pairs.aside[why] += 1
+    for place, row in read_preferences(data, solve):
+        prompt, steps, boundary_moved = _token_ids(place, row, tokenizer, solve=solve)
+        if reason := _unusable(prompt, steps, window, vocabulary=vocabulary):
+            pairs.aside[reason] += 1
             continue
         chosen, rejected = (Target((*prompt, *step), len(prompt)) for step in steps)
         pairs.units.append((chosen, rejected))
-        pairs.moved += moved
+        pairs.moved += boundary_moved
         if isinstance(row, StepPreference):
             pairs.problems.append(row.problem_id)
             pairs.margins.append(row.margin)
@@ -60,7 +63,7 @@ def load_pairs(
             pairs.problems.append(hash_data([[turn.content for turn in row.turns] or row.prefix]))
             pairs.margins.append(1.0)
     if not pairs.units and not pairs.aside:
-        raise DataError(f"{data}: no preference pairs; search more problems or sample hotter")
+        raise DataError(f"{data}: no preference pairs; search more problems or raise generator.temperature")
     if not pairs.units:
         reasons = ", ".join(f"{count} {reason}" for reason, count in pairs.aside.items())
         raise DataError(f"{data}: no usable pair ({reasons})")
@@ -68,43 +71,44 @@ def load_pairs(
 
 
 def _token_ids(
-    where: str,
+    place: str,
     row: StepPreference | ForeignPair,
-    tokenizer: Any,
-    sha256: str,
+    tokenizer: ChatTokenizer,
+    *,
     solve: PromptTemplate | None,
 ) -> tuple[Ids, list[Ids], bool]:
-    """Ids of the context and of both steps, and whether the boundary had to be moved."""
+    """Return the ids of the context and of both steps, and whether the boundary had to be moved. Raises
+    DataError, which names `place`, for ids of another tokenizer."""
     if isinstance(row, StepPreference):
         ids = (row.prompt_ids, row.chosen_ids, row.rejected_ids)
-        if ids != (None, None, None) and row.tokenizer_sha256 != sha256:
-            raise DataError(f"{where}: token ids of another tokenizer; search again with this model")
+        if ids != (None, None, None) and row.tokenizer_sha256 != tokenizer.sha256:
+            raise DataError(f"{place}: token ids of another tokenizer; search again with this model")
         if row.prompt_ids is not None and row.chosen_ids is not None and row.rejected_ids is not None:
             return row.prompt_ids, [row.chosen_ids, row.rejected_ids], False
-        context, bare = row.prompt, False
+        context, is_plain = row.prompt, False
         if solve and row.question:  # an API without ids hides its chat template: the prompt is plain text
-            context = render(tokenizer, solve.messages({"question": row.question})) + "".join(row.prefix)
+            context = tokenizer.render(solve.messages({"question": row.question})) + "".join(row.prefix)
         steps = [(row.chosen, row.chosen_ends), (row.rejected, row.rejected_ends)]
     else:
-        rendered = render(tokenizer, row.turns) if row.turns else ""
-        context, bare = rendered + row.prefix, not row.turns
+        chat = tokenizer.render(row.turns) if row.turns else ""
+        context, is_plain = chat + row.prefix, not row.turns
         steps = [(row.chosen, row.ends), (row.rejected, row.ends)]
 
-    def tokens(text: str) -> list[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=bare)["input_ids"]
-        return ids[:-1] if bare and ids and ids[-1] == tokenizer.eos_token_id else ids
-
-    alone = tokens(context)
-    together = [tokens(context + text) for text, _ in steps]
-    start = min(common_prefix(alone, ids) for ids in together)
-    own = [
-        (*ids[start:], *[tokenizer.eos_token_id] * ends) if text else ()
-        for ids, (text, ends) in zip(together, steps, strict=True)
+    # a chat template writes its own special tokens; plain text gets the tokenizer's, but no end
+    tokens = tokenizer.opening_ids if is_plain else tokenizer.ids
+    context_ids = tokens(context)
+    # Tokenised with its context, since a step's first characters may merge with the context's last token.
+    sequences = [tokens(context + text) for text, _ in steps]
+    start = min(common_prefix(context_ids, ids) for ids in sequences)
+    step_ids = [
+        (*ids[start:], *[tokenizer.end_id] * ends) if text else ()
+        for ids, (text, ends) in zip(sequences, steps, strict=True)
     ]
-    return tuple(alone[:start]), own, start < len(alone)
+    return context_ids[:start], step_ids, start < len(context_ids)
 
 
-def _unusable(prompt: Ids, steps: list[Ids], window: int, vocabulary: int) -> str | None:
+def _unusable(prompt: Ids, steps: list[Ids], window: int, *, vocabulary: int) -> str | None:
+    """Return the reason why a pair cannot be trained on, or None if it can."""
     if not prompt:
         return "empty prompt"
     if not all(steps):

@@ -1,1 +1,1 @@
-"""What a run looks like: tables, plots, printed trees."""
+"""Reports of a run: tables, plots, printed trees."""

@@ -1,4 +1,4 @@
-"""The plot of a comparison of strategies: accuracy against what a problem costs."""
+"""Plot of a comparison of strategies: accuracy against the cost of a problem."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 
 def plot(points: Sequence[Mapping[str, Any]], budget: int, path: Path) -> bool:
-    """Accuracy with 95 % intervals against sampled tokens a problem (log scale), one line a strategy, as a
-    PNG. Returns False if matplotlib is not installed."""
+    """Write a PNG of accuracy with 95 % intervals against sampled tokens a problem (log scale), with one line
+    for each strategy. Returns False if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -17,13 +17,13 @@ def plot(points: Sequence[Mapping[str, Any]], budget: int, path: Path) -> bool:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for name in dict.fromkeys(point["strategy"] for point in points):
-        of_it = sorted((p for p in points if p["strategy"] == name), key=lambda point: point["tokens"])
-        accuracy = [100 * point["accuracy"] for point in of_it]
+        line = sorted((p for p in points if p["strategy"] == name), key=lambda point: point["tokens"])
+        accuracy = [100 * point["accuracy"] for point in line]
         errors = [
-            [100 * (point["accuracy"] - point["low"]) for point in of_it],
-            [100 * (point["high"] - point["accuracy"]) for point in of_it],
+            [100 * (point["accuracy"] - point["low"]) for point in line],
+            [100 * (point["high"] - point["accuracy"]) for point in line],
         ]
-        tokens = [point["tokens"] for point in of_it]
+        tokens = [point["tokens"] for point in line]
         axes.errorbar(tokens, accuracy, yerr=errors, marker="o", capsize=3, label=name)
     axes.axvline(budget, color="gray", linestyle="--", linewidth=1, label=f"budget {budget:,}")
     axes.set_xscale("log")

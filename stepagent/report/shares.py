@@ -1,12 +1,14 @@
-"""How sure a share is."""
+"""Confidence intervals of shares."""
 
 from __future__ import annotations
 
 import math
 
+from stepagent.console import percent
+
 
 def wilson(part: int, whole: int) -> tuple[float, float]:
-    """The 95 % interval of a share, in [0, 1] (Wilson 1927). `whole` is at least 1."""
+    """Return the 95 % interval of `part` / `whole`, in [0, 1] (Wilson 1927). `whole` is at least 1."""
     z, p = 1.96, part / whole
     centre = (p + z * z / (2 * whole)) / (1 + z * z / whole)
     half = z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole)) / (1 + z * z / whole)
@@ -14,8 +16,8 @@ def wilson(part: int, whole: int) -> tuple[float, float]:
 
 
 def share(part: int, whole: int) -> str:
-    """A share with its 95 % interval, as text."""
+    """Return a share with its 95 % interval in percent, as text; a dash if `whole` is 0."""
     if whole == 0:
-        return "–"
+        return percent(None)
     low, high = wilson(part, whole)
-    return f"{100 * part / whole:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{percent(part / whole)} ({100 * low:.1f} to {100 * high:.1f})"

@@ -1,4 +1,4 @@
-"""One problem's tree, printed so that a person can read what was proposed, judged and kept."""
+"""One problem's tree in print: the steps that were proposed, judged and kept."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from stepagent.tree import Level, StepTree
 
 
 def render_tree(tree: StepTree, replies: bool = False) -> RenderableType:
-    """The levels in the order they were searched, each candidate with its count, score and fate.
+    """Return the tree's levels in the order of the search, each candidate with its count, score and fate.
 
-    `replies` adds what the judge wrote for every comparison.
+    `replies` adds the judge's text for every comparison.
     """
     head = Text.assemble(
         (f"{tree.problem.id}  ", "bold"),
@@ -39,7 +39,7 @@ def render_tree(tree: StepTree, replies: bool = False) -> RenderableType:
             branch.add(_candidate(tree, level, node))
         for line in _votes(level, replies):
             branch.add(line)
-    legend = Text("✓ kept  ✗ worst of its pair  ×n sampled n times  a vote counts if both seats agree", "dim")
+    legend = Text("✓ kept  ✗ worst of its pair  ×n sampled n times  a vote counts if both positions agree", "dim")
     if tree.error:
         return Group(root, Text(f"failed: {tree.error}", "red"))
     return Group(root, legend)
@@ -73,16 +73,19 @@ def _votes(level: Level, replies: bool) -> list[Text]:
         ]
     counts: Counter[str] = Counter()
     for vote in level.verdict.votes:
-        won = winner(vote)
-        counts[vote.outcome if won is None else f"for {won + 1}"] += 1
+        choice = winner(vote)
+        counts[vote.outcome if choice is None else f"for {choice + 1}"] += 1
     margin = level.verdict.margin
-    text = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+    text = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     return [Text(f"votes: {text}" + (f"; margin {margin:.2f}" if margin else ""), "dim")]
 
 
 def find_tree(run: Path, problem: str | None) -> StepTree:
-    """The tree of a problem in a run's folder (newest round first), a round's folder or a file; without
-    an id, the first tree that made a pair. Raises DataError naming what is there instead."""
+    """Return the tree of a problem in a run's folder (newest round first), a round's folder or a file.
+
+    Without an id it is the first tree that made a pair. Raises DataError, which names a few problems that are
+    there.
+    """
     files = [run] if run.is_file() else sorted(run.glob("**/trees.jsonl"), key=_newest_round_first)
     if not files:
         raise DataError(f"{run}: no trees.jsonl here; give a run's folder")
@@ -96,8 +99,8 @@ def find_tree(run: Path, problem: str | None) -> StepTree:
             names.append(tree.problem.id)
     if problem is None:
         raise DataError(f"{run}: no tree made a pair; name one of {', '.join(names[:5])} with --problem")
-    known = ", ".join(names[:5])
-    raise DataError(f"{run}: no tree of problem '{problem}'; there are {known}, ...")
+    examples = ", ".join(names[:5])
+    raise DataError(f"{run}: no tree of problem '{problem}'; there are {examples}, ...")
 
 
 def _newest_round_first(path: Path) -> tuple[int, str]:

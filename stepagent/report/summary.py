@@ -1,4 +1,4 @@
-"""The closing table and plot of a run: one row per model."""
+"""Closing table and plot of a run, with one row per model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COLUMNS = (
     ("valid form", "valid_format", "%"),
     ("judged search", "search_accuracy", "%"),
     ("judge right", "judge_accuracy", "%"),
-    ("seats agree", "judge_consistency", "%"),
+    ("positions agree", "judge_consistency", "%"),
     ("right on own", "own_judge_accuracy", "%"),
     ("pairs", "preferences", ""),
     ("pairs right", "pairs_right", "%"),
@@ -25,7 +25,7 @@ _COLUMNS = (
 
 
 def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) -> None:
-    """Print the table of all models and write summary.png beside summary.json (if matplotlib is there)."""
+    """Print the table of all models, and write summary.png to `folder` if matplotlib is installed."""
     models = summary["models"]
     if not models:
         return
@@ -38,14 +38,12 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
         table.add_row(model["name"], *(_shown(model.get(key), kind) for _, key, kind in _COLUMNS))
     console.print(table)
     console.print(
-        "judge right: in both seats, on labelled held-out pairs; on own: on pairs it proposed itself; pairs: "
-        "those it was trained on",
+        "judge right: in both positions, on labelled held-out pairs; on own: on pairs it proposed itself; "
+        "pairs: those it was trained on",
         style="dim",
     )
     if summary.get("drifted"):
-        console.print(
-            f"drifted: {', '.join(summary['drifted'])}; the last good model is {summary['last_good']}"
-        )
+        console.print(f"drifted: {', '.join(summary['drifted'])}; the last good model is {summary['last_good']}")
     if plot(models, folder / "summary.png"):
         console.print(f"plot: {folder / 'summary.png'}")
 
@@ -57,7 +55,7 @@ def _shown(value: float | None, kind: str) -> str:
 
 
 def plot(models: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    """Accuracies over models as a PNG. Returns False if matplotlib is not installed."""
+    """Write a PNG of the accuracies over the models. Returns False if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -1,5 +1,5 @@
-"""Best of n whole solutions: the answer that most of them reach (self-consistency, arXiv 2203.11171), or the
-one that the judge picks (arXiv 2110.14168).
+"""Best of n whole solutions: a solution with the answer that most reach (self-consistency, arXiv 2203.11171),
+or the one that the judge picks (arXiv 2110.14168).
 
 Degenerate case: n = 1 is one sample.
 """
@@ -11,7 +11,7 @@ from typing import Literal
 
 from stepagent.answers import majority
 from stepagent.config.settings import Positive
-from stepagent.interfaces import Generator, Judge
+from stepagent.interfaces import Generator, Judge, most_of
 from stepagent.search.growing import check_judged, finish
 from stepagent.search.whole import WholeSearch
 from stepagent.seeds import derive_seed
@@ -20,40 +20,42 @@ from stepagent.types import Problem, Usage
 
 
 class BestOfN(WholeSearch):
-    """`n` samples of at most `max_tokens` each. With `pick: judge` the best and the worst solution make a
-    preference pair of one step each: the whole solution."""
+    """Search that samples `n` solutions of at most `max_tokens` each. With `pick: judge` the best and the
+    worst make a preference pair whose steps are whole solutions."""
 
     def __init__(
         self,
         generator: Generator,
         judge: Judge,
         n: Positive = 16,
+        *,
         pick: Literal["majority", "judge"] = "majority",
         max_tokens: Positive = 2048,
     ) -> None:
-        super().__init__(generator, judge if pick == "judge" else None, n, max_tokens)
+        super().__init__(generator, judge if pick == "judge" else None, n, max_tokens=max_tokens)
 
     async def _grow(self, tree: StepTree, problem: Problem, seed: int) -> None:
         level = await self._solutions(tree, problem, seed)
         if not level.judged:
             finish(tree, None)
-        elif self._picks is None:
-            finish(tree, await asyncio.to_thread(self._most, tree, level))  # comparing answers may take long
+        elif self._selector is None:
+            # In a thread, because comparing answers may take long.
+            finish(tree, await asyncio.to_thread(self._first_of_majority, tree, level))
         else:
             finish(tree, await self._judged(tree, problem, level, seed))
 
-    def _most(self, tree: StepTree, level: Level) -> int:
-        """The first solution that reaches the answer of most."""
+    def _first_of_majority(self, tree: StepTree, level: Level) -> int:
+        """Return the first solution with the answer that most solutions reach."""
         nodes = [node for node in level.judged for _ in range(tree.nodes[node].candidate.count)]
-        found = majority([tree.step(node).text for node in nodes])
-        return nodes[found[0]] if found else nodes[0]
+        agreeing = majority([tree.step(node).text for node in nodes])
+        return nodes[agreeing[0]] if agreeing else nodes[0]
 
     async def _judged(self, tree: StepTree, problem: Problem, level: Level, seed: int) -> int:
-        assert self._picks is not None
+        """Return the solution that the judge calls best, or the first if it calls none."""
+        assert self._selector is not None
         steps = [tree.step(node) for node in level.judged]
         if len(steps) > 1:
-            asked = derive_seed(seed, problem.id, "judge")
-            level.verdict = await self._picks.judge(problem, (), steps, asked)
+            level.verdict = await self._selector.judge(problem, (), steps, derive_seed(seed, problem.id, "judge"))
             tree.usage += level.verdict.usage
             check_judged(level)
         best = level.verdict.best if level.verdict else None
@@ -62,6 +64,6 @@ class BestOfN(WholeSearch):
     def most(self) -> dict[str, Usage]:
         """See TreeSearch."""
         total = super().most()
-        for model, usage in getattr(self._picks, "most", lambda _: {})(self._width).items():
+        for model, usage in most_of(self._selector, self._width).items():
             total[model] = total.get(model, Usage()) + usage
         return total

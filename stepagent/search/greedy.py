@@ -1,4 +1,4 @@
-"""Greedy decoding: the likeliest token, always, in one request a problem. The baseline of every search."""
+"""Greedy decoding, the baseline of every search: always the likeliest token, one request a problem."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stepagent.types import Problem
 
 
 class GreedySearch(WholeSearch):
-    """One solution at temperature 0, of at most `max_tokens`."""
+    """Search that samples one solution at temperature 0, of at most `max_tokens`."""
 
     def __init__(self, generator: Generator, max_tokens: Positive = 2048) -> None:
-        super().__init__(generator, None, 1, max_tokens)
+        super().__init__(generator, None, 1, max_tokens=max_tokens)
 
     async def _grow(self, tree: StepTree, problem: Problem, seed: int) -> None:
         level = await self._solutions(tree, problem, seed, greedy=True)

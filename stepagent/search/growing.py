@@ -1,4 +1,4 @@
-"""What all strategies share: a tree that grows level by level, and what its steps are worth."""
+"""Base of all strategies: a tree that grows level by level, and the values of its steps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Literal
 
 from stepagent.backends.pool import asks
 from stepagent.errors import BackendError, first_cause
-from stepagent.interfaces import Generator, Judge
+from stepagent.interfaces import Generator, Judge, most_of
 from stepagent.seeds import derive_seed
 from stepagent.tree import Level, StepTree
 from stepagent.types import Problem, Proposal, Step, Usage, Verdict
 
 Aggregate = Literal["mean", "last", "min", "product"]
-"""What a path is worth, given the values of its steps (in [0, 1], see Verdict): `last`, `min` and `product`
-suit judges that score steps one by one (arXiv 2305.20050, 2408.03314), `mean` suits all."""
+"""Value of a path, from the values of its steps (in [0, 1], see Verdict): `last`, `min` and `product` suit
+judges that score steps one by one (arXiv 2305.20050, 2408.03314), `mean` suits all."""
 
 _AGGREGATES: dict[Aggregate, Callable[[Sequence[float]], float]] = {
     "mean": statistics.fmean,
@@ -31,7 +31,7 @@ _UNKNOWN = 0.5
 
 
 class TreeSearch:
-    """Base of the strategies. A subclass grows the tree in `_grow`, which sets its path and its status."""
+    """Base of the strategies. A subclass implements `_grow`."""
 
     def __init__(self, generator: Generator, judge: Judge, width: int) -> None:
         self._generator = generator
@@ -39,17 +39,17 @@ class TreeSearch:
         self._width = width
 
     def levels(self) -> int:
-        """The most levels that one tree can have."""
+        """Return the most levels that one tree can have."""
         raise NotImplementedError
 
     def most(self) -> dict[str, Usage]:
-        """The most that one problem can sample, by model; a judge or generator that does not say counts as
-        nothing."""
+        """Return the most that one problem can sample, by model. A judge or generator without a method `most`
+        counts as nothing."""
         total: dict[str, Usage] = {}
         for part in (self._generator, self._judge):
-            for model, usage in getattr(part, "most", lambda _: {})(self._width).items():
-                each = Usage(*(self.levels() * count for count in astuple(usage)))
-                total[model] = total.get(model, Usage()) + each
+            for model, usage in most_of(part, self._width).items():
+                tree_usage = Usage(*(self.levels() * count for count in astuple(usage)))
+                total[model] = total.get(model, Usage()) + tree_usage
         return total
 
     async def search(self, problem: Problem, seed: int) -> StepTree:
@@ -66,20 +66,23 @@ class TreeSearch:
         return tree
 
     async def _grow(self, tree: StepTree, problem: Problem, seed: int) -> None:
+        """Grow the tree and set its path and status. Raises BackendError, alone or in a group."""
         raise NotImplementedError
 
-    async def _expand(self, tree: StepTree, problem: Problem, parent: int | None, seed: int) -> Level:
-        """Propose and judge the next steps after `parent`. Raises BackendError if the judge failed."""
+    async def _expand(self, tree: StepTree, problem: Problem, parent: int | None, *, seed: int) -> Level:
+        """Propose and judge the next steps after `parent`. Raises as `_expand_all` does."""
         return (await self._expand_all(tree, problem, [(parent, seed)]))[0]
 
     async def _expand_all(
         self, tree: StepTree, problem: Problem, parents: Sequence[tuple[int | None, int]]
     ) -> list[Level]:
-        """All `parents`, each with its seed, at once; they join the tree in this order, however they end."""
+        """Expand all `parents`, each with its seed, at once, and return their levels.
+
+        The levels join the tree in the order of `parents`, whichever reply arrives first. Raises
+        BackendError, alone or in a group, if the generator or the judge failed.
+        """
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._next(problem, tree.prefix(parent), seed)) for parent, seed in parents
-            ]
+            tasks = [group.create_task(self._next(problem, tree.prefix(parent), seed)) for parent, seed in parents]
         levels = []
         for (parent, _), task in zip(parents, tasks, strict=True):
             proposal, verdict = task.result()
@@ -91,9 +94,8 @@ class TreeSearch:
             check_judged(level)
         return levels
 
-    async def _next(
-        self, problem: Problem, prefix: Sequence[Step], seed: int
-    ) -> tuple[Proposal, Verdict | None]:
+    async def _next(self, problem: Problem, prefix: Sequence[Step], seed: int) -> tuple[Proposal, Verdict | None]:
+        """Return the proposal for the next step and its verdict, None if there is nothing to compare."""
         asks()
         proposal = await self._generator.propose(problem, prefix, self._width, derive_seed(seed, "propose"))
         sound = [candidate.step for candidate in proposal.candidates if not candidate.flaws]
@@ -104,7 +106,7 @@ class TreeSearch:
 
 
 def add(tree: StepTree, parent: int | None, proposal: Proposal) -> Level:
-    """A new level of `proposal`'s candidates, which are to be judged unless their form is broken."""
+    """Add a level of `proposal`'s candidates to the tree; those of a sound form are the ones to judge."""
     tree.context_text, tree.context_ids = proposal.context_text, proposal.context_ids
     tree.tokenizer_sha256 = proposal.tokenizer_sha256
     tree.usage += proposal.usage
@@ -118,14 +120,11 @@ def check_judged(level: Level) -> None:
     verdict = level.verdict
     if verdict is not None and verdict.status == "error":
         level.abandoned = True
-        replies = [vote.reply for vote in verdict.votes if vote.outcome == "error"]
-        why = replies[0] if replies else "the judge gave no verdict"
-        raise BackendError(f"judging a level failed: {why}")
+        raise BackendError(f"judging a level failed: {verdict.error or 'the judge gave no reason'}")
 
 
 def value_of(tree: StepTree, level: Level, node: int) -> float:
-    """What the judge gives for a node; where it said nothing, what its level's prefix is worth (0.5 at the
-    question)."""
+    """Return the value of a node in [0, 1]: the judge's, else that of its parent (0.5 at the question)."""
     if level.verdict is not None:
         values = level.verdict.values or _by_rank(level.verdict)
         value = values[level.judged.index(node)] if values else math.nan
@@ -137,25 +136,26 @@ def value_of(tree: StepTree, level: Level, node: int) -> float:
 
 
 def _by_rank(verdict: Verdict) -> tuple[float, ...]:
-    """Values for a judge that gives only scores: the share of siblings that each beats, ties by half."""
+    """Return values for a judge that gives scores alone: the share of siblings beaten, ties as half."""
     scores = verdict.scores
     if verdict.status != "ok" or any(map(math.isnan, scores)):
         return ()
-    beats = [sum((own > it) + (own == it) / 2 for it in scores) - 0.5 for own in scores]
-    return tuple(count / (len(scores) - 1) for count in beats)
+    # A score is also equal to itself, which adds the half that is taken off again.
+    beaten = [sum((score > rival) + (score == rival) / 2 for rival in scores) - 0.5 for score in scores]
+    return tuple(count / (len(scores) - 1) for count in beaten)
 
 
 def path_value(tree: StepTree, node: int, aggregate: Aggregate) -> float:
-    """What the path from the first step to `node` is worth."""
-    return _AGGREGATES[aggregate]([value_of(tree, tree.level_of(it), it) for it in tree.path_to(node)])
+    """Return the value of the path from the first step to `node`."""
+    return _AGGREGATES[aggregate]([value_of(tree, tree.level_of(step), step) for step in tree.path_to(node)])
 
 
 def finish(tree: StepTree, leaf: int | None) -> None:
-    """Let the path end at `leaf`; levels that are not on it are abandoned and make no pair."""
+    """End the path at `leaf` and set the status; levels off the path are abandoned and make no pair."""
     tree.path = tree.path_to(leaf)
-    kept = set(tree.path)
+    path = set(tree.path)
     for level in tree.levels:
-        level.chosen = next((node for node in level.nodes if node in kept), None)
+        level.chosen = next((node for node in level.nodes if node in path), None)
         level.abandoned = level.chosen is None
     if leaf is None:
         tree.status = "no_signal"

@@ -1,4 +1,4 @@
-"""Search many problems at once; each finished tree is handed on while the others go on."""
+"""Search of many problems at once; each tree is handed on as soon as it is finished."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ async def search_all(
     strategy: SearchStrategy,
     problems: Iterable[tuple[int, Problem]],
     seed: int,
+    *,
     concurrency: int,
     finished: Callable[[int, StepTree], None],
 ) -> None:
-    """Search `problems`, each with its place, with at most `concurrency` trees open; see Turn for whose
-    requests go first where they must wait.
+    """Search `problems`, each with its place, with at most `concurrency` trees open.
 
-    The problems are read as they are needed, so a stream of any length fits. `finished` is called once
-    per problem, in the order in which they end.
+    The problems are read as they are needed, so a stream of any length fits. `finished` gets place and tree
+    once per problem, in the order in which the trees end. `pool.Turn` orders requests that must wait.
     """
     opening = Opening()
     stream = _until_last(iter(problems), opening)
@@ -38,9 +38,9 @@ async def search_all(
 
 
 def _until_last(stream: Iterator[tuple[int, Problem]], opening: Opening) -> Iterator[tuple[int, Problem]]:
-    """The stream, read one problem ahead: `opening` is over with the last."""
-    ahead = next(stream, None)
-    while ahead is not None:
-        given, ahead = ahead, next(stream, None)
-        opening.over = ahead is None
-        yield given
+    """Yield from the stream, read one problem ahead, so that `opening` is over with the last one."""
+    following = next(stream, None)
+    while following is not None:
+        problem, following = following, next(stream, None)
+        opening.over = following is None
+        yield problem

@@ -1,10 +1,10 @@
 """The paper's step search (arXiv 2503.03746, section 3): propose w steps, judge them, keep the best, go on.
 
-A level where the judge gives no signal drops the last step and its pair and samples there again, at most
-`max_rollbacks` times a problem; then the problem ends as "no_signal". At the first step there is nothing
-to drop: it is sampled again. Degenerate case: with one distinct candidate at every level (T=0, or a model
-that is sure) this is plain decoding: such a level is followed without a verdict and makes no pair. (Read to
-the letter, the paper would roll it back; a sure model would then never finish.)
+If the judge gives no signal at a level, the last step and its pair are dropped and sampled again (roll-back),
+at most `max_rollbacks` times a problem; then the problem ends as "no_signal". At the first step there is
+nothing to drop: it is sampled again. Degenerate case: with one distinct candidate at every level (T=0, or a
+model that is sure) this is plain decoding: such a level is followed without a verdict and makes no pair.
+(Read to the letter, the paper would roll it back; a sure model would then never finish.)
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from stepagent.types import Problem
 
 
 class StepSearch(TreeSearch):
-    """Greedy over judged steps. `max_iterations` counts turns of the loop, roll-backs included."""
+    """Search that follows the best step of each level; `max_iterations` counts roll-backs too."""
 
     def __init__(
         self,
         generator: Generator,
         judge: Judge,
         width: Positive = 6,
+        *,
         max_iterations: Positive = 20,
         max_rollbacks: Annotated[int, Field(ge=0)] = 2,
     ) -> None:
@@ -41,9 +42,9 @@ class StepSearch(TreeSearch):
         return self._max_iterations
 
     async def _grow(self, tree: StepTree, problem: Problem, seed: int) -> None:
-        for turn in range(self._max_iterations):
+        for iteration in range(self._max_iterations):
             parent = tree.path[-1] if tree.path else None
-            level = await self._expand(tree, problem, parent, derive_seed(seed, problem.id, turn))
+            level = await self._expand(tree, problem, parent, seed=derive_seed(seed, problem.id, iteration))
             if len(level.judged) == 1:
                 level.chosen = level.judged[0]
             elif level.verdict and level.verdict.best is not None:
@@ -60,5 +61,5 @@ class StepSearch(TreeSearch):
                 return
             tree.rollbacks += 1
             if tree.path:
-                dropped = tree.path.pop()
-                tree.level_of(dropped).abandoned = True
+                step = tree.path.pop()
+                tree.level_of(step).abandoned = True

@@ -1,4 +1,4 @@
-"""What is asked of a vLLM server beyond completions. Its developer endpoints need VLLM_SERVER_DEV_MODE=1."""
+"""A client of a vLLM server for all but completions. The developer endpoints need VLLM_SERVER_DEV_MODE=1."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ import openai
 
 from stepagent.errors import ServeError
 
-_PROMPTLY = 10.0  # seconds for what needs no work of the engine
+_PROMPTLY = 10.0  # seconds for a request that needs no work of the engine
 
 
 class VllmClient:
-    """One server, by its base URL (ending in /v1). Every method raises ServeError if the server fails."""
+    """A client of one server, by its base URL (ending in /v1), with a timeout in seconds. Its methods raise
+    ServeError if the server fails, unless they say otherwise."""
 
     def __init__(self, base_url: str, api_key_env: str, timeout: float = 600) -> None:
         self.url = base_url.rstrip("/")
         self._root = self.url.removesuffix("/v1")
         self._timeout = timeout
-        self._client = openai.OpenAI(
-            base_url=self._root, api_key=os.environ.get(api_key_env) or "none", max_retries=0
-        )
+        self._client = openai.OpenAI(base_url=self._root, api_key=os.environ.get(api_key_env) or "none", max_retries=0)
 
-    def _ask(
-        self, verb: str, path: str, body: Any = None, timeout: float | None = None, kind: type = object
-    ) -> Any:
+    def _ask(self, verb: str, path: str, body: Any = None, *, timeout: float | None = None, kind: type = object) -> Any:
+        """Send a request and return the reply as `kind`: plain data or, for str, its text."""
         options: Any = {"timeout": timeout or self._timeout}
         try:
             if verb == "get":
@@ -38,31 +36,31 @@ class VllmClient:
         except openai.AuthenticationError:
             raise ServeError(f"{self.url}: wrong API key; set serve.api_key_env's variable") from None
         except openai.OpenAIError as error:
-            what = str(error).partition("\n")[0][:300]
-            raise ServeError(f"{self.url}: {path} failed ({what})") from None
+            reason = str(error).partition("\n")[0][:300]
+            raise ServeError(f"{self.url}: {path} failed ({reason})") from None
 
     def healthy(self) -> bool:
-        """Whether the server answers and its engine lives."""
+        """Return whether the server answers and its engine lives. Raises nothing."""
         return self._has("/health")
 
     def served(self) -> dict[str, str]:
-        """What is served: name -> the folder or hub id behind it."""
+        """Return the served models: name -> folder or hub id."""
         return {entry["id"]: str(entry.get("root") or "") for entry in self._models()}
 
     def window(self, name: str) -> int:
-        """How many tokens a request may hold."""
-        found = (int(it.get("max_model_len") or 1 << 20) for it in self._models() if it["id"] == name)
-        return next(found, 1 << 20)
+        """Return the number of tokens that a request to a model may hold, 2^20 if the server does not say."""
+        entries = (entry for entry in self._models() if entry["id"] == name)
+        return int(next(entries, {}).get("max_model_len") or 1 << 20)
 
     def _models(self) -> list[dict[str, Any]]:
         return list(self._ask("get", "/v1/models", timeout=_PROMPTLY)["data"])
 
     def reloads(self) -> bool:
-        """Whether the weights can be reloaded in place."""
+        """Return whether the weights can be reloaded in place. Raises nothing."""
         return self._has("/is_paused")
 
     def sleeps(self) -> bool:
-        """Whether the server can be put to sleep."""
+        """Return whether the server can be put to sleep. Raises nothing."""
         return self._has("/is_sleeping")
 
     def _has(self, path: str) -> bool:
@@ -73,12 +71,12 @@ class VllmClient:
         return True
 
     def reload(self, folder: Path) -> None:
-        """Let running requests end, load the weights of `folder` in place, forget cached prefixes. New
+        """Let running requests end, load the weights of `folder` in place, and empty the prefix cache. New
         requests wait meanwhile."""
         self._ask("post", "/pause?mode=wait")
         try:
-            wanted = {"method": "reload_weights", "kwargs": {"weights_path": str(folder.resolve())}}
-            self._ask("post", "/collective_rpc", wanted)
+            body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder.resolve())}}
+            self._ask("post", "/collective_rpc", body)
             self.forget_prefixes()
         except ServeError:
             with suppress(ServeError):  # an engine that died cannot go on
@@ -87,50 +85,51 @@ class VllmClient:
         self._ask("post", "/resume")
 
     def forget_prefixes(self) -> None:
-        """Empty the prefix cache: what it holds was computed by other weights."""
+        """Empty the prefix cache, whose entries were computed by other weights."""
         reply = self._ask("post", "/reset_prefix_cache")
         if isinstance(reply, dict) and reply.get("success") is False:
-            raise ServeError(f"{self.url}: the prefix cache was not reset; requests are still running")
+            raise ServeError(f"{self.url}: the prefix cache was not reset; requests are still running, end them")
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Serve an adapter's folder as `name`. Needs VLLM_ALLOW_RUNTIME_LORA_UPDATING and --enable-lora."""
-        wanted = {"lora_name": name, "lora_path": str(folder.resolve())}
-        self._ask("post", "/v1/load_lora_adapter", wanted, kind=str)
+        body = {"lora_name": name, "lora_path": str(folder.resolve())}
+        self._ask("post", "/v1/load_lora_adapter", body, kind=str)
 
     def unload_adapter(self, name: str) -> None:
-        """Serve it no more."""
+        """Stop serving the adapter `name`."""
         self._ask("post", "/v1/unload_lora_adapter", {"lora_name": name}, kind=str)
 
     def unload_adapters(self, keep: str) -> None:
-        """Serve no adapter but `keep`."""
+        """Stop serving every adapter but `keep`."""
         for entry in self._models():
             if entry.get("parent") and entry["id"] != keep:
                 self.unload_adapter(entry["id"])
 
     def sleep(self) -> None:
-        """Give the device's memory back; the weights wait in main memory."""
+        """Give the device's memory back; the weights stay in main memory."""
         self._ask("post", "/sleep?level=1&mode=wait")
 
     def wake_if_asleep(self) -> None:
-        """Take the device again."""
+        """Take the device's memory again, if it was given back."""
         if self.sleeps() and self._ask("get", "/is_sleeping")["is_sleeping"]:
             self._ask("post", "/wake_up")
 
     def drain(self, patience: float = 60) -> None:
-        """Wait until no request runs or waits. Servers that count none are taken to be idle."""
-        end = time.monotonic() + patience
-        while time.monotonic() < end and self._running() > 0:
+        """Wait until no request runs or waits, `patience` seconds at most. A server without such counts is
+        taken to be idle."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and self._running() > 0:
             time.sleep(0.05)
 
     def born(self) -> float | None:
-        """When the server's process was started; None if it does not say."""
+        """Return when the server's process was started (seconds since 1970); None if it does not say."""
         return self._metric("process_start_time_seconds")
 
     def _running(self) -> float:
         return self._metric("vllm:num_requests_running", "vllm:num_requests_waiting{") or 0.0
 
     def _metric(self, *names: str) -> float | None:
-        """The sum of what is counted under `names`; None if the server counts none of them."""
+        """Return the sum of the metrics whose names begin so; None if the server has none of them."""
         try:
             text = self._ask("get", "/metrics", timeout=_PROMPTLY, kind=str)
         except ServeError:
@@ -139,7 +138,7 @@ class VllmClient:
         return sum(values) if values else None
 
     def logprobs(self, name: str, ids: Sequence[int]) -> list[float]:
-        """The log-probability (nats) of each token of `ids` after the first, given those before it."""
+        """Return the log-probability (nats) of each token of `ids` after the first, given those before it."""
         body = {"model": name, "prompt": list(ids), "max_tokens": 1, "prompt_logprobs": 0}
         reply = self._ask("post", "/v1/completions", body)
         try:

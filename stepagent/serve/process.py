@@ -1,4 +1,4 @@
-"""The managed server as a process: started, waited for, stopped with its children, its log kept."""
+"""The managed server's process: start it, wait for it, stop it with its children, and keep its log."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import psutil
 from stepagent.errors import ServeError
 from stepagent.files.jsonl import write_atomic
 
-_GRACE = 20.0  # seconds between asking to end and ending
+_GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 
 
 class Process:
-    """At most one server process; its output goes to `folder`/server.log, its id to `folder`/server.json, so
-    that one that outlived its killed parent is found and ended."""
+    """At most one server process. Its output goes to `folder`/server.log, its id to `folder`/server.json, so
+    that a server that outlived its killed parent is found and ended."""
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "server.log"
@@ -31,7 +31,7 @@ class Process:
         self._running: subprocess.Popen[bytes] | None = None
 
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Return whether the process runs."""
         return self._running is not None and self._running.poll() is None
 
     def start(
@@ -39,16 +39,20 @@ class Process:
         command: Sequence[str],
         env: Mapping[str, str],
         host: str,
+        *,
         port: int,
         healthy: Callable[[], bool],
         patience: float,
         tell: Callable[[str], None],
     ) -> None:
-        """Start `command` and return once it is `healthy`. Raises ServeError if it ends, takes longer than
-        `patience` seconds, cannot be found, or the port is another program's."""
+        """Start `command` and return once it is `healthy`; `tell` receives the waiting time.
+
+        Raises ServeError if it ends, takes longer than `patience` seconds, cannot be found, or the port is
+        another program's.
+        """
         self._end_orphan()
         self.stop()
-        if _taken(host, port):
+        if _is_taken(host, port):
             raise ServeError(f"{host}:{port} is taken by another program; choose another serve.port")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -73,8 +77,7 @@ class Process:
                     raise ServeError(f"the server ended while it started; {self._last_words()}")
                 if time.monotonic() - start > patience:
                     raise ServeError(
-                        f"the server did not answer within {patience:.0f} s (serve.start_seconds); "
-                        f"{self._last_words()}"
+                        f"the server did not answer within {patience:.0f} s (serve.start_seconds); {self._last_words()}"
                     )
                 tell(f"server starts, {time.monotonic() - start:.0f} s")
                 time.sleep(0.25)
@@ -91,35 +94,38 @@ class Process:
             self._record.unlink(missing_ok=True)
 
     def _end_orphan(self) -> None:
+        """End the process of server.json if it is a server that an earlier run left behind."""
         try:
             record = json.loads(self._record.read_text(encoding="utf-8"))
             pid, mark = int(record["pid"]), record["mark"]
         except (OSError, ValueError, KeyError, TypeError):
             return
-        ours = self._running is not None and self._running.pid == pid
-        if mark and _mark(pid) == mark and not ours:
+        is_child = self._running is not None and self._running.pid == pid
+        if mark and _mark(pid) == mark and not is_child:
             _end_group(pid, lambda: None if _mark(pid) == mark and not _dead(pid) else 0)
 
     def _last_words(self) -> str:
+        """Return the last error in the log, or its last line, and where the whole log is."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        telling = [line for line in lines[-200:] if "Error" in line] or lines[-1:]
-        said = f"it said: {telling[-1].strip()[:300]}; " if telling else ""
-        return f"{said}the whole log is in {self.log}"
+        errors = [line for line in lines[-200:] if "Error" in line] or lines[-1:]
+        excerpt = f"it said: {errors[-1].strip()[:300]}; " if errors else ""
+        return f"{excerpt}the whole log is in {self.log}"
 
 
-def _end_group(pid: int, ended: Callable[[], int | None]) -> None:
-    """Ask the process group of `pid` to end, then make it."""
+def _end_group(pid: int, exit_code: Callable[[], int | None]) -> None:
+    """Ask the process group of `pid` to end (SIGTERM), and kill it if `exit_code` is None for too long."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGTERM)
-    until = time.monotonic() + _GRACE
-    while ended() is None and time.monotonic() < until:
+    deadline = time.monotonic() + _GRACE
+    while exit_code() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def _mark(pid: int) -> str:
-    """What tells a process apart from a later one with the same id: when it was started."""
+    """Return a process' start time, which tells it apart from a later one with the same id; empty if there is
+    none."""
     try:
         return str(psutil.Process(pid).create_time())
     except psutil.Error:
@@ -127,14 +133,15 @@ def _mark(pid: int) -> str:
 
 
 def _dead(pid: int) -> bool:
-    """Whether a process has ended, though nobody has asked for its exit code yet."""
+    """Return whether a process has ended, even if nobody has asked for its exit code yet."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.Error:
         return True
 
 
-def _taken(host: str, port: int) -> bool:
+def _is_taken(host: str, port: int) -> bool:
+    """Return whether another program listens on the port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         if sys.platform != "win32":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

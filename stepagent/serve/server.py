@@ -1,56 +1,46 @@
-"""The server of M_i: managed or external, with one model after the other put on it, each proven."""
+"""The server of M_i, managed or external: one model after the other is put on it, and each is proven."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import secrets
-import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from stepagent.config.settings import ServeSettings
 from stepagent.errors import ServeError
 from stepagent.serve.client import VllmClient
-from stepagent.serve.deployment import (
-    Deployment,
-    Method,
-    Record,
+from stepagent.serve.deployment import Deployment, Method, Record
+from stepagent.serve.folders import (
+    adapter_base,
     check_weights,
+    local_folder,
     served_folder,
+    served_weights,
     weights_sha256,
 )
 from stepagent.serve.process import Process
 from stepagent.serve.proof import Proof, make_probes, prove
+from stepagent.serve.revival import Revival
+from stepagent.types import ModelVersion
 
-_RESTARTS = 5  # of a server that keeps dying before the run gives up
 _DEVELOPER = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
-_CHECKED = 2.0  # seconds for which a look at the server holds
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model to serve: M_`index`, and the one it is told apart from (M_{index-1}), if there is one.
-    `sequences` are token ids on which the two may differ."""
-
-    path: str
-    index: int
-    against: str | None
-    sequences: Sequence[Sequence[int]]
+_NO_WINDOW = 1 << 20  # tokens: no sequence is as long
 
 
 class Server:
-    """Managed if `base_url` is None: then a process of ours, started when it is first needed. Its log and the
-    record of what it serves lie in `folder`. `tell` hears what takes time."""
+    """A vLLM server: an external one at `base_url`, or, if that is None, a managed process, started when it
+    is first needed. Its log and the record of its deployment lie in `folder`. `tell` receives a sentence
+    before each thing that takes time."""
 
     def __init__(
         self,
         settings: ServeSettings,
         folder: Path,
         tell: Callable[[str], None],
+        *,
         base_url: str | None = None,
         name: str | None = None,
     ) -> None:
@@ -64,13 +54,7 @@ class Server:
         self.record = Record(folder)
         self.process = Process(folder)
         self._tell = tell
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._given_up: ServeError | None = None
-        self._restarts = 0
-        self._reviving = False
-        self._born: float | None = None
-        self._looked = 0.0
+        self._revival = Revival(self, tell)
 
     def __enter__(self) -> Server:
         return self
@@ -78,122 +62,136 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closed.set()  # a thread that waits to revive the server must not start it after us
+        self._revival.close()  # before the stop, or a thread that waits to revive the server would start it
         self.process.stop()
 
     @property
     def current(self) -> Deployment | None:
-        """What was proven last; it counts only while the server runs."""
+        """The deployment that was proven last; it counts only while the server runs."""
         return self.record.current()
 
     def up(self) -> bool:
-        """Whether the server can be asked now."""
+        """Return whether the server can be asked now."""
         return (self.process.alive() if self.managed else True) and self.client.healthy()
 
     def start(self, model: str, name: str | None = None) -> None:
-        """(Re)start the managed process with `model`. Raises ServeError."""
+        """Start the managed process with `model`, again if it runs, and serve it as `name` too. Raises
+        ServeError."""
         assert self.settings.command is not None
         folder = served_folder(model)
-        where = str(folder.resolve()) if folder.is_dir() else model
+        source = str(folder.resolve()) if folder.is_dir() else model
         names = [name, self.name] if name and name != self.name else [self.name]
-        given = ["--model", where, "--served-model-name", *names]
-        given += ["--host", self.settings.host, "--port", str(self.settings.port)]
+        options = ["--model", source, "--served-model-name", *names]
+        options += ["--host", self.settings.host, "--port", str(self.settings.port)]
         self.process.start(
-            [*self.settings.command, *given, *self.settings.args],
+            [*self.settings.command, *options, *self.settings.args],
             {**_DEVELOPER, "VLLM_API_KEY": os.environ[self.settings.api_key_env], **self.settings.env},
             self.settings.host,
-            self.settings.port,
-            self.client.healthy,
-            self.settings.start_seconds,
-            self._tell,
+            port=self.settings.port,
+            healthy=self.client.healthy,
+            patience=self.settings.start_seconds,
+            tell=self._tell,
         )
 
-    def deploy(self, model: Model) -> Deployment:
-        """Put `model` on the server and prove it; nothing is done if it is there. On failure the model that
-        was served comes back. Raises ServeError, or ModelError for weights that no server could load."""
+    def deploy(self, model: ModelVersion, against: str | None, sequences: Sequence[Sequence[int]]) -> Deployment:
+        """Put `model` on the server and prove it, unless it is there already. The proof tells it apart from the
+        model `against` (M_{i-1}), if there is one, by token ids on which the two may differ. On failure the model
+        that was served comes back. Raises ServeError, or ModelError for weights that no server could load."""
         sha256 = weights_sha256(model.path)
-        before = self.current
+        previous = self.current
         if self.up():
             self.client.wake_if_asleep()
-        if before and before.sha256 == sha256 and self._serves(before):
-            return before
+        if previous and previous.sha256 == sha256 and self._serves(previous):
+            return previous
         if Path(model.path).is_dir():
-            check_weights(model.path, before.model if before else None)
+            check_weights(model.path, previous.version.path if previous else None)
         self._tell(f"probes of {model.path}")
-        window = self.client.window(self.name) if self.up() else 1 << 20
-        fitting = [ids for ids in model.sequences if 1 < len(ids) < window]
+        window = self.client.window(self.name) if self.up() else _NO_WINDOW
+        fitting = [ids for ids in sequences if 1 < len(ids) < window]
         if not fitting:
-            raise ServeError(f"no probe fits into the server's window of {window} tokens; raise it")
-        # what is served now is what a reload that does nothing would leave there
-        against = before.model if before and before.sha256 != sha256 else model.against
-        probes = make_probes(fitting, _weights(model.path), _weights(against) if against else None)
+            raise ServeError(
+                f"no probe fits into the server's window of {window} tokens; start the server with a larger "
+                "--max-model-len"
+            )
+        # A reload that does nothing leaves the model that is served now, so the proof has to rule out that
+        # one; it is not M_{index-1} if a run went back to an older model.
+        if previous and previous.sha256 != sha256:
+            against = previous.version.path
+        probes = make_probes(fitting, served_weights(model.path), served_weights(against) if against else None)
 
-        def shown(name: str) -> Proof:
+        def prove_name(name: str) -> Proof:
             return prove(probes, lambda ids: self.client.logprobs(name, ids))
 
-        tried: list[Method] = []
+        # Only a method that was begun can have changed the server: without one there is nothing to undo.
+        attempts: list[Method] = []
         try:
-            found = self._found(model, before, shown)
-            if found:
-                method, name, proof = found
+            placement = self._find(model, previous, prove_name)
+            if placement:
+                method, name, proof = placement
             else:
-                method = self._method(model, before)
-                tried.append(method)
+                method = self._method(model, previous)
+                attempts.append(method)
                 name = self._put(method, model)
-                proof = shown(name)
+                proof = prove_name(name)
         except ServeError as failure:
-            back = self._roll_back(before, tried) if tried else "nothing was changed"
-            raise ServeError(f"{model.path} was not deployed: {failure}; {back}") from None
-        done = Deployment(name, sha256, model.index, method, model.path, proof)
-        self.record.write(done, probes)
-        self._born = self.client.born()
-        return done
+            outcome = self._roll_back(previous, attempts) if attempts else "nothing was changed"
+            raise ServeError(f"{model.path} was not deployed: {failure}; {outcome}") from None
+        # Recorded after the proof alone, so that a killed run never takes an unproven model for served.
+        deployment = Deployment(name, sha256, model, method=method, proof=proof)
+        self.record.write(deployment, probes)
+        self._revival.note_proof()
+        return deployment
 
     def _serves(self, deployment: Deployment) -> bool:
-        """Whether the server runs and still is what the record says, proven by the recorded probes."""
+        """Return whether the server runs and still serves `deployment`, proven by the recorded probes."""
         if not self.up():
             return False
         try:
-            self._prove_again(deployment)
+            self.prove_again(deployment)
         except ServeError:
             return False
-        self._born = self.client.born()
+        self._revival.note_proof()
         return True
 
-    def _prove_again(self, deployment: Deployment) -> Proof:
+    def prove_again(self, deployment: Deployment) -> Proof:
+        """Prove with the recorded probes that the server serves `deployment`. Raises ServeError."""
         return prove(self.record.probes(), lambda ids: self.client.logprobs(deployment.name, ids))
 
-    def _found(
-        self, model: Model, before: Deployment | None, shown: Callable[[str], Proof]
+    def _find(
+        self, model: ModelVersion, previous: Deployment | None, prove_name: Callable[[str], Proof]
     ) -> tuple[Method, str, Proof] | None:
-        """The model, if the server serves it already, as after a restart by hand."""
+        """Return how the server serves the model already, as after a restart by hand; None if it does not.
+        Raises ServeError if it serves no model under the configured name."""
         if not self.up():
             return None
-        served = self.client.served()
-        if self.name not in served:
+        sources = self.client.served()
+        if self.name not in sources:
             raise ServeError(
-                f"backend.model: {self.base_url} does not serve '{self.name}'; it has {', '.join(served)}"
+                f"backend.model: {self.base_url} does not serve '{self.name}'; it has {', '.join(sources)}"
             )
         try:
-            proof = shown(self.name)
+            proof = prove_name(self.name)
         except ServeError:
             return None
         folders = {model.path, str(served_folder(model.path).resolve())}
-        same = before is None and served[self.name] in folders
-        return ("found", self.name, proof) if proof.outcome == "proven" or same else None
+        # A proof that is not distinct counts if the server names the folder and no record says otherwise.
+        is_named = previous is None and sources[self.name] in folders
+        return ("found", self.name, proof) if proof.outcome == "proven" or is_named else None
 
-    def _method(self, model: Model, before: Deployment | None) -> Method:
-        wanted = self.settings.redeploy
+    def _method(self, model: ModelVersion, previous: Deployment | None) -> Method:
+        """Return the cheapest way to put the model on the server, or the one that serve.redeploy names.
+        Raises ServeError if there is none."""
+        setting = self.settings.redeploy
         if self.managed and not self.up():
             return "restart"
-        if wanted != "auto":
-            return wanted
+        if setting != "auto":
+            return setting
         if not self.up():
             raise ServeError(f"{self.base_url} does not answer; start the server")
         if self.client.reloads() and Path(model.path).is_dir():
             return "reload"
-        based_on = _adapter_base(model.path)
-        if before and based_on and before.method != "adapter" and Path(before.model) == based_on:
+        base = adapter_base(model.path)
+        if previous and base and previous.method != "adapter" and Path(previous.version.path) == base:
             return "adapter"
         if self.managed:
             return "restart"
@@ -203,8 +201,8 @@ class Server:
             f"--model {model.path} and run `stepagent deploy`"
         )
 
-    def _put(self, method: Method, model: Model) -> str:
-        """Do it; returns the name the model is served under."""
+    def _put(self, method: Method, model: ModelVersion) -> str:
+        """Put the model on the server; returns the name under which it is served. Raises ServeError."""
         self._tell(f"{method}: {model.path}")
         if method == "restart":
             if not self.managed:
@@ -212,144 +210,74 @@ class Server:
             self.start(model.path)
             return self.name
         if method == "reload":
-            self.client.reload(_loadable(model.path))
+            self.client.reload(local_folder(model.path))
             return self.name
         self.client.drain()
         name = f"{self.name}-{model.index}"
         self.client.load_adapter(name, Path(model.path) / "adapter")
         return name
 
-    def _roll_back(self, before: Deployment | None, tried: Sequence[Method]) -> str:
-        """Bring back what was served, and prove it. Returns what to say of it."""
-        if before is None:
+    def _roll_back(self, previous: Deployment | None, attempts: Sequence[Method]) -> str:
+        """Bring back the model that was served, and prove it. Returns the outcome, as a clause for the error
+        message."""
+        if previous is None:
             return "there was no model to go back to"
         try:
             try:
-                if tried == ["reload"]:
-                    self.client.reload(_loadable(before.model))
-                elif tried == ["adapter"]:
-                    self.client.unload_adapters(keep=before.name)
-                proof = self._prove_again(before)
+                # The attempt's own way back is tried first: it takes seconds, a start takes minutes.
+                if attempts == ["reload"]:
+                    self.client.reload(local_folder(previous.version.path))
+                elif attempts == ["adapter"]:
+                    self.client.unload_adapters(keep=previous.name)
+                # Proven even if nothing was undone: a failed attempt may have left the old model in place.
+                proof = self.prove_again(previous)
             except ServeError:
+                # A failed reload can end the engine; only a process of ours can then be started again.
                 if not self.managed:
                     raise
-                self.start(before.model, before.name)
-                proof = self._prove_again(before)
+                self.start(previous.version.path, previous.name)
+                proof = self.prove_again(previous)
         except ServeError as failure:
+            # No error is raised here, or it would hide why the deployment failed in the first place.
             if not self.up():
-                return f"the server died; start it again with --model {before.model}"
-            return f"going back to {before.model} failed too ({failure})"
-        return f"{before.model} is served again ({proof.to_new:.2g} nats per token from it)"
+                return f"the server died; start it again with --model {previous.version.path}"
+            return f"going back to {previous.version.path} failed too ({failure})"
+        return f"{previous.version.path} is served again ({proof.to_new:.2g} nats per token from it)"
 
     async def ready(self, failed: bool) -> None:
-        """Return once the server can be asked and serves the current deployment; `failed` says that the
-        attempt before this one failed. A managed server that died is started again; an external one that came
-        back with other weights is given the current ones. Raises ServeError if that cannot be done."""
-        if failed or (self.managed and (self._reviving or not self.process.alive())):
+        """Return once the server can be asked and serves the current deployment.
+
+        `failed` is whether the attempt before this one failed. A managed server that died is started again;
+        an external one that came back with other weights is given the current ones. Raises ServeError if that
+        cannot be done.
+        """
+        if failed or (self.managed and (self._revival.in_progress or not self.process.alive())):
             await asyncio.to_thread(self.revive)
 
     def revive(self) -> None:
-        """See `ready`. What could not be revived once is not tried again."""
-        with self._lock:
-            if self._given_up is not None:
-                raise self._given_up
-            try:
-                self._revive()
-            except ServeError as failure:
-                self._given_up = failure
-                raise
-
-    def _revive(self) -> None:
-        current = self.current
-        stands = not self.managed or (self.process.alive() and not self._reviving)
-        if current is None or (stands and time.monotonic() - self._looked < _CHECKED):
-            return
-        self._looked = time.monotonic()
-        if self.managed:
-            if not self._reviving and self.up():
-                return
-            if self._closed.is_set():
-                raise ServeError("the run is over; its server is not started again")
-            self._restarts += 1
-            if self._restarts > _RESTARTS:
-                raise ServeError(f"the server died {self._restarts} times; see {self.process.log}")
-            self._tell(f"the server died; it is started again with {current.model}")
-            self._reviving = True  # a process that starts is alive, but cannot be asked yet
-            self.start(current.model, current.name)
-            self._prove_again(current)
-            self._reviving = False
-            self._looked = time.monotonic()
-            return
-        end = time.monotonic() + self.settings.start_seconds
-        while not self.client.healthy():
-            if time.monotonic() > end or self._closed.is_set():
-                raise ServeError(f"{self.base_url} does not answer any more")
-            self._tell(f"waiting for {self.base_url}")
-            time.sleep(1)
-        self._looked = time.monotonic()
-        if self.client.born() != self._born:
-            self._tell(f"the server was restarted; it is given {current.model}")
-            self._restore(current)
-
-    def _restore(self, current: Deployment) -> None:
-        try:
-            self._prove_again(current)
-        except ServeError:
-            if current.method == "adapter":
-                self.client.load_adapter(current.name, Path(current.model) / "adapter")
-            else:
-                self.client.reload(_loadable(current.model))
-            self._prove_again(current)
-        self._born = self.client.born()
+        """Bring the server back as `ready` does, whether or not a request failed. Raises ServeError."""
+        self._revival.revive()
 
     def rest(self) -> None:
-        """Make room for training, as serve.while_training says."""
-        wanted = self.settings.while_training
+        """Make room for training as serve.while_training says: sleep, stop or keep the server. Raises
+        ServeError."""
+        setting = self.settings.while_training
         if not self.up():
             return
-        if wanted == "auto":
-            if not (_here(self.base_url) and _has_gpu()):
+        if setting == "auto":
+            if not (_is_local(self.base_url) and _has_gpu()):
                 return
-            wanted = "sleep" if self.client.sleeps() else "stop" if self.managed else "keep"
-        if wanted == "sleep":
+            setting = "sleep" if self.client.sleeps() else "stop" if self.managed else "keep"
+        if setting == "sleep":
             self.client.sleep()
-        elif wanted == "stop":
+        elif setting == "stop":
             if not self.managed:
                 raise ServeError("serve.while_training: stop needs serve.command")
             self.process.stop()
 
 
-def _weights(model: str) -> str | Path:
-    """A folder's served weights, or a hub id as it is."""
-    folder = served_folder(model)
-    return folder if folder.is_dir() else model
-
-
-def _loadable(model: str) -> Path:
-    """The folder of a model, also of a hub id that was downloaded. Raises ServeError."""
-    folder = served_folder(model)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError):
-        raise ServeError(f"{model}: not a folder and not downloaded, so it cannot be reloaded") from None
-
-
-def _adapter_base(model: str) -> Path | None:
-    import json
-
-    try:
-        text = (Path(model) / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
-        return Path(json.loads(text)["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _here(url: str) -> bool:
+def _is_local(url: str) -> bool:
+    """Return whether an address is this machine's."""
     return any(host in url for host in ("//127.", "//localhost", "//[::1]"))
 
 

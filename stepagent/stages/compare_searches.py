@@ -1,5 +1,4 @@
-"""Stage: strategies at equal cost. Each is run at growing sizes until a problem costs more than the
-budget."""
+"""Stage: strategies at equal cost. Each is run at growing sizes until a problem costs more than the budget."""
 
 from __future__ import annotations
 
@@ -12,20 +11,21 @@ from pydantic import TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from stepagent.assembly.components import Components, make_strategy, parameters_of
-from stepagent.assembly.identity import SEARCH_KEYS, identity
-from stepagent.config.settings import Component, Config
+from stepagent.assembly.binding import Bound
+from stepagent.assembly.components import bind_strategy
+from stepagent.assembly.session import Session
+from stepagent.config.settings import Config
 from stepagent.console import console, output
 from stepagent.errors import ConfigError
 from stepagent.files.jsonl import write_atomic
-from stepagent.files.runs import RunFolder
+from stepagent.files.problems import ProblemFile
 from stepagent.interfaces import SearchStrategy
 from stepagent.report.comparison import plot
 from stepagent.report.shares import share, wilson
 from stepagent.seeds import derive_seed
-from stepagent.stages.evaluate import is_solved
+from stepagent.stages.evaluate import held_out_settings, is_solved
 from stepagent.stages.search import searched
-from stepagent.types import Problem, Usage
+from stepagent.types import ModelVersion, Problem, Usage
 
 SIZES = {
     "greedy": ("", 1),
@@ -36,8 +36,7 @@ SIZES = {
     "best_first": ("expansions", 8),
     "mcts": ("simulations", 8),
 }
-"""What makes a strategy larger, and where it begins. Other kinds, own classes among them, are run as they
-are."""
+"""The setting that makes a strategy larger, and its first value. Other kinds, own classes among them, are run once."""
 
 _NEAR = 0.9  # of the budget: no need to come nearer
 _BETWEEN = 2  # sizes tried between the largest that fits and the smallest that does not
@@ -64,85 +63,92 @@ class Point:
     cost: float | None
 
 
-def compare_stage(
-    components: Components,
-    config: Config,
-    model: str,
-    names: Sequence[str],
-    budget: int,
-    problems: Sequence[Problem],
-    source: Path,
-    out: Path,
+def compare_searches(
+    session: Session, model: ModelVersion, strategies: str, *, budget: int | None, out: Path
 ) -> list[Point]:
-    """Run every strategy up to `budget` sampled tokens a problem; writes compare.json and compare.png and
-    prints the table. Continues what `out` holds."""
-    run = RunFolder(out)
-    points: list[Point] = []
-
-    def measured(name: str, size: int | None) -> Point:
-        folder = out / (name.replace(":", "-") if size is None else f"{name}-{size}")
-        settings = _settings(config, name, size)
-        seeded = config.model_copy(
-            update={"search": settings, "seed": derive_seed(config.seed, "compare", name, size or 0)}
-        )
-        strategy = make_strategy(seeded, components)
-        run.stage(
-            folder.name,
-            {"model": Path(model), "problems": source},
-            {"trees": folder / "trees.jsonl", "point": folder / "point.json"},
-            identity(seeded, *SEARCH_KEYS),
-            lambda: _measure(components, seeded, strategy, name, size, problems, folder),
-        )
-        point = TypeAdapter(Point).validate_json((folder / "point.json").read_bytes())
-        points.append(point)
-        return point
-
+    """Run every strategy of the comma-separated list up to `budget` sampled tokens a problem, on the held-out
+    problems; writes compare.json and compare.png and prints the table. Continues what `out` holds. Raises
+    ConfigError or DataError."""
+    source = held_out_settings(session).problems
+    if budget is None or budget < 1:
+        raise ConfigError("--budget: say how many sampled tokens a problem may cost, such as --budget 4000")
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
     for name in names:
-        _grow(name, budget, measured)
-    best = [_at_budget(name, points, budget) for name in names]
+        _strategy(session.config, name, None)
+    if len(set(names)) < len(names):
+        raise ConfigError("--compare: a strategy is named twice")
+    comparison = _Comparison(session, model, ProblemFile.of(source, session.folder), out=out)
+    for name in names:
+        _grow(name, budget, comparison.measure)
+    points = comparison.points
+    largest = [_at_budget(name, points, budget) for name in names]
     rows = [asdict(point) for point in points]
-    chosen = {point.strategy: asdict(point) for point in best if point}
-    report = {"budget": budget, "points": rows, "at_budget": chosen}
+    at_budget = {point.strategy: asdict(point) for point in largest if point}
+    report = {"budget": budget, "points": rows, "at_budget": at_budget}
     write_atomic(out / "compare.json", json.dumps(report, indent=2) + "\n")
-    _print(points, best, budget)
+    _print(points, largest, budget)
     if plot(rows, budget, out / "compare.png"):
         console.print(f"plot: {out / 'compare.png'}", highlight=False, soft_wrap=True)
     return points
 
 
-def check_names(config: Config, names: Sequence[str]) -> None:
-    """Raise ConfigError for a strategy that could not be made."""
-    for name in names:
-        parameters_of(_settings(config, name, None))
-    if len(set(names)) < len(names):
-        raise ConfigError("--compare: a strategy is named twice")
+class _Comparison:
+    """The points measured so far, on the parts that all strategies share."""
+
+    def __init__(self, session: Session, model: ModelVersion, file: ProblemFile, *, out: Path) -> None:
+        self.points: list[Point] = []
+        self._session = session
+        self._model = model
+        self._file = file
+        self._problems = file.held_out()
+        self._parts = session.parts(model)
+        self._out = out
+
+    def measure(self, name: str, size: int | None) -> Point:
+        """Run one strategy at one size, unless its folder holds the point already."""
+        folder = self._out / (name.replace(":", "-") if size is None else f"{name}-{size}")
+        strategy = _strategy(self._session.config, name, size)
+        seed = derive_seed(self._session.config.seed, "compare", name, size or 0)
+        session = self._session.using(self._session.config.model_copy(update={"seed": seed}))
+        search = self._session.strategy(strategy, self._parts)
+        session.run_folder.stage(
+            session.stage_name("compare", folder),
+            inputs={"model": Path(self._model.path), "problems": self._file.path},
+            outputs={"trees": folder / "trees.jsonl", "point": folder / "point.json"},
+            identity=self._session.bound.with_strategy(strategy, seed).identity(),
+            work=lambda: _run(session, search, self._problems, folder=folder, name=name, size=size),
+        )
+        point = TypeAdapter(Point).validate_json((folder / "point.json").read_bytes())
+        self.points.append(point)
+        return point
 
 
-def _settings(config: Config, name: str, size: int | None) -> Component:
-    """The strategy as the config has it, or with the config's width; of this size."""
-    given = config.search.arguments()
+def _strategy(config: Config, name: str, size: int | None) -> Bound:
+    """A strategy with the config's settings for it, or with the config's width; of this size. Raises ConfigError for
+    one that could not be made."""
+    settings = config.search.arguments()
     if config.search.kind != name:
-        known = parameters_of(Component(kind=name))
-        given = {key: given[key] for key in ("width",) if key in given and key in known}
+        defaults = bind_strategy(name, {}).arguments
+        settings = {key: settings[key] for key in ("width",) if key in settings and key in defaults}
     knob, _ = SIZES.get(name, ("", 1))
-    return Component(kind=name, params={**given, **({knob: size} if knob and size else {})})
+    return bind_strategy(name, {**settings, **({knob: size} if knob and size else {})})
 
 
-def _grow(name: str, budget: int, measured: Callable[[str, int | None], Point]) -> None:
+def _grow(name: str, budget: int, measure: Callable[[str, int | None], Point]) -> None:
     """Double the size until the budget is passed; then look between the last two."""
     knob, size = SIZES.get(name, ("", 1))
     if not knob:
-        measured(name, None)
+        measure(name, None)
         return
     fits: Point | None = None
-    point = measured(name, size)
+    point = measure(name, size)
     while point.tokens <= budget:
         grown = fits is None or point.tokens > fits.tokens
         fits = point
         if not grown:
             return  # larger costs no more: it has nothing left to search
         size *= 2
-        point = measured(name, size)
+        point = measure(name, size)
     low, high = (fits.size or 0) if fits else 0, size
     costs = (fits.tokens if fits else 0.0), point.tokens
     for _ in range(_BETWEEN):
@@ -150,29 +156,28 @@ def _grow(name: str, budget: int, measured: Callable[[str, int | None], Point]) 
             return
         share_of_way = (budget - costs[0]) / (costs[1] - costs[0])
         size = min(high - 1, max(low + 1, int(low + share_of_way * (high - low))))
-        point = measured(name, size)
+        point = measure(name, size)
         if point.tokens <= budget:
             low, costs = size, (point.tokens, costs[1])
         else:
             high, costs = size, (costs[0], point.tokens)
 
 
-def _measure(
-    components: Components,
-    config: Config,
+def _run(
+    session: Session,
     strategy: SearchStrategy,
+    problems: Sequence[Problem],
+    *,
+    folder: Path,
     name: str,
     size: int | None,
-    problems: Sequence[Problem],
-    folder: Path,
 ) -> None:
     label = name if size is None else f"{name}, {SIZES[name][0]} {size}"
-    before = components.resources.budget.money
+    budget = session.resources.budget
+    money = budget.money
     usage, seconds, solved = Usage(), 0.0, 0
-    with searched(
-        components, strategy, problems, len(problems), folder / "trees.jsonl", config, 0, label
-    ) as trees:
-        paid = components.resources.budget.money - before if config.prices and not trees.found else None
+    with searched(session, strategy, problems, trees=folder / "trees.jsonl", label=label) as trees:
+        cost = budget.money - money if session.config.prices and not trees.earlier else None
         for tree, problem in zip(trees, problems, strict=True):
             usage += tree.usage
             seconds += tree.seconds
@@ -180,18 +185,18 @@ def _measure(
     count = len(problems)
     low, high = wilson(solved, count)
     point = Point(
-        name,
-        size,
-        solved / count,
-        low,
-        high,
-        solved,
-        count,
-        usage.completion_tokens / count,
-        usage.prompt_tokens / count,
-        usage.requests / count,
-        seconds / count,
-        None if paid is None else paid / count,
+        strategy=name,
+        size=size,
+        accuracy=solved / count,
+        low=low,
+        high=high,
+        solved=solved,
+        problems=count,
+        tokens=usage.completion_tokens / count,
+        prompt_tokens=usage.prompt_tokens / count,
+        calls=usage.requests / count,
+        seconds=seconds / count,
+        cost=None if cost is None else cost / count,
     )
     write_atomic(folder / "point.json", json.dumps(asdict(point), indent=2) + "\n")
 
@@ -202,17 +207,17 @@ def _at_budget(name: str, points: Sequence[Point], budget: int) -> Point | None:
     return max(within, key=lambda point: point.tokens, default=None)
 
 
-def _print(points: Sequence[Point], best: Sequence[Point | None], budget: int) -> None:
+def _print(points: Sequence[Point], largest: Sequence[Point | None], budget: int) -> None:
     title = f"Accuracy and sampled tokens a problem; * the largest size within {budget:,}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     priced = any(point.cost is not None for point in points)
     for name in ("strategy", "accuracy", "tokens", "calls", "seconds", *(["cost"] if priced else [])):
         table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
-    names = [it.strategy for it in points]
-    for point in sorted(points, key=lambda it: (names.index(it.strategy), it.size or 0)):
+    names = [point.strategy for point in points]
+    for point in sorted(points, key=lambda point: (names.index(point.strategy), point.size or 0)):
         size = "" if point.size is None else f", {SIZES[point.strategy][0]} {point.size}"
         table.add_row(
-            ("* " if point in best else "  ") + point.strategy + size,
+            ("* " if point in largest else "  ") + point.strategy + size,
             share(point.solved, point.problems),
             f"{point.tokens:.0f}",
             f"{point.calls:.1f}",

@@ -6,92 +6,103 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from stepagent.assembly.components import Components, make_components
-from stepagent.assembly.session import Resources
+from stepagent.assembly.session import Session
 from stepagent.config.loading import load_config
-from stepagent.config.prompts import solve_prompt
 from stepagent.config.settings import Config, ServeSettings
-from stepagent.console import Telling, console, table
+from stepagent.console import Ticker, console, table
 from stepagent.errors import ConfigError
 from stepagent.files.jsonl import iter_json
-from stepagent.files.problems import load_problems, problem_file
+from stepagent.files.problems import ProblemFile
 from stepagent.files.runs import RunFolder
+from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.serve.deployment import Deployment
-from stepagent.serve.server import Model, Server
-from stepagent.stages.train import sft_rows
-from stepagent.types import Message
+from stepagent.serve.server import Server
+from stepagent.stages.train import sft_rows, solve_prompt
+from stepagent.types import ModelVersion
 
 _PROBES = 32  # sequences among which those are found on which two models differ most
 
 
-class Models:
-    """Where the M_i of a run are asked: in process, or on a server that is given one after the other."""
+class Serving:
+    """The server of a run, with one model after the other put on it. See Served."""
 
-    def __init__(self, config: Config, run: RunFolder, resources: Resources, server: Server | None) -> None:
-        self._config = config
-        self._run = run
-        self._resources = resources
+    def __init__(self, session: Session, server: Server) -> None:
+        self._session = session
         self._server = server
-        self.served = server is not None
 
-    def components(self, model: str, index: int) -> Components:
-        """What searches and evaluates with M_`index`, in the folder `model`."""
-        if self._server is None:
-            return make_components(self._config, model, self._resources)
-        done = self.deploy(model, index)
-        given = {
-            "model": done.name,
+    def connection(self, model: ModelVersion) -> Mapping[str, object]:
+        """Put `model` on the server, proven, and return the arguments with which a backend asks it."""
+        deployment = self.deploy(model)
+        return {
+            "model": deployment.name,
             "base_url": self._server.base_url,
-            "version": done.sha256,
-            "tokenizer": model,
+            "version": deployment.sha256,
+            "tokenizer": model.path,
             "ready": self._server.ready,
             "api_key_env": self._server.settings.api_key_env,
         }
-        return make_components(self._config, model, self._resources, given)
 
-    def deploy(self, model: str, index: int) -> Deployment:
-        """Put M_`index` on the server, proven. Raises ServeError or ModelError."""
-        assert self._server is not None
+    def deploy(self, model: ModelVersion) -> Deployment:
+        """Put `model` on the server, proven. Raises ServeError or ModelError."""
         start = time.monotonic()
-        before = self._server.current
-        done = self._server.deploy(to_serve(self._config, self._run, model, index))
-        if done != before:
-            _report(done, time.monotonic() - start)
-        return done
+        current = self._server.current
+        deployment = put(self._server, self._session, model)
+        if deployment != current:
+            _report(deployment, time.monotonic() - start)
+        return deployment
 
     def rest(self) -> None:
         """Make room for training on a device that the server shares."""
-        if self._server is not None:
-            self._server.rest()
+        self._server.rest()
 
 
 @contextmanager
-def models_of(config: Config, run: RunFolder, resources: Resources) -> Iterator[Models]:
-    """The models of a run; a managed server runs as long as the block."""
-    server = make_server(config, run.path)
+def serving(session: Session) -> Iterator[None]:
+    """Give the session the server that its config names, if it names one; a managed server runs as long as the
+    block."""
+    server = make_server(session.config, session.folder)
     if server is None:
-        yield Models(config, run, resources, None)
+        yield
         return
     with server:
-        yield Models(config, run, resources, server)
+        session.served = Serving(session, server)
+        yield
+
+
+def deploy(session: Session, model: ModelVersion, name: str) -> None:
+    """Stage `name`: put `model` on the run's server, if it has one."""
+    serving = session.served
+    if serving is None:
+        return
+    session.run_folder.stage(
+        name,
+        inputs={"model": Path(model.path)},
+        outputs={},
+        identity=session.config.model_dump(mode="json")["serve"],
+        work=lambda: serving.connection(model),
+    )
+
+
+def check_server(session: Session) -> None:
+    """Raise ConfigError for a server that could not be made."""
+    make_server(session.config, session.folder)
 
 
 def make_server(config: Config, folder: Path, running: bool = False) -> Server | None:
-    """The server that the config names: managed, external, or none. `running`: a managed one is up already
-    and is another process'. Raises ConfigError."""
+    """The server that the config names: managed, external, or none. `running`: a managed one is up already and belongs
+    to another process. Raises ConfigError."""
     arguments = config.backend.arguments()
     external = arguments.get("base_url")
     settings = config.serve
     if isinstance(external, list):
         if len(external) > 1:
             raise ConfigError(
-                "backend.base_url: a run puts each new model on one server; put vLLM's data parallelism "
-                "behind one address (several addresses serve stepagent search and evaluate)"
+                "backend.base_url: a run puts each new model on one server; put vLLM's data parallelism behind one "
+                "address (several addresses serve stepagent search and evaluate)"
             )
         external = external[0]
     if config.backend.kind != "openai":
@@ -109,118 +120,116 @@ def make_server(config: Config, folder: Path, running: bool = False) -> Server |
     elif running:
         external = f"http://{settings.host}:{settings.port}/v1"
     name = arguments.get("model") or settings.name
-    return Server(settings, folder / "server", Telling(), external, str(name))
+    return Server(settings, folder / "server", Ticker(), base_url=external, name=str(name))
 
 
-def to_serve(config: Config, run: RunFolder, model: str, index: int) -> Model:
-    """M_`index` with the model before it and the token ids on which the two are told apart."""
-    before = run.model(index - 1)
-    against = str(before) if before.is_dir() else config.model if config.model != model else None
-    return Model(model, index, against if index > 0 else None, _sequences(config, run, model, index))
+def put(server: Server, session: Session, model: ModelVersion) -> Deployment:
+    """Put `model` on the server, told apart from the model before it. Raises ServeError or ModelError."""
+    config, index = session.config, model.index or 0
+    before = session.run_folder.model(index - 1)
+    against = before.path if Path(before.path).is_dir() else config.model if config.model != model.path else None
+    return server.deploy(model, against if index > 0 else None, _sequences(session, model))
 
 
-def _sequences(config: Config, run: RunFolder, model: str, index: int) -> list[tuple[int, ...]]:
-    """What the new model was trained on, else the problems: seeded, so that a run proves on the same."""
-    from stepagent.models.tokenizer import load_tokenizer, render
-
+def _sequences(session: Session, model: ModelVersion) -> list[tuple[int, ...]]:
+    """Token ids that the new model was trained on, else the problems: drawn by seed, so that a run proves on the
+    same ones."""
+    config, index = session.config, model.index or 0
     rng = random.Random(config.seed)
-    preferences = run.round(index - 1) / "preferences.jsonl"
+    preferences = session.run_folder.round(index - 1) / "preferences.jsonl"
     if preferences.is_file():
         rows = [row for _, row in iter_json(preferences) if row.get("prompt_ids") and row.get("chosen_ids")]
         if rows:
-            drawn = rng.sample(rows, min(_PROBES, len(rows)))
-            return [(*row["prompt_ids"], *row["chosen_ids"]) for row in drawn]
-    tokenizer: Any = load_tokenizer(model)
-
-    def ids(messages: tuple[Message, ...], text: str) -> tuple[int, ...]:
-        return tuple(tokenizer(render(tokenizer, messages) + text, add_special_tokens=False)["input_ids"])
-
+            sample = rng.sample(rows, min(_PROBES, len(rows)))
+            return [(*row["prompt_ids"], *row["chosen_ids"]) for row in sample]
+    tokenizer = ChatTokenizer(model.path)
     if config.init:
-        learned = sft_rows(config, config.init)
-        return [ids(row.messages, row.response) for row in rng.sample(learned, min(_PROBES, len(learned)))]
-    problems = load_problems(problem_file(config.problems, run.path))
-    solve = solve_prompt(config.generator)
+        examples = sft_rows(config, config.init)
+        drawn_examples = rng.sample(examples, min(_PROBES, len(examples)))
+        return [tokenizer.prompt_ids(row.messages, row.response) for row in drawn_examples]
+    problems = list(ProblemFile.of(config.problems, session.folder))
+    solve = solve_prompt(config)
     drawn_problems = rng.sample(problems, min(_PROBES, len(problems)))
-    return [ids(solve.messages({"question": problem.question}), "") for problem in drawn_problems]
+    return [tokenizer.prompt_ids(solve.messages({"question": problem.question})) for problem in drawn_problems]
 
 
-def _report(done: Deployment, seconds: float) -> None:
-    proof = done.proof
+def _report(deployment: Deployment, seconds: float) -> None:
+    proof = deployment.proof
     rows: dict[str, object] = {
-        "served name": done.name,
-        "weights (sha256)": done.sha256[:16],
-        "method": done.method,
+        "served name": deployment.name,
+        "weights (sha256)": deployment.sha256[:16],
+        "method": deployment.method,
         "proof": proof.outcome,
         "nats per token from it": proof.to_new,
     }
     if proof.to_old is not None:
         rows["nats per token from the model before"] = proof.to_old
-    table(f"Deployment of {done.model}", {**rows, "seconds": round(seconds, 2)})
+    table(f"Deployment of {deployment.version.path}", {**rows, "seconds": round(seconds, 2)})
     if proof.outcome == "indistinct":
-        console.print(
-            "the two models are too close to be told apart at the server's precision", style="yellow"
-        )
+        console.print("the two models are too close to be told apart at the server's precision", style="yellow")
 
 
-def _newest(config: Config, run: RunFolder) -> tuple[str, int]:
-    found = sorted(
+def newest_model(config: Config, run: RunFolder) -> ModelVersion:
+    """The newest model of a run; the last good one, if the run ended because the newest has drifted."""
+    indices = sorted(
         int(folder.name[2:])
         for folder in run.path.glob("M_*")
         if folder.name[2:].isdigit() and (folder / "config.json").is_file()
     )
-    if found:
-        summary = run.path / "summary.json"
-        said = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-        drifted = f"M_{found[-1]}" in said.get("drifted", {}) and config.watch.then != "warn"
-        newest = int(said["last_good"][2:]) if drifted else found[-1]
-        return (str(run.model(newest)) if newest in found else config.model), newest
-    return config.model, 0 if config.init else 1
+    if not indices:
+        return ModelVersion(0 if config.init else 1, config.model)
+    summary = run.path / "summary.json"
+    outcome = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+    drifted = f"M_{indices[-1]}" in outcome.get("drifted", {}) and config.watch.then != "warn"
+    newest = int(outcome["last_good"][2:]) if drifted else indices[-1]
+    return run.model(newest) if newest in indices else ModelVersion(newest, config.model)
 
 
-def _open(folder: Path) -> tuple[Config, RunFolder]:
+def _open(folder: Path) -> Session:
     path = folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{folder}: not a run's folder (config.yaml is missing); see stepagent iterate")
-    return load_config(path), RunFolder(folder)
+    return Session(load_config(path), folder, serves=True)
 
 
-def deploy_run(folder: Path, index: int | None) -> None:
+def deploy_command(folder: Path, index: int | None) -> None:
     """Put a run's newest model, or M_`index`, on the server that is running for it, and prove it."""
-    config, run = _open(folder)
-    model, newest = _newest(config, run)
-    if index is not None and index != newest:
-        model = str(run.model(index)) if index > 0 else config.model
-        newest = index
-    server = make_server(config, folder, running=True)
-    if server is None:
-        raise ConfigError(f"{folder}: this run asks its model in process; there is no server to deploy to")
-    start = time.monotonic()
-    _report(server.deploy(to_serve(config, run, model, newest)), time.monotonic() - start)
+    with _open(folder) as session:
+        config, run = session.config, session.run_folder
+        model = newest_model(config, run)
+        if index is not None and index != model.index:
+            model = run.model(index) if index > 0 else ModelVersion(0, config.model)
+        server = make_server(config, folder, running=True)
+        if server is None:
+            raise ConfigError(f"{folder}: this run asks its model in process; there is no server to deploy to")
+        start = time.monotonic()
+        _report(put(server, session, model), time.monotonic() - start)
 
 
-def serve_run(folder: Path) -> None:
-    """Serve what a run last deployed, or its newest model, until Ctrl-C; a server that dies starts again."""
-    config, run = _open(folder)
-    if config.serve is None or config.serve.command is None:
-        raise ConfigError(f"{folder}/config.yaml: serve.command is not set; it says how to start the server")
-    if not os.environ.get(config.serve.api_key_env):
-        raise ConfigError(
-            f"set {config.serve.api_key_env} to a secret of your own first: the server asks for it, and who "
-            "uses the server needs it too"
-        )
-    server = make_server(config, folder)
-    assert server is not None
-    with server:
-        current = server.current
-        model, index = (current.model, current.round) if current else _newest(config, run)
-        server.start(model)
-        _report(server.deploy(to_serve(config, run, model, index)), 0.0)
-        console.print(
-            f"serving at {server.base_url} as {server.name}; the API key is in ${config.serve.api_key_env}; "
-            "Ctrl-C stops",
-            highlight=False,
-        )
-        while True:
-            if not server.process.alive():
-                server.revive()
-            time.sleep(0.5)
+def serve_command(folder: Path) -> None:
+    """Serve the model that a run deployed last, or its newest one, until Ctrl-C; a server that dies starts again."""
+    with _open(folder) as session:
+        config = session.config
+        if config.serve is None or config.serve.command is None:
+            raise ConfigError(f"{folder}/config.yaml: serve.command is not set; it says how to start the server")
+        if not os.environ.get(config.serve.api_key_env):
+            raise ConfigError(
+                f"set {config.serve.api_key_env} to a secret of your own first: the server asks for it, and everyone "
+                "who uses the server needs it too"
+            )
+        server = make_server(config, folder)
+        assert server is not None
+        with server:
+            current = server.current
+            model = current.version if current else newest_model(config, session.run_folder)
+            server.start(model.path)
+            _report(put(server, session, model), 0.0)
+            console.print(
+                f"serving at {server.base_url} as {server.name}; the API key is in ${config.serve.api_key_env}; "
+                "Ctrl-C stops",
+                highlight=False,
+            )
+            while True:
+                if not server.process.alive():
+                    server.revive()
+                time.sleep(0.5)

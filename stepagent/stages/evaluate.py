@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -12,35 +11,23 @@ from pydantic import TypeAdapter
 
 from stepagent.answers import is_correct
 from stepagent.assembly.binding import import_object
-from stepagent.assembly.components import Components
-from stepagent.config.settings import KINDS, Config, EvaluateSettings
-from stepagent.console import bar, table
+from stepagent.assembly.components import BoundSearch
+from stepagent.assembly.session import Session
+from stepagent.config.settings import EvaluateSettings
+from stepagent.console import table
+from stepagent.errors import ConfigError
 from stepagent.files.jsonl import write_atomic
-from stepagent.files.problems import load_held_out
-from stepagent.files.rows import EftRow, load_pairs, plain_step
-from stepagent.generators.boundaries import BoundaryKind, content, split
+from stepagent.files.problems import ProblemFile
+from stepagent.files.rows import load_labelled_pairs
+from stepagent.generators.boundaries import BoundaryKind, boundary_kind, content, split
 from stepagent.generators.sample import SampleGenerator
-from stepagent.interfaces import Generator, Judge, SearchStrategy, Solver
+from stepagent.interfaces import Generator, SearchStrategy, Solver
 from stepagent.judges.measuring import score_pair
 from stepagent.search.greedy import GreedySearch
-from stepagent.seeds import derive_seed
+from stepagent.stages.measure_judge import JudgedItem, judge_items
 from stepagent.stages.search import searched
 from stepagent.tree import StepTree, joined_text
-from stepagent.types import Problem, StepPreference
-
-EVALUATION_FILES = {"metrics": "metrics.json", "trees": "trees.jsonl", "greedy": "greedy.jsonl"}
-"""What an evaluation writes into its folder."""
-
-
-def evaluation_inputs(model: str, source: Path, settings: EvaluateSettings) -> dict[str, Path]:
-    """What an evaluation reads: the inputs of its stage."""
-    return {"model": Path(model), "problems": source, **({"pairs": settings.pairs} if settings.pairs else {})}
-
-
-def evaluation_outputs(folder: Path) -> dict[str, Path]:
-    """What an evaluation writes into `folder`: the outputs of its stage."""
-    return {name: folder / file for name, file in EVALUATION_FILES.items()}
-
+from stepagent.types import ModelVersion, Problem, StepPreference
 
 CheckStep = Callable[[str, Sequence[str], str], bool]
 """(question, texts of the steps before, text of the step) -> is the step right?"""
@@ -50,7 +37,7 @@ CheckStep = Callable[[str, Sequence[str], str], bool]
 class Evaluation:
     """One model's figures; shares are in [0, 1], None where the data to measure it was not given.
 
-    `judge_accuracy`: right in both seats, on labelled pairs. `judge_consistency`: both seats agree.
+    `judge_accuracy`: right in both positions, on labelled pairs. `judge_consistency`: both positions agree.
     `valid_format`: greedy solutions that end and whose text is steps, none empty, marks counted from 1.
     `own_*`: the same on pairs the model itself proposed during the held-out search. `failed_requests`:
     problems whose greedy request failed for good; they count as unsolved.
@@ -71,55 +58,84 @@ class Evaluation:
     solved: tuple[bool, ...] = ()
 
 
-def evaluate(
-    components: Components,
-    config: Config,
-    settings: EvaluateSettings,
-    source: Path,
-    name: str,
-    folder: Path,
-) -> Evaluation:
-    """Measure one model on the problems of the file `source`; the held-out search's trees go to `folder`."""
-    problems = load_held_out(source)
-    pairs = load_pairs(settings.pairs) if settings.pairs else []
-    check = load_check(settings)
-    solver: Generator = components.generator
-    if not isinstance(solver, Solver):  # one that writes steps only: its prompt, without its steps
-        solver = SampleGenerator(components.backend, str(config.generator.arguments().get("prompt", "solve")))
-    strategy = GreedySearch(solver, settings.max_tokens)
-    greedy = _trees(
-        components,
-        strategy,
-        problems,
-        folder / EVALUATION_FILES["greedy"],
-        config,
-        f"greedy solutions, {name}",
+def evaluate(session: Session, model: ModelVersion, out: Path, *, settings: EvaluateSettings | None = None) -> bool:
+    """Measure `model` on held-out data into `out`/metrics.json; `settings` stand in for the config's. Continues what
+    `out` holds. Returns whether there was anything to do. Raises ConfigError or DataError."""
+    settings = settings or held_out_settings(session)
+    problems = ProblemFile.of(settings.problems, session.folder)
+    held_out = problems.held_out()
+    load_check(settings)
+    inputs = {"model": Path(model.path), "problems": problems.path}
+    if settings.pairs:
+        load_labelled_pairs(settings.pairs)
+        inputs["pairs"] = settings.pairs
+    bound = session.bound
+    return session.run_folder.stage(
+        session.stage_name("evaluate", out),
+        inputs=inputs,
+        outputs={"metrics": out / "metrics.json", "trees": out / "trees.jsonl", "greedy": out / "greedy.jsonl"},
+        identity=[bound.identity() if settings.search_problems else bound.greedy(), settings.model_dump(mode="json")],
+        work=lambda: _write(measure_model(session, model, held_out, out=out, settings=settings), out),
     )
-    drawn = problems[: settings.search_problems]
-    trees = []
-    if drawn:
-        label = f"judged search, {name}"
-        trees = _trees(
-            components, components.strategy, drawn, folder / EVALUATION_FILES["trees"], config, label
-        )
-    judged = components.resources.run(_judge_pairs(components.judge, config, pairs, name)) if pairs else []
-    own = list(_own_pairs(trees, check)) if check else []
+
+
+def held_out_settings(session: Session) -> EvaluateSettings:
+    """The config's held-out data. Raises ConfigError if it names none."""
+    if session.config.evaluate is None:
+        raise ConfigError("no 'evaluate' section in the config; it names held-out problems and pairs")
+    return session.config.evaluate
+
+
+def read_evaluation(out: Path) -> Evaluation:
+    """The figures that `evaluate` wrote."""
+    return TypeAdapter(Evaluation).validate_json((out / "metrics.json").read_bytes())
+
+
+def _write(evaluation: Evaluation, out: Path) -> None:
+    write_atomic(out / "metrics.json", TypeAdapter(Evaluation).dump_json(evaluation, indent=2).decode() + "\n")
+    figures = asdict(evaluation)
+    del figures["solved"], figures["name"]
+    table(f"Evaluation of {evaluation.name}", {key: value for key, value in figures.items() if value is not None})
+
+
+def measure_model(
+    session: Session, model: ModelVersion, problems: Sequence[Problem], *, out: Path, settings: EvaluateSettings
+) -> Evaluation:
+    """The figures of one model on held-out problems; its trees and judged pairs go to `out`."""
+    parts = session.parts(model)
+    solver: Generator = parts.generator
+    if not isinstance(solver, Solver):  # one that writes steps only: its prompt, without its steps
+        solver = SampleGenerator(parts.backend, session.bound.generator.prompt("solve"))
+    check = load_check(settings)
+
+    def trees_of(strategy: SearchStrategy, items: Sequence[Problem], file: str, *, work: str) -> list[StepTree]:
+        label = f"{work}, {model.name}"
+        with searched(session, strategy, items, trees=out / file, label=label) as trees:
+            return list(trees)
+
+    greedy = trees_of(GreedySearch(solver, settings.max_tokens), problems, "greedy.jsonl", work="greedy solutions")
+    sample = problems[: settings.search_problems]
+    trees = trees_of(parts.strategy, sample, "trees.jsonl", work="judged search") if sample else []
+    judged: list[JudgedItem] = []
+    if settings.pairs:
+        pairs = load_labelled_pairs(settings.pairs)
+        label = f"labelled pairs, {model.name}"
+        judged = judge_items(session, parts.judge, pairs, path=out / "pairs.jsonl", label=label)
+    own_pairs = list(_own_pairs(trees, check)) if check else []
     solved = [is_solved(tree, problem) for tree, problem in zip(greedy, problems, strict=True)]
     paths = [tree.solution() for tree in trees if tree.status == "ended"]
     steps = [step for path in paths for step in path]
-    boundary = boundary_of(config)
+    boundary = boundary_of(session.bound)
     return Evaluation(
-        name=name,
+        name=model.name,
         valid_format=_share([_is_valid(tree, boundary) for tree in greedy]) if boundary else None,
         greedy_accuracy=_share(solved) or 0.0,
-        search_accuracy=_share(
-            [is_solved(tree, problem) for tree, problem in zip(trees, drawn, strict=True)]
-        ),
-        judge_accuracy=_share([right for right, _ in judged]),
-        judge_consistency=_share([same for _, same in judged if same is not None]),
-        own_judge_accuracy=_share([right for right, _ in own]),
-        own_judge_consistency=_share([same for _, same in own if same is not None]),
-        own_pairs=len(own),
+        search_accuracy=_share([is_solved(tree, problem) for tree, problem in zip(trees, sample, strict=True)]),
+        judge_accuracy=_share([item.right for item in judged]),
+        judge_consistency=_share([item.consistent for item in judged if item.consistent is not None]),
+        own_judge_accuracy=_share([right for right, _ in own_pairs]),
+        own_judge_consistency=_share([consistent for _, consistent in own_pairs if consistent is not None]),
+        own_pairs=len(own_pairs),
         steps_per_solution=len(steps) / len(paths) if paths else None,
         tokens_per_step=sum(len(step.token_ids or ()) for step in steps) / len(steps) if steps else None,
         failed_requests=sum(tree.status == "failed" for tree in greedy),
@@ -127,18 +143,16 @@ def evaluate(
     )
 
 
-def boundary_of(config: Config) -> BoundaryKind | None:
-    """Where the config's generator ends a step; None for one's own generator."""
-    if config.generator.kind != KINDS["generator"]:
-        return None
-    boundary: BoundaryKind = config.generator.arguments().get("boundary", "marker")
-    return boundary
+def boundary_of(bound: BoundSearch) -> BoundaryKind | None:
+    """The boundary at which the bound generator ends a step; None for one that does not say."""
+    return boundary_kind(bound.generator.arguments.get("boundary"))
 
 
 def pairs_right(
     rows: Iterable[StepPreference],
     answers: Mapping[str, str],
     check: CheckStep | None,
+    *,
     boundary: BoundaryKind | None,
 ) -> float | None:
     """The share of preference pairs whose chosen step is right and whose rejected one is not, by `check` or,
@@ -147,20 +161,18 @@ def pairs_right(
     right = []
     for row in rows:
         if check:
-            good, bad = (
-                check(
-                    row.question, row.prefix, content(boundary, row.depth, text) if boundary else text.strip()
-                )
+            chosen_right, rejected_right = (
+                check(row.question, row.prefix, content(boundary, row.depth, text) if boundary else text.strip())
                 for text in (row.chosen, row.rejected)
             )
         elif row.chosen_ends and row.rejected_ends and row.question in answers:
-            before = "".join(row.prefix)
-            good, bad = (
-                is_correct(before + text, answers[row.question]) for text in (row.chosen, row.rejected)
+            prefix = "".join(row.prefix)
+            chosen_right, rejected_right = (
+                is_correct(prefix + text, answers[row.question]) for text in (row.chosen, row.rejected)
             )
         else:
             continue
-        right.append(good and not bad)
+        right.append(chosen_right and not rejected_right)
     return _share(right)
 
 
@@ -172,26 +184,6 @@ def load_check(settings: EvaluateSettings) -> CheckStep | None:
     return check
 
 
-def evaluate_stage(
-    components: Components,
-    config: Config,
-    settings: EvaluateSettings,
-    source: Path,
-    name: str,
-    folder: Path,
-) -> Evaluation:
-    """Measure one model, write `folder`/metrics.json and print the figures."""
-    done = evaluate(components, config, settings, source, name, folder)
-    write_atomic(
-        folder / EVALUATION_FILES["metrics"],
-        TypeAdapter(Evaluation).dump_json(done, indent=2).decode() + "\n",
-    )
-    figures = asdict(done)
-    del figures["solved"], figures["name"]
-    table(f"Evaluation of {name}", {key: value for key, value in figures.items() if value is not None})
-    return done
-
-
 def is_solved(tree: StepTree, problem: Problem) -> bool:
     """Whether a tree's solution ends, at the problem's reference answer."""
     return tree.status == "ended" and is_correct(joined_text(tree.solution()), problem.answer or "")
@@ -201,46 +193,8 @@ def _is_valid(tree: StepTree, boundary: BoundaryKind) -> bool:
     return tree.status == "ended" and split(boundary, joined_text(tree.solution())) is not None
 
 
-def _trees(
-    components: Components,
-    strategy: SearchStrategy,
-    problems: Sequence[Problem],
-    path: Path,
-    config: Config,
-    label: str,
-) -> list[StepTree]:
-    with searched(components, strategy, problems, len(problems), path, config, 0, label) as found:
-        return list(found)
-
-
 def _share(outcomes: Sequence[bool]) -> float | None:
     return sum(outcomes) / len(outcomes) if outcomes else None
-
-
-async def _judge_pairs(
-    judge: Judge, config: Config, pairs: Sequence[EftRow], name: str
-) -> list[tuple[bool, bool | None]]:
-    """For every labelled pair: right in both seats, and the same in both seats."""
-    limit = asyncio.Semaphore(config.concurrency)
-    with bar(f"labelled pairs, {name}", len(pairs)) as progress:
-
-        async def ask(index: int, pair: EftRow) -> tuple[bool, bool | None]:
-            prefix = [plain_step(text) for text in pair.prefix]
-            candidates = [plain_step(pair.first), plain_step(pair.second)]
-            async with limit:
-                verdict = await judge.judge(
-                    Problem(str(index), pair.question),
-                    prefix,
-                    candidates,
-                    derive_seed(config.seed, "labelled pair", index),
-                )
-            progress.advance()
-            expected = {"first": 0, "second": 1}.get(pair.winner or "")
-            return score_pair(verdict, 0, 1, expected)
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ask(index, pair)) for index, pair in enumerate(pairs)]
-    return [task.result() for task in tasks]
 
 
 def _own_pairs(trees: Sequence[StepTree], check: CheckStep) -> Iterator[tuple[bool, bool | None]]:
@@ -249,8 +203,8 @@ def _own_pairs(trees: Sequence[StepTree], check: CheckStep) -> Iterator[tuple[bo
         for level in tree.levels:
             if level.verdict is None:
                 continue
-            before = [step.text for step in tree.prefix(level.parent)]
-            right = [check(tree.problem.question, before, tree.step(node).content) for node in level.judged]
-            for one, other in combinations(range(len(right)), 2):
-                if right[one] != right[other]:
-                    yield score_pair(level.verdict, one, other, one if right[one] else other)
+            prefix = [step.text for step in tree.prefix(level.parent)]
+            right = [check(tree.problem.question, prefix, tree.step(node).content) for node in level.judged]
+            for first, second in combinations(range(len(right)), 2):
+                if right[first] != right[second]:
+                    yield score_pair(level.verdict, first, second, expected=first if right[first] else second)

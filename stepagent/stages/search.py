@@ -2,122 +2,189 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from stepagent.assembly.components import Components
-from stepagent.config.settings import Config
+from stepagent.assembly.session import Session
+from stepagent.config.settings import ProblemSettings
 from stepagent.console import bar, console, table
 from stepagent.errors import BackendError
-from stepagent.files.jsonl import write_rows
-from stepagent.files.trees_tmp import TreeFile
-from stepagent.interfaces import SearchStrategy
+from stepagent.files.jsonl import write_atomic, write_rows
+from stepagent.files.problems import ProblemFile
+from stepagent.files.resumable import ResumableFile
+from stepagent.interfaces import BoundedSearch, SearchStrategy
 from stepagent.judges.measuring import JudgeCounts, measure
 from stepagent.preferences import PAIR, level_outcome, tree_preferences
 from stepagent.search.runner import search_all
 from stepagent.tree import StepTree
-from stepagent.types import Problem, StepPreference, Usage
-
-Search = Callable[..., Coroutine[Any, Any, None]]
-"""`search_all`, or what stands for it on several machines."""
+from stepagent.types import ModelVersion, Problem, StepPreference, Usage
 
 _IN_A_ROW = 16  # failures without a success between them, after which the cause is not the problems
 
 
+class Runner(Protocol):
+    """Searches many problems at once, in this process (`search_all`) or on several machines."""
+
+    def __call__(
+        self,
+        strategy: SearchStrategy,
+        problems: Iterable[tuple[int, Problem]],
+        seed: int,
+        *,
+        concurrency: int,
+        finished: Callable[[int, StepTree], None],
+    ) -> Coroutine[Any, Any, None]:
+        """Search the problems, each given with its place, and hand each tree to `finished` as it ends."""
+        ...
+
+
+def search(
+    session: Session,
+    model: ModelVersion,
+    problems: ProblemFile,
+    *,
+    out: Path,
+    round_index: int = 1,
+    runner: Runner = search_all,
+) -> bool:
+    """Search `problems` with `model` into `out`/trees.jsonl and preferences.jsonl, and its counts into search.json.
+    Returns whether there was anything to do."""
+    trees, preferences = out / "trees.jsonl", out / "preferences.jsonl"
+
+    def work() -> None:
+        report = _search(
+            session, model, problems, trees=trees, preferences=preferences, round_index=round_index, runner=runner
+        )
+        write_atomic(out / "search.json", json.dumps(report, indent=2) + "\n")
+        table(f"Search, round {round_index}", report)
+
+    return session.run_folder.stage(
+        session.stage_name("search", out),
+        inputs={"model": Path(model.path), "problems": problems.path},
+        outputs={"trees": trees, "preferences": preferences},
+        identity=session.bound.identity(),
+        work=work,
+    )
+
+
+def search_command(session: Session, model: ModelVersion, source: ProblemSettings, *, workers: int | None) -> bool:
+    """Search the problems of `source` into the session's folder; on `workers` of a Ray cluster, if given."""
+    problems = ProblemFile.of(source, session.folder)
+    # judges that know references, and workers elsewhere, read the file that is searched
+    config = session.config.model_copy(update={"problems": ProblemSettings(path=str(problems.path))})
+    session = session.using(config)
+    runner: Runner = search_all
+    if workers:
+        from stepagent.stages.search_on_ray import ray_runner
+
+        runner = ray_runner(session, model, workers)
+    return search(session, model, problems, out=session.folder, runner=runner)
+
+
+def _search(
+    session: Session,
+    model: ModelVersion,
+    problems: ProblemFile,
+    *,
+    trees: Path,
+    preferences: Path,
+    round_index: int,
+    runner: Runner,
+) -> dict[str, object]:
+    """Search, write both files and count the levels and their fate. Returns the counts."""
+    start = time.monotonic()
+    parts = session.parts(model)
+    cached = session.run(parts.prefix_cache())
+    counts = SearchCounts()
+    label = f"search, round {round_index}"
+    with searched(
+        session, parts.strategy, problems, trees=trees, label=label, round_index=round_index, runner=runner
+    ) as file:
+        write_rows(preferences, counts.watch(file))
+    report = counts.figures(time.monotonic() - start)
+    if share := _hit_rate(cached, session.run(parts.prefix_cache())):
+        report["prompt tokens from the servers' prefix cache"] = share
+    if replayed := session.resources.replayed():
+        report["requests answered by the store"] = replayed
+    if session.config.prices:
+        report["cost of the run so far"] = session.resources.budget.money
+    return report
+
+
 @contextmanager
 def searched(
-    components: Components,
+    session: Session,
     strategy: SearchStrategy,
-    problems: Iterable[Problem],
-    count: int,
+    problems: ProblemFile | Sequence[Problem],
+    *,
     trees: Path,
-    config: Config,
-    round_index: int,
     label: str,
-    search: Search = search_all,
-) -> Iterator[TreeFile]:
-    """Search those of `count` problems that `trees` does not hold yet, appending a line as each tree
-    finishes; gives all trees.
+    round_index: int = 0,
+    runner: Runner = search_all,
+) -> Iterator[ResumableFile[StepTree]]:
+    """Search those of `problems` that the file `trees` does not hold yet, appending a line as each tree ends; gives
+    all trees, in the order of the problems.
 
-    What a killed run had finished is kept; a torn last line and failed trees are searched again. Raises
+    Finished trees of a killed run are kept; a torn last line and failed trees are searched again. Raises
     BackendError once 16 problems in a row, or all, have failed: then the cause is not the problems.
     """
-    steps = in_a_row = 0
-    with TreeFile(trees) as file:
-        _say_most(components, strategy, count - file.found)
-        with bar(label, count) as progress:
-            progress.advance(file.found)
+    config, budget = session.config, session.resources.budget
+    steps = failures = 0
+    with tree_file(trees) as file:
+        _print_most(session, strategy, len(problems) - file.earlier)
+        with bar(label, len(problems)) as progress:
+            progress.advance(file.earlier)
 
             def finished(place: int, tree: StepTree) -> None:
-                nonlocal steps, in_a_row
+                nonlocal steps, failures
                 tree.round = round_index
                 tree.generator = config.generator.kind
                 tree.judge = config.judge.kind
                 tree.judging = asdict(tree_counts(tree))
                 file.append(place, tree)
                 steps += len(tree.path)
-                progress.advance(note=f"{steps} steps, {components.resources.budget.note()}")
-                in_a_row = in_a_row + 1 if tree.status == "failed" else 0
-                if in_a_row == min(count, _IN_A_ROW):
+                progress.advance(note=f"{steps} steps, {budget.note()}")
+                failures = failures + 1 if tree.status == "failed" else 0
+                if failures == min(len(problems), _IN_A_ROW):
                     raise BackendError(
-                        f"{in_a_row} problems in a row failed, the last with: {tree.error}; what is "
-                        "finished is kept, and the same command continues"
+                        f"{failures} problems in a row failed, the last with: {tree.error}; finished trees are kept, "
+                        "and the same command continues"
                     )
 
-            left = ((place, problem.without_answer()) for place, problem in file.left(problems))
-            work = search(strategy, left, config.seed, config.concurrency, finished)
-            components.resources.run(work)
+            keyed = ((problem.id, problem.without_answer()) for problem in problems)
+            work = runner(
+                strategy, file.open_items(keyed), config.seed, concurrency=config.concurrency, finished=finished
+            )
+            session.run(work)
         yield file
 
 
-def _say_most(components: Components, strategy: SearchStrategy, problems: int) -> None:
-    """What endpoints may have to sample, before they are asked."""
-    most: dict[str, Usage] = getattr(strategy, "most", dict)()
-    if not components.resources.asks_endpoints or not most or problems < 1:
+def tree_file(path: Path) -> ResumableFile[StepTree]:
+    """The trees of a search. Raises DataError for a file that holds something else."""
+    return ResumableFile(path, StepTree, key=lambda tree: tree.problem.id, failed=lambda tree: tree.status == "failed")
+
+
+def _print_most(session: Session, strategy: SearchStrategy, problems: int) -> None:
+    """Print the most that endpoints may have to sample, before they are asked."""
+    most = strategy.most() if isinstance(strategy, BoundedSearch) else {}
+    if not session.resources.asks_endpoints or not most or problems < 1:
         return
     total = sum(most.values(), Usage())
-    said = f"at most {problems * total.requests:,} requests and {problems * total.completion_tokens:,} tokens"
-    budget = components.resources.budget
+    budget = session.resources.budget
     cost = problems * sum(budget.price(model, usage) for model, usage in most.items())
     price = f", cost {cost:.4g}" if cost else ""
-    said += f" sampled for {problems} problems{price}; prompts come on top"
-    console.print(said, highlight=False, soft_wrap=True)
-
-
-def search_stage(
-    components: Components,
-    problems: Iterable[Problem],
-    count: int,
-    trees: Path,
-    preferences: Path,
-    config: Config,
-    round_index: int,
-    search: Search = search_all,
-) -> dict[str, object]:
-    """Search `count` problems, write both files, print what became of every level. Returns the counts."""
-    start = time.monotonic()
-    resources = components.resources
-    cached = resources.run(components.prefix_cache())
-    label = f"search, round {round_index}"
-    counts = SearchCounts()
-    with searched(
-        components, components.strategy, problems, count, trees, config, round_index, label, search
-    ) as found:
-        write_rows(preferences, counts.watch(found))
-    report = counts.figures(time.monotonic() - start)
-    if share := _hit_rate(cached, resources.run(components.prefix_cache())):
-        report["prompt tokens from the servers' prefix cache"] = share
-    if replayed := resources.replayed():
-        report["requests answered by the store"] = replayed
-    if config.prices:
-        report["cost of the run so far"] = resources.budget.money
-    table(f"Search, round {round_index}", report)
-    return report
+    console.print(
+        f"at most {problems * total.requests:,} requests and {problems * total.completion_tokens:,} tokens sampled "
+        f"for {problems} problems{price}; prompts come on top",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _hit_rate(before: tuple[float, float] | None, after: tuple[float, float] | None) -> str | None:
@@ -127,7 +194,7 @@ def _hit_rate(before: tuple[float, float] | None, after: tuple[float, float] | N
 
 
 def tree_counts(tree: StepTree) -> JudgeCounts:
-    """What the judge did on a tree's levels."""
+    """The judge's votes and agreements on a tree's levels."""
     counts = [
         measure(level.verdict, [tree.step(node) for node in level.judged])
         for level in tree.levels
@@ -137,8 +204,8 @@ def tree_counts(tree: StepTree) -> JudgeCounts:
 
 
 class SearchCounts:
-    """The closing figures of a search: how trees ended, pairs kept, levels dropped and why, cost, and how the
-    judge behaved. Trees pass through one by one."""
+    """The closing figures of a search: the ends of its trees, pairs, levels without a pair and the reason, cost, and
+    the judge's behaviour. Trees pass through one by one."""
 
     def __init__(self) -> None:
         self._ends: Counter[str] = Counter()
@@ -148,7 +215,7 @@ class SearchCounts:
         self._judging = JudgeCounts()
 
     def watch(self, trees: Iterable[StepTree]) -> Iterator[StepPreference]:
-        """The preferences of `trees`, which are counted as they pass."""
+        """The preferences of `trees`, each of which is counted as it passes."""
         for tree in trees:
             self.add(tree)
             yield from tree_preferences(tree)
@@ -169,7 +236,7 @@ class SearchCounts:
             **{f"  {name}": count for name, count in self._ends.most_common()},
             "levels": self._outcomes.total(),
             "  preference pairs": self._outcomes[PAIR],
-            **{f"  no pair: {why}": n for why, n in self._outcomes.most_common() if why != PAIR},
+            **{f"  no pair: {reason}": n for reason, n in self._outcomes.most_common() if reason != PAIR},
             "comparisons": self._votes.total(),
             **{f"  {name}": count for name, count in self._votes.most_common()},
             "requests": self._usage.requests,

@@ -1,8 +1,7 @@
-"""A search on several machines: Ray actors search, the driver alone writes trees, one actor beside it the
-store.
+"""A search on several machines: Ray actors search, the driver alone writes trees, one actor beside it the store.
 
-Every worker runs the same search against the same endpoints as one process would. A worker that dies is
-started again, and what it had open is searched by another: the driver takes one tree for each problem.
+Every worker runs the same search against the same endpoints as one process would. A worker that dies is started
+again, and its open problems are searched by another: the driver takes one tree for each problem.
 """
 
 from __future__ import annotations
@@ -16,20 +15,23 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import ray
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from stepagent.assembly.components import make_components
-from stepagent.assembly.session import Resources
+from stepagent.assembly.session import Session
 from stepagent.backends.budget import Budget
 from stepagent.backends.pool import Opening, Turn, turn
 from stepagent.backends.store import ResponseStore
 from stepagent.config.settings import Config
-from stepagent.errors import BackendError, StepagentError, first_cause
+from stepagent.errors import BackendError, ConfigError, StepagentError, first_cause
 from stepagent.interfaces import SearchStrategy
+from stepagent.stages.search import Runner
 from stepagent.tree import StepTree
-from stepagent.types import Completions, Problem, Usage
+from stepagent.types import Completions, ModelVersion, Problem, Usage
+
+try:
+    import ray
+    from ray.exceptions import RayActorError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ImportError:
+    raise ConfigError("--runner ray: Ray is not installed; pip install 'stepagent[ray]'") from None
 
 _TRIES = 6
 """Of one problem on workers that die; those rest 1, 2, 4, ... seconds: slow starts are not blamed on it."""
@@ -45,7 +47,7 @@ class Ledger:
         self._open: Counter[int] = Counter()
 
     async def started(self, worker: int) -> None:
-        """What an earlier process of this worker had in flight has ended with it."""
+        """Count the requests that an earlier process of this worker had in flight as ended: it has died."""
         for _ in range(self._open.pop(worker, 0)):
             await self._budget.end("", Usage())
 
@@ -53,9 +55,9 @@ class Ledger:
         """See ResponseStore."""
         return await self._store.get(key, count)
 
-    async def put(self, key: str, first: int, reply: Completions, model: str) -> None:
+    async def put(self, key: str, first: int, reply: Completions, *, model: str) -> None:
         """See ResponseStore."""
-        await self._store.put(key, first, reply, model)
+        await self._store.put(key, first, reply, model=model)
 
     async def begin(self, worker: int) -> None:
         """See Budget."""
@@ -79,10 +81,10 @@ class _RemoteStore:
         self._ledger = ledger
 
     async def get(self, key: str, count: int) -> Completions | None:
-        found: Completions | None = await self._ledger.get.remote(key, count)
-        return found
+        reply: Completions | None = await self._ledger.get.remote(key, count)
+        return reply
 
-    async def put(self, key: str, first: int, reply: Completions, model: str) -> None:
+    async def put(self, key: str, first: int, reply: Completions, *, model: str) -> None:
         try:
             await self._ledger.put.remote(key, first, reply, model)
         except RayTaskError as error:
@@ -101,11 +103,11 @@ class _RemoteBudget(Budget):
         self._worker = worker
 
     async def begin(self) -> None:
-        begun = asyncio.ensure_future(self._begin())
+        request = asyncio.ensure_future(self._begin())
         try:
-            await asyncio.shield(begun)
+            await asyncio.shield(request)
         except asyncio.CancelledError:
-            begun.add_done_callback(self._end_unused)
+            request.add_done_callback(self._end_unused)
             raise
 
     async def _begin(self) -> None:
@@ -114,8 +116,8 @@ class _RemoteBudget(Budget):
         except RayTaskError as error:
             raise _cause(error) from None
 
-    def _end_unused(self, begun: asyncio.Future[None]) -> None:
-        if not begun.cancelled() and begun.exception() is None:
+    def _end_unused(self, request: asyncio.Future[None]) -> None:
+        if not request.cancelled() and request.exception() is None:
             self._ledger.end.remote(self._worker, "", Usage())
 
     async def end(self, model: str, usage: Usage) -> None:
@@ -125,13 +127,15 @@ class _RemoteBudget(Budget):
 class Worker:
     """Searches one problem a call, many calls at once."""
 
-    def __init__(self, settings: dict[str, Any], model: str, cwd: str, ledger: Any, index: int) -> None:
+    def __init__(
+        self, settings: dict[str, Any], model: ModelVersion, cwd: str, *, folder: str, ledger: Any, index: int
+    ) -> None:
         if Path(cwd).is_dir():
             os.chdir(cwd)
         ray.get(ledger.started.remote(index))
         config = Config.model_validate(settings)
-        resources = Resources(config, Path(cwd), _RemoteStore(ledger), _RemoteBudget(ledger, index))
-        self._strategy = make_components(config, model, resources).strategy
+        store, budget = _RemoteStore(ledger), _RemoteBudget(ledger, index)
+        self._strategy = Session(config, Path(folder), store=store, budget=budget).parts(model).strategy
         self._opening = Opening()
 
     async def search(self, place: int, problem: Problem, seed: int) -> StepTree:
@@ -154,23 +158,21 @@ class _Workers:
 
     async def search(self, place: int, problem: Problem, seed: int) -> StepTree:
         """On the worker with the fewest trees, one that lives if there is one."""
-        why = ""
+        reason = ""
         for tried in range(_TRIES):
             now = monotonic()
-            index = min(
-                range(len(self._actors)), key=lambda i: (max(self._rests_until[i], now), self._open[i])
-            )
+            index = min(range(len(self._actors)), key=lambda i: (max(self._rests_until[i], now), self._open[i]))
             await asyncio.sleep(max(0.0, self._rests_until[index] - now))
             self._open[index] += 1
             try:
                 tree: StepTree = await self._actors[index].search.remote(place, problem, seed)
                 return tree
             except RayActorError as error:
-                why = str(error).partition("\n")[0]
+                reason = str(error).partition("\n")[0]
                 self._rests_until[index] = max(self._rests_until[index], monotonic() + 2**tried)
             finally:
                 self._open[index] -= 1
-        raise BackendError(f"{_TRIES} times a worker died with problem '{problem.id}' open, the last: {why}")
+        raise BackendError(f"{_TRIES} times a worker died with problem '{problem.id}' open, the last: {reason}")
 
     def last_are_open(self) -> None:
         """See Turn."""
@@ -178,18 +180,18 @@ class _Workers:
             actor.last_are_open.remote()
 
 
-def ray_search(config: Config, model: str, folder: Path, workers: int, budget: Budget) -> Callable[..., Any]:
-    """What searches in place of `search_all`, on `workers` actors. Connects to the cluster of $RAY_ADDRESS,
-    or starts Ray on this machine."""
-
+def ray_runner(session: Session, model: ModelVersion, workers: int) -> Runner:
+    """A runner on `workers` actors. Connects to the cluster of $RAY_ADDRESS, or starts Ray on this machine."""
+    config, budget = session.config, session.resources.budget
     source = config.problems.model_copy(update={"path": str(Path(config.problems.path).resolve())})
     settings = config.model_copy(update={"problems": source, "evaluate": None}).model_dump(mode="json")
-    folder = folder.resolve()
+    folder = session.folder.resolve()
 
-    async def search_all(
-        _: SearchStrategy,
+    async def search_on_ray(
+        strategy: SearchStrategy,  # each worker makes its own
         problems: Iterable[tuple[int, Problem]],
         seed: int,
+        *,
         concurrency: int,
         finished: Callable[[int, StepTree], None],
     ) -> None:
@@ -198,43 +200,32 @@ def ray_search(config: Config, model: str, folder: Path, workers: int, budget: B
         try:
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             beside = ray.remote(Ledger).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)
-            ledger = beside.remote(settings, str(folder))
-            make = ray.remote(Worker).options(max_restarts=-1, max_concurrency=concurrency)
+            ledger: Any = beside.remote(settings, str(folder))
+            actor_class = ray.remote(Worker).options(max_restarts=-1, max_concurrency=concurrency)
             cwd = os.getcwd()
-            actors = [make.remote(settings, model, cwd, ledger, index) for index in range(workers)]
-            await _share_out(_Workers(actors), ledger, problems, seed, concurrency, finished, budget)
-        except* RayTaskError as group:
-            raise _cause(first_cause(group)) from None
+            actors = [actor_class.remote(settings, model, cwd, str(folder), ledger, index) for index in range(workers)]
+            pool = _Workers(actors)
+            stream = iter(problems)
+
+            async def work() -> None:
+                for place, problem in stream:
+                    tree = await pool.search(place, problem, seed)
+                    budget.spent = await ledger.spent.remote()
+                    finished(place, tree)
+                pool.last_are_open()
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(work())
+        except* RayTaskError as errors:
+            raise _cause(first_cause(errors)) from None
         finally:
             ray.shutdown()
 
-    return search_all
-
-
-async def _share_out(
-    workers: _Workers,
-    ledger: Any,
-    problems: Iterable[tuple[int, Problem]],
-    seed: int,
-    concurrency: int,
-    finished: Callable[[int, StepTree], None],
-    budget: Budget,
-) -> None:
-    stream = iter(problems)
-
-    async def work() -> None:
-        for place, problem in stream:
-            tree = await workers.search(place, problem, seed)
-            budget.spent = await ledger.spent.remote()
-            finished(place, tree)
-        workers.last_are_open()
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(concurrency):
-            group.create_task(work())
+    return search_on_ray
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What a worker raised: a sentence, if it is one of ours."""
+    """The error that a worker raised: a sentence, if it is one of ours."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, StepagentError) else error

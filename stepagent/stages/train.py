@@ -1,50 +1,100 @@
-"""Stage: M_0 + IFT {x, y} + EFT {x, s_1..s_{l-1}, s_l^1, s_l^2, judge} -> M_1."""
+"""Stages that train: M_0 + IFT and EFT rows -> M_1, and M_i + preferences.jsonl -> M_{i+1}. Loads torch."""
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 
-from stepagent.config.prompts import judge_prompt_name, load_judge_prompt, solve_prompt
+from stepagent.assembly.components import Binder
+from stepagent.assembly.session import Session
+from stepagent.config.prompts import (
+    PromptTemplate,
+    comparison_values,
+    load_judge_prompt,
+    load_solve_prompt,
+    prompt_path,
+)
 from stepagent.config.settings import Config, InitSettings
-from stepagent.console import bar, table, warn
+from stepagent.console import Bar, bar, percent, table, warn
 from stepagent.errors import ConfigError
+from stepagent.files.jsonl import write_atomic
+from stepagent.files.problems import ProblemFile
 from stepagent.files.rows import load_eft, load_ift
+from stepagent.files.runs import hash_path, unless_made
+from stepagent.optimize.dpo import Replay, optimize_model
+from stepagent.optimize.merge import refuse_existing
 from stepagent.optimize.sft import SftRow, sft
+from stepagent.optimize.trainer import process_count
 from stepagent.seeds import derive_seed
+from stepagent.stages.evaluate import evaluate, read_evaluation
+from stepagent.types import ModelVersion
+
+
+class _BarMonitor:
+    """Shows a training on a progress bar, with some of its metrics, and collects its warnings."""
+
+    def __init__(self, progress: Bar, metrics: str) -> None:
+        self.warnings: list[str] = []
+        self._progress = progress
+        self._metrics = metrics
+
+    def step(self, step: int, steps: int, metrics: dict[str, float]) -> None:
+        """See Monitor."""
+        self._progress.total(steps)
+        self._progress.advance(step, self._metrics.format(**metrics))
+
+    def warn(self, warning: str) -> None:
+        """See Monitor."""
+        self.warnings.append(warning)
 
 
 def sft_rows(config: Config, init: InitSettings) -> list[SftRow]:
-    """What an epoch of SFT sees: IFT and EFT rows, as often as `mix` says, rendered with the very prompts
-    that the generator and the judge will use.
+    """The rows of one epoch of SFT: IFT and EFT rows, as often as `mix` says, rendered with the very prompts that the
+    generator and the judge will use.
 
     Raises ConfigError or DataError.
     """
     rng = random.Random(derive_seed(config.seed, "mix"))
-    solved = _times(ift_rows(config, init.ift), init.mix.ift, rng)
-    judged = _times(eft_rows(config, init.eft), init.mix.eft, rng) if init.eft else []
-    if not solved and not judged:
+    solutions = _times(ift_rows(config, init.ift), init.mix.ift, rng)
+    judgements = _times(eft_rows(config, init.eft), init.mix.eft, rng) if init.eft else []
+    if not solutions and not judgements:
         raise ConfigError("init.mix: weighs both sets with 0; nothing is left to learn from")
-    return [*solved, *judged]
+    return [*solutions, *judgements]
 
 
 def ift_rows(config: Config, path: Path) -> list[SftRow]:
     """Solutions, each after its question in the generator's prompt. Raises ConfigError or DataError."""
-    solve = solve_prompt(config.generator)
+    solve = solve_prompt(config)
     return [SftRow(solve.messages({"question": row.question}), row.text) for row in load_ift(path)]
 
 
 def eft_rows(config: Config, path: Path) -> list[SftRow]:
     """Judgements, each after its pair in the judge's prompt. Raises ConfigError or DataError."""
-    judge, labels = load_judge_prompt(judge_prompt_name(config.judge))
-    return [SftRow(judge.messages(row.values()), row.judgement) for row in load_eft(path, labels.all())]
+    template, labels = load_judge_prompt(Binder(config).judge().prompt("judge_pairwise"))
+    return [
+        SftRow(
+            template.messages(comparison_values(pair.question, "".join(pair.prefix), pair.first, second=pair.second)),
+            pair.judgement,
+        )
+        for pair in load_eft(path, labels.all())
+    ]
 
 
-def replayer(config: Config, purpose: str) -> Callable[[int], list[SftRow]] | None:
-    """What draws the rows that a round learns again, given its number of pairs: so many for each pair as
-    `replay` says, of each set without repetition, by seed and `purpose`. None if the config replays nothing.
-    Raises ConfigError or DataError."""
+def solve_prompt(config: Config) -> PromptTemplate:
+    """The prompt that the config's generator puts a question in. Raises ConfigError."""
+    return load_solve_prompt(Binder(config).generator().prompt("solve"))
+
+
+def _times(rows: list[SftRow], weight: float, rng: random.Random) -> list[SftRow]:
+    whole = int(weight)
+    return rows * whole + rng.sample(rows, round((weight - whole) * len(rows)))
+
+
+def replay_of(config: Config, purpose: str) -> Replay | None:
+    """The rows that a round learns again beside its pairs: as many for each pair as `replay` says, of each set
+    without repetition, drawn by seed and `purpose`. None if the config replays nothing. Raises ConfigError or
+    DataError."""
     settings, init = config.replay, config.init
     if settings is None or not (settings.ift or settings.eft):
         return None
@@ -58,24 +108,122 @@ def replayer(config: Config, purpose: str) -> Callable[[int], list[SftRow]] | No
         rng = random.Random(derive_seed(config.seed, "replay", purpose))
         return [row for share, rows in sets for row in rng.sample(rows, min(len(rows), round(share * pairs)))]
 
-    return draw
-
-
-def _times(rows: list[SftRow], weight: float, rng: random.Random) -> list[SftRow]:
-    whole = int(weight)
-    return rows * whole + rng.sample(rows, round((weight - whole) * len(rows)))
+    return Replay(draw, settings.weight)
 
 
 def initialize(config: Config, init: InitSettings, out: Path) -> None:
-    """Train M_0 on the rows and write M_1 to `out`, which must not exist yet."""
+    """Train M_0 on its IFT and EFT rows and write M_1 to `out`, which must not exist yet."""
     rows = sft_rows(config, init)
-    warnings: list[str] = []
     with bar("init: SFT of M_0", None) as progress:
-
-        def show(step: int, steps: int, logs: dict[str, float]) -> None:
-            progress.total(steps)
-            progress.advance(step, f"loss {logs['loss']:.3f}")
-
-        report = sft(config.model, rows, out, init, config.seed, show, warnings.append)
+        monitor = _BarMonitor(progress, "loss {loss:.3f}")
+        report = sft(config.model, rows, out, settings=init, seed=config.seed, monitor=monitor)
     table("Initialisation: M_0 -> M_1", report)
-    warn(warnings)
+    warn(monitor.warnings)
+
+
+def init(session: Session, settings: InitSettings, model: ModelVersion) -> ModelVersion:
+    """Stage: train M_0 into the folder of `model`, M_1, unless it is there. Returns M_1."""
+    config, folder = session.config, Path(model.path)
+
+    def work() -> None:
+        if session.served:
+            session.served.rest()
+        initialize(config, settings, folder)
+
+    session.run_folder.stage(
+        "init",
+        inputs=_init_inputs(config, settings),
+        outputs={"model": folder},
+        identity=_init_identity(config, settings),
+        work=lambda: unless_made(folder, work),
+    )
+    return model
+
+
+def _init_inputs(config: Config, settings: InitSettings) -> dict[str, Path]:
+    return {"model": Path(config.model), **settings.files()}
+
+
+def _init_identity(config: Config, settings: InitSettings) -> list[object]:
+    prompts = [Binder(config).generator().prompt("solve"), Binder(config).judge().prompt("judge_pairwise")]
+    return [settings.model_dump(mode="json"), config.seed, *(hash_path(prompt_path(name)) for name in prompts)]
+
+
+def init_command(config: Config, settings: InitSettings, out: Path) -> None:
+    """Train M_1 into `out`. If the config names held-out data and asks its model in process, M_0 and M_1 are measured
+    on them, into `out`-evaluation: greedy solutions, their form, and labelled pairs. The same command finishes the
+    work of a killed one."""
+    if config.evaluate is None or config.backend.kind != "transformers" or process_count() > 1:
+        initialize(config, settings, out)
+        return
+    folder = out.with_name(f"{out.name}-evaluation")
+    first, trained = ModelVersion(0, config.model), ModelVersion(1, str(out))
+    measured = config.evaluate.without_search()
+    with Session(config, folder) as session:
+        if not session.run_folder.begun("init", _init_inputs(config, settings), _init_identity(config, settings)):
+            refuse_existing(out)
+        ProblemFile.of(measured.problems, folder).held_out()
+        sft_rows(config, settings)
+        evaluate(session, first, folder / first.name, settings=measured)
+        init(session, settings, trained)
+        evaluate(session, trained, folder / trained.name, settings=measured)
+    old, new = (read_evaluation(folder / model.name) for model in (first, trained))
+    rows = {
+        name.replace("_", " "): f"{percent(getattr(old, name))} -> {percent(getattr(new, name))}"
+        for name in ("valid_format", "greedy_accuracy", "judge_accuracy", "judge_consistency")
+        if getattr(new, name) is not None
+    }
+    table("M_0 -> M_1", rows)
+
+
+def optimize(session: Session, model: ModelVersion, preferences: Path, *, trained: ModelVersion) -> ModelVersion:
+    """Stage: step-wise DPO of `model` on the pairs of a round, with the rows that the config replays, unless
+    `trained` is there. Writes optimize.json beside the pairs. Returns `trained`."""
+    config, round_folder, out = session.config, preferences.parent, Path(trained.path)
+    label = round_folder.name.replace("_", " ")
+    replayed = config.init.files() if config.replay and config.init else {}
+    seed = config.seed + (trained.index or 0) - 1
+
+    def work() -> None:
+        if session.served:
+            session.served.rest()
+        report = _optimize(config, model.path, preferences, out=out, seed=seed, label=label)
+        write_atomic(round_folder / "optimize.json", json.dumps(report, indent=2) + "\n")
+
+    session.run_folder.stage(
+        session.stage_name("optimize", round_folder),
+        inputs={"model": Path(model.path), "preferences": preferences, **replayed},
+        outputs={"model": out},
+        identity=[
+            config.optimize.model_dump(mode="json"),
+            config.seed,
+            hash_path(solve_prompt(config).path),
+            config.replay.model_dump(mode="json") if replayed and config.replay else None,
+        ],
+        work=lambda: unless_made(out, work),
+    )
+    return trained
+
+
+def optimize_command(config: Config, model: str, data: str, *, out: Path) -> None:
+    """Step-wise DPO of `model` on `data` into the folder `out`, with the rows that the config replays."""
+    _optimize(config, model, data, out=out, seed=config.seed, label="alone")
+
+
+def _optimize(config: Config, model: str, data: str | Path, *, out: Path, seed: int, label: str) -> dict[str, object]:
+    """Train with a progress bar and a closing table. Returns the figures and the guards' warnings."""
+    with bar(f"step-DPO, {label}", None) as progress:
+        monitor = _BarMonitor(progress, "margin {margin:.2f} accuracy {accuracy:.2f}")
+        figures = optimize_model(
+            model,
+            data,
+            out,
+            settings=config.optimize,
+            seed=seed,
+            monitor=monitor,
+            solve=solve_prompt(config),
+            replay=replay_of(config, label),
+        )
+    table(f"Step-wise DPO, {label}", figures)
+    warn(monitor.warnings)
+    return {**figures, "warnings": monitor.warnings}

@@ -1,5 +1,5 @@
-"""Does a model of a run drift? A small search on the same problems with every model, and a rule on how it
-went that reads no reference answer."""
+"""Stage: does a model of a run drift? A small search on the same problems with every model, and a rule on its outcome
+that reads no reference answer."""
 
 from __future__ import annotations
 
@@ -10,71 +10,69 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from stepagent.assembly.components import Components
-from stepagent.assembly.identity import SEARCH_KEYS, identity
-from stepagent.config.settings import Config, WatchSettings
+from stepagent.assembly.session import Session
+from stepagent.config.settings import WatchSettings
 from stepagent.console import table
 from stepagent.errors import BackendError
 from stepagent.files.jsonl import write_atomic
-from stepagent.files.problems import draw_problems, load_problems, problem_file
-from stepagent.files.runs import RunFolder
+from stepagent.files.problems import ProblemFile
 from stepagent.judges.measuring import JudgeCounts
 from stepagent.preferences import tree_preferences
-from stepagent.stages.deploy import Models
 from stepagent.stages.search import searched, tree_counts
 from stepagent.tree import StepTree
+from stepagent.types import ModelVersion
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """How a model searches and judges; shares are in [0, 1], None where there was nothing to count."""
+    """A model's searching and judging in figures; shares are in [0, 1], None where there was nothing to count."""
 
     ended: float
     pairs_per_problem: float
     steps_per_solution: float | None
     tokens_per_step: float | None
-    seats_agree: float | None
+    positions_agree: float | None
 
 
-def watch(run: RunFolder, config: Config, asked: Models, model: str, index: int) -> list[str]:
-    """In which ways M_`index` has drifted from M_1, by a search on the watched problems: the last of the
+def watch(session: Session, model: ModelVersion) -> list[str]:
+    """The ways in which `model` has drifted from M_1, by a search on the watched problems: the last ones of the
     shuffled pool, as rounds take theirs from its front."""
+    config, folder = session.config, session.folder / "watch"
     if not config.watch.problems:
         return []
-    source = problem_file(config.problems, run.path)
-    folder, name = run.path / "watch", f"M_{index}"
-    problems, out = folder / "problems.jsonl", folder / name
-    run.stage(
-        "watched problems",
-        {"problems": source},
-        {"problems": problems},
-        [config.seed, config.watch.problems],
-        lambda: draw_problems(source, config.seed, slice(-config.watch.problems, None), problems),
+    source = ProblemFile.of(config.problems, session.folder)
+    problems, trees = folder / "problems.jsonl", folder / f"{model.name}.jsonl"
+    session.run_folder.stage(
+        session.stage_name("problems", folder),
+        inputs={"problems": source.path},
+        outputs={"problems": problems},
+        identity=[config.seed, config.watch.problems],
+        work=lambda: source.draw(config.seed, slice(-config.watch.problems, None), problems),
     )
-    run.stage(
-        f"watch {name}",
-        {"model": Path(model), "problems": problems},
-        {"trees": out.with_suffix(".jsonl"), "figures": out.with_suffix(".json")},
-        identity(config, *SEARCH_KEYS),
-        lambda: watch_stage(asked.components(model, index), config, problems, name, out),
+    session.run_folder.stage(
+        session.stage_name(f"search with {model.name}", folder),
+        inputs={"model": Path(model.path), "problems": problems},
+        outputs={"trees": trees, "figures": trees.with_suffix(".json")},
+        identity=session.bound.identity(),
+        work=lambda: _search(session, model, ProblemFile(problems), trees=trees),
     )
-    return drift(read_watched(folder / "M_1"), read_watched(out), config.watch)
+    first, newest = (read_watched(folder / f"{name}.json") for name in ("M_1", model.name))
+    return drift(first, newest, config.watch)
 
 
-def watch_stage(components: Components, config: Config, problems: Path, name: str, out: Path) -> None:
-    """Search the watched problems with one model: `out`.jsonl holds the trees, `out`.json the figures."""
-    drawn = load_problems(problems)
-    trees, label = out.with_suffix(".jsonl"), f"watched problems, {name}"
-    with searched(components, components.strategy, drawn, len(drawn), trees, config, 0, label) as found:
-        failed = sum(tree.status == "failed" for tree in found)
-        if 2 * failed > len(drawn):
+def _search(session: Session, model: ModelVersion, problems: ProblemFile, *, trees: Path) -> None:
+    """Search the watched problems with one model: the file `trees` holds the trees, the one beside it the figures."""
+    label = f"watched problems, {model.name}"
+    with searched(session, session.parts(model).strategy, problems, trees=trees, label=label) as file:
+        failed = sum(tree.status == "failed" for tree in file)
+        if 2 * failed > len(problems):
             raise BackendError(
-                f"{failed} of {len(drawn)} watched problems failed; the same command searches them again"
+                f"{failed} of {len(problems)} watched problems failed; the same command searches them again"
             )
-        figures = asdict(watched(found))
-    write_atomic(out.with_suffix(".json"), json.dumps(figures, indent=2) + "\n")
-    shown = {key.replace("_", " "): value for key, value in figures.items() if value is not None}
-    table(f"Watched: {name}", shown)
+        figures = asdict(watched(file))
+    write_atomic(trees.with_suffix(".json"), json.dumps(figures, indent=2) + "\n")
+    rows = {key.replace("_", " "): value for key, value in figures.items() if value is not None}
+    table(f"Watched: {model.name}", rows)
 
 
 def watched(trees: Iterable[StepTree]) -> Watched:
@@ -96,34 +94,34 @@ def watched(trees: Iterable[StepTree]) -> Watched:
         pairs_per_problem=pairs / count if count else 0.0,
         steps_per_solution=steps / ended if ended else None,
         tokens_per_step=tokens / steps if tokens else None,
-        seats_agree=judging.agreed / judging.pairs if judging.pairs else None,
+        positions_agree=judging.agreed / judging.pairs if judging.pairs else None,
     )
 
 
 def read_watched(path: Path) -> Watched:
-    """What `watch_stage` wrote."""
-    return TypeAdapter(Watched).validate_json(path.with_suffix(".json").read_text(encoding="utf-8"))
+    """The figures of a watched search."""
+    return TypeAdapter(Watched).validate_json(path.read_text(encoding="utf-8"))
 
 
-def drift(first: Watched, now: Watched, settings: WatchSettings) -> list[str]:
-    """In which ways `now` has drifted from `first`, each with both figures and the limit; see
+def drift(first: Watched, newest: Watched, settings: WatchSettings) -> list[str]:
+    """The ways in which `newest` has drifted from `first`, each with both figures and the limit; see
     WatchSettings."""
-    said: list[str] = []
-    for what, before, after, most in (
-        ("judged pairs whose seats agree", first.seats_agree, now.seats_agree, settings.agreement_fall),
-        ("solutions that end", first.ended, now.ended, settings.ended_fall),
+    ways: list[str] = []
+    for name, start, end, limit in (
+        ("judged pairs whose positions agree", first.positions_agree, newest.positions_agree, settings.agreement_fall),
+        ("solutions that end", first.ended, newest.ended, settings.ended_fall),
     ):
-        if before is not None and after is not None and before - after > most:
-            said.append(f"{what} {before:.0%} -> {after:.0%} (may fall by {most:.0%})")
-    if now.pairs_per_problem < settings.pairs_left * first.pairs_per_problem:
-        said.append(
-            f"pairs per problem {first.pairs_per_problem:.2f} -> {now.pairs_per_problem:.2f} "
+        if start is not None and end is not None and start - end > limit:
+            ways.append(f"{name} {start:.0%} -> {end:.0%} (may fall by {limit:.0%})")
+    if newest.pairs_per_problem < settings.pairs_left * first.pairs_per_problem:
+        ways.append(
+            f"pairs per problem {first.pairs_per_problem:.2f} -> {newest.pairs_per_problem:.2f} "
             f"(at least {settings.pairs_left:.0%} are to stay)"
         )
-    for what, before, after in (
-        ("steps per solution", first.steps_per_solution, now.steps_per_solution),
-        ("tokens per step", first.tokens_per_step, now.tokens_per_step),
+    for name, start, end in (
+        ("steps per solution", first.steps_per_solution, newest.steps_per_solution),
+        ("tokens per step", first.tokens_per_step, newest.tokens_per_step),
     ):
-        if before and after and max(before / after, after / before) > settings.change:
-            said.append(f"{what} {before:.1f} -> {after:.1f} (may change by a factor of {settings.change:g})")
-    return said
+        if start and end and max(start / end, end / start) > settings.change:
+            ways.append(f"{name} {start:.1f} -> {end:.1f} (may change by a factor of {settings.change:g})")
+    return ways

@@ -1,0 +1,55 @@
+"""The command in this process, and a config whose scripted model knows good steps from bad ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from stepagent.commands import main
+
+CONFIG = """
+model: none
+problems: {folder}/problems.jsonl
+backend: {{kind: scripted, rules: [
+  {{when: "impartial judge[\\\\s\\\\S]*proposal_A>\\\\ngood", say: ["A is right. [[A]]"]}},
+  {{when: "impartial judge", say: ["B is right. [[B]]"]}},
+  {{when: "Step 2:$", say: [" so \\\\boxed{{2}}"]}},
+  {{when: "", say: ["good Step 1: one\\nStep 2: x", "bad Step 1: one\\nStep 2: x"]}}]}}
+search: {{width: 4}}
+"""
+
+
+@pytest.fixture
+def stepagent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CompletedProcess[str]]:
+    """The installed command, in this process (a new one would load torch each time)."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: object) -> CompletedProcess[str]:
+        words = ["stepagent", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", words)
+        capsys.readouterr()
+        try:
+            main.run()
+            code: object = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return CompletedProcess(words, code, *capsys.readouterr())  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A config file with six problems beside it."""
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG.format(folder=tmp_path))
+    rows = [{"id": f"p{i}", "question": f"1+1 ({i})", "answer": "2"} for i in range(6)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

@@ -1,0 +1,220 @@
+"""The command line as a user meets it: exit codes, one-sentence errors, nothing half written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_search_show_and_judge_on_files(stepagent: Command, config: Path, tmp_path: Path) -> None:
+    done = stepagent("search", config, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "preference pairs" in done.stdout
+    trees = (tmp_path / "out" / "trees.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in (tmp_path / "out" / "preferences.jsonl").read_text().splitlines()]
+    assert len(trees) == 6
+    assert '"answer":"2"' not in "".join(trees), "the search must not see a reference answer"
+    assert rows
+    for row in rows:
+        assert row["prompt"].endswith("<assistant>")
+        assert row["chosen"] == "good Step 1: one\nStep 2:"
+        assert row["rejected"] == "bad Step 1: one\nStep 2:"
+        assert row["prompt_ids"] == list(row["prompt"].encode())
+
+    shown = stepagent("show", tmp_path / "out", "--problem", rows[0]["problem_id"])
+    assert shown.returncode == 0
+    assert "✓" in shown.stdout
+    assert "✗" in shown.stdout
+    assert "good Step 1: one" in shown.stdout
+
+    again = stepagent("search", config, "--out", tmp_path / "out")
+    assert again.returncode == 0
+    assert (tmp_path / "out" / "trees.jsonl").read_text().splitlines() == trees, "nothing is searched twice"
+
+    data = tmp_path / "c.jsonl"
+    data.write_text(json.dumps({"question": "q", "candidates": ["bad", "good", "worse"]}) + "\n")
+    judged = stepagent("judge", config, "--data", data, "--out", tmp_path / "v")
+    assert judged.returncode == 0, judged.stderr
+    verdict = json.loads((tmp_path / "v" / "verdicts.jsonl").read_text())["verdict"]
+    assert (verdict["status"], verdict["best"]) == ("ok", 1)
+
+
+def test_the_loop_may_hold_answers_that_no_request_carries(stepagent: Command, config: Path, tmp_path: Path) -> None:
+    """Same search with other answers: byte for byte the same preferences."""
+    stepagent("search", config, "--out", tmp_path / "one")
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(problems.read_text().replace('"answer": "2"', '"answer": "7"'))
+    stepagent("search", config, "--out", tmp_path / "two")
+    one, two = ((tmp_path / name / "preferences.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two != b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["search", "none.yaml", "--out", "out"], "none.yaml: no such config file"),
+        (["search", "c.yaml", "--out", "out", "--set", "judge.kind=pairwize"], "did you mean 'pairwise'?"),
+        (["search", "c.yaml", "--out", "out", "--set", "searhc.width=2"], "did you mean 'search'?"),
+        (["search", "c.yaml", "--out", "out", "--set", "search.widht=2"], "did you mean 'width'?"),
+        (["search", "c.yaml", "--out", "out", "--problems", "bad.jsonl"], "bad.jsonl:2: not valid JSON"),
+        (["search", "c.yaml", "--out", "out", "--problems", "noq.jsonl"], "noq.jsonl:1: 'question'"),
+        (
+            [
+                "search",
+                "c.yaml",
+                "--out",
+                "out",
+                "--set",
+                "backend={kind: transformers}",
+                "--model",
+                "./gone",
+            ],
+            "./gone: no such model folder",
+        ),
+        (
+            [
+                "search",
+                "c.yaml",
+                "--out",
+                "out",
+                "--set",
+                "backend={kind: transformers}",
+                "--model",
+                "./bare",
+            ],
+            "holds no tokenizer",
+        ),
+        (["init", "c.yaml", "--out", "out"], "no 'init' section"),
+        (["evaluate", "c.yaml", "--out", "out"], "no 'evaluate' section"),
+        (
+            ["optimize", "c.yaml", "--data", "empty.jsonl", "--out", "out", "--model", "MODEL"],
+            "no preference pairs",
+        ),
+        (["optimize", "c.yaml", "--data", "bad.jsonl", "--out", "out", "--model", "MODEL"], "bad.jsonl:"),
+        (
+            ["judge", "c.yaml", "--data", "one.jsonl", "--out", "out"],
+            "one.jsonl:1: a judge compares at least two",
+        ),
+        (["show", "."], "no trees.jsonl here"),
+        (["search", "c.yaml", "--out", "c.yaml"], "c.yaml"),
+        (["search", "c.yaml", "--out", "out", "--set", "search.width=0"], "search: 'width'"),
+        (
+            ["optimize", "c.yaml", "--data", "empty.jsonl", "--out", "bare", "--model", "MODEL"],
+            "bare: is there",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence_exit_2_and_nothing_written(
+    stepagent: Command,
+    config: Path,
+    tmp_path: Path,
+    random_model: Path,
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.jsonl").write_text('{"question": "q"}\n{"question": \n')
+    (tmp_path / "noq.jsonl").write_text('{"id": "x"}\n')
+    (tmp_path / "one.jsonl").write_text('{"question": "q", "candidates": ["a"]}\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}")
+    done = stepagent(*(str(random_model) if a == "MODEL" else a for a in arguments))
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "c.yaml").read_text().startswith("\nmodel")
+
+
+def test_another_model_or_prompt_does_not_continue_old_results(
+    stepagent: Command, config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    stepagent("search", config, "--out", out, "--set", "generator.temperature=0.4")
+    first = (out / "trees.jsonl").read_text()
+    done = stepagent("search", config, "--out", out, "--set", "generator.temperature=0.6")
+    assert done.returncode == 0, done.stderr
+    assert (out / "trees.jsonl.stale").read_text() == first
+    mine = tmp_path / "mine.md"
+    mine.write_text("{question}")
+    for text in ("{question}", "Now: {question}"):
+        mine.write_text(text)
+        again = stepagent("search", config, "--out", out, "--set", f"generator.prompt={mine}")
+        assert "already done" not in again.stdout
+
+
+def test_what_lies_in_the_working_directory_decides_nothing(
+    stepagent: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert stepagent("search", config, "--out", tmp_path / "out").returncode == 0
+    (tmp_path / "other.txt").write_text("x")
+    again = stepagent("search", config, "--out", tmp_path / "out")
+    assert "already done, from the same files and settings" in again.stdout
+
+
+def test_failed_trees_are_tried_again_and_all_failed_is_an_error(
+    stepagent: Command, config: Path, tmp_path: Path
+) -> None:
+    mute = ["--set", "backend={kind: scripted, rules: []}"]
+    failed = stepagent("search", config, "--out", tmp_path / "out", *mute)
+    assert failed.returncode == 2
+    assert "6 problems in a row failed, the last with: no scripted reply" in failed.stderr
+    partly = config.read_text().replace('when: "", say: ["good', 'when: "[(][0-3][)]", say: ["good')
+    config.write_text(partly)
+    done = stepagent("search", config, "--out", tmp_path / "part")
+    assert done.returncode == 0, done.stderr
+    statuses = [json.loads(line)["status"] for line in (tmp_path / "part" / "trees.jsonl").read_text().splitlines()]
+    assert statuses.count("failed") == 2
+    assert len(statuses) == 6
+
+
+def test_an_interrupt_says_how_to_go_on(
+    stepagent: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stepagent.stages.alone_tmp.search_stage", interrupted)
+    done = stepagent("search", config, "--out", tmp_path / "out")
+    assert done.returncode == 130
+    assert "the same command continues" in done.stderr
+
+
+def test_help_and_import_load_no_torch() -> None:
+    code = (
+        "import sys, stepagent, stepagent.commands.main; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
+    trace = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "stepagent", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "| torch\n" not in trace.stderr.replace("| torch ", "| torch\n")
+    for command in ("init", "search", "judge", "optimize", "evaluate", "iterate", "demo", "show"):
+        assert command in trace.stdout
+
+
+def test_stages_that_train_nothing_load_no_torch() -> None:
+    stages = "search, judge, evaluate"
+    code = f"import sys; from stepagent.stages import {stages}; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False"]
+
+
+def test_cli_py_is_the_installed_command() -> None:
+    shim = Path(__file__).parents[2] / "cli.py"
+    text = subprocess.check_output([sys.executable, str(shim), "search", "--help"], text=True)
+    assert "Search step trees" in text

@@ -1,0 +1,54 @@
+"""A run's folder: stages that run once, again, or go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stepagent.files.runs import RunFolder
+
+
+def test_a_stage_runs_once_again_when_something_changed_and_goes_on_when_it_was_cut_off(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    source, result = tmp_path / "in", tmp_path / "out"
+    source.write_text("1")
+    calls = []
+
+    def work() -> None:
+        calls.append(result.read_text() if result.exists() else "")
+        result.write_text("half")
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        result.write_text("whole")
+
+    def stage(settings: object) -> bool:
+        return run.stage("s", {"in": source}, {"out": result}, settings, work)
+
+    assert stage({"a": 1, "b": 2})
+    assert not stage({"b": 2, "a": 1})
+    with pytest.raises(KeyboardInterrupt):
+        stage({"a": 2})
+    assert stage({"a": 2}), "a stage that was cut off runs again"
+    assert calls == ["", "", "half"], "other settings start afresh, the same settings go on"
+    source.write_text("2")
+    assert stage({"a": 2})
+    result.write_text("touched")
+    assert stage({"a": 2})
+    assert not stage({"a": 2})
+    assert stage({"a": 3})
+    assert (tmp_path / "out.stale").read_text() == "whole", "what other settings made is moved aside"
+
+
+def test_other_hub_models_are_other_inputs(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    calls: list[str] = []
+
+    def stage(model: str) -> bool:
+        return run.stage("s", {"model": Path(model)}, {}, {}, lambda: calls.append(model))
+
+    assert stage("org/one")
+    assert not stage("org/one")
+    assert stage("org/two")

@@ -1,0 +1,103 @@
+"""The whole circle on the shipped M_0, small: every stage's files, and a run that is killed and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stepagent.demo.run import demo_config, run_demo
+
+SMALL = [
+    "rounds=2",
+    "problems_per_round=[12, 12]",
+    "eft.problems.sample=600",
+    "init.epochs=0.5",
+    "evaluate.search_problems=6",
+    "optimize.learning_rate=1e-3",
+]
+
+
+def small_world(folder: Path) -> list[str]:
+    """Write the demo's data, then cut the held-out sets short; returns the overrides."""
+    demo_config(folder, SMALL)
+    path = folder / "data" / "held_out.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:40]))
+    return SMALL
+
+
+@pytest.mark.slow
+def test_two_rounds_leave_every_file_and_no_reference_in_the_loop(tmp_path: Path) -> None:
+    run = tmp_path / "demo"
+    summary = run_demo(run, small_world(run))
+    assert [model["name"] for model in summary["models"]] == ["M0", "M1", "M2", "M3"]
+    for model in summary["models"]:
+        assert 0 <= model["greedy_accuracy"] <= 1
+        assert {
+            "search_accuracy",
+            "judge_accuracy",
+            "judge_consistency",
+            "steps_per_solution",
+        } <= model.keys()
+    assert summary["models"][2]["preferences"] > 0
+    assert summary == json.loads((run / "summary.json").read_text())
+    assert (run / "summary.png").stat().st_size > 5000
+    for index in (1, 2):
+        for name in ("problems.jsonl", "trees.jsonl", "preferences.jsonl", "search.json", "optimize.json"):
+            assert (run / f"round_{index}" / name).stat().st_size > 0
+        for name in ("problems.jsonl", "trees.jsonl"):
+            lines = (run / f"round_{index}" / name).read_text().splitlines()
+            rows = [json.loads(line) for line in lines]
+            assert len(rows) == 12
+            assert all(row.get("problem", row)["answer"] is None for row in rows)
+    seen = [
+        {json.loads(line)["id"] for line in (run / f"round_{i}" / "problems.jsonl").read_text().splitlines()}
+        for i in (1, 2)
+    ]
+    assert not seen[0] & seen[1], "rounds draw fresh problems"
+
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
+    again = run_demo(run, SMALL)
+    assert again["models"] == summary["models"]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} == before, "nothing ran twice"
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    run = tmp_path / "demo"
+    overrides = [part for override in small_world(run) for part in ("--set", override)]
+    command = [sys.executable, "-m", "stepagent", "demo", "--runs", str(tmp_path), *overrides]
+    kept: dict[str, list[str]] = {}
+    finished = None
+    for wait in (4.0, 2.0, 3.0, 2.5, None):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "120"})
+        if wait is None:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            finished = json.loads((run / "summary.json").read_text())
+            break
+        started = time.monotonic()
+        while not list(run.glob("M_1/config.json")) and time.monotonic() - started < 120:
+            time.sleep(0.1)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for name, lines in kept.items():
+            assert (run / name).read_text().splitlines()[: len(lines)] == lines, "finished trees are lost"
+        for trees in run.glob("round_*/trees.jsonl"):
+            whole = [line for line in trees.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            kept[str(trees.relative_to(run))] = [line.rstrip("\n") for line in whole]
+    assert finished is not None
+    assert [model["name"] for model in finished["models"]] == ["M0", "M1", "M2", "M3"]
+    for index in (1, 2):
+        ids = [
+            json.loads(line)["problem"]["id"]
+            for line in (run / f"round_{index}" / "trees.jsonl").read_text().splitlines()
+        ]
+        assert len(ids) == len(set(ids)) == 12

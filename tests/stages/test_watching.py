@@ -1,0 +1,140 @@
+"""Drift: a rule that reads no reference answer, and a run that stops or goes on from the last good model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stepagent import Candidate, ModelError, Problem, Verdict, Vote
+from stepagent.config.settings import Config, WatchSettings
+from stepagent.demo.run import run_demo
+from stepagent.files.jsonl import read_rows, write_rows
+from stepagent.files.problems import draw_problems
+from stepagent.files.runs import RunFolder
+from stepagent.stages.watch import Watched, drift, watched
+from stepagent.testing import step
+from stepagent.tree import StepTree
+
+FIRST = Watched(ended=0.9, pairs_per_problem=2.0, steps_per_solution=8.0, tokens_per_step=60.0, seats_agree=0.9)
+
+
+@pytest.mark.parametrize(
+    ("now", "sentence"),
+    [
+        ({"seats_agree": 0.71}, None),
+        ({"seats_agree": 0.69}, "judged pairs whose seats agree 90% -> 69% (may fall by 20%)"),
+        ({"ended": 0.69}, "solutions that end 90% -> 69% (may fall by 20%)"),
+        ({"ended": 1.0}, None),
+        ({"pairs_per_problem": 0.21}, None),
+        ({"pairs_per_problem": 0.19}, "pairs per problem 2.00 -> 0.19 (at least 10% are to stay)"),
+        ({"steps_per_solution": 2.7}, None),
+        ({"steps_per_solution": 2.6}, "steps per solution 8.0 -> 2.6 (may change by a factor of 3)"),
+        ({"tokens_per_step": 181.0}, "tokens per step 60.0 -> 181.0 (may change by a factor of 3)"),
+        ({"tokens_per_step": None, "seats_agree": None, "steps_per_solution": None}, None),
+    ],
+)
+def test_the_rule(now: dict[str, float | None], sentence: str | None) -> None:
+    changed = replace(FIRST, **now)  # type: ignore[arg-type]
+    assert drift(FIRST, changed, WatchSettings()) == ([sentence] if sentence else [])
+
+
+def test_what_is_counted() -> None:
+    def tree(status: str, texts: list[str]) -> StepTree:
+        made = StepTree(Problem("p", "q"), status=status)  # type: ignore[arg-type]
+        parent = None
+        for text in texts:
+            level = made.add(parent, (Candidate(step(text)), Candidate(step(text + "?"))))
+            votes = (Vote(0, 1, "first"), Vote(1, 0, "second" if text != "bb" else "first"))
+            level.judged, level.chosen = level.nodes, level.nodes[0]
+            level.verdict = Verdict("ok", (1.0, 0.0), 0, worst=1, margin=0.9, votes=votes)
+            parent = level.nodes[0]
+            made.path.append(parent)
+        return made
+
+    seen = watched([tree("ended", ["aaa", "bb", "c"]), tree("no_signal", ["bb"])])
+    assert seen == Watched(0.5, 2.0, 3.0, tokens_per_step=2.0, positions_agree=0.5)
+    assert watched([tree("ended", ["aaa"]), tree("failed", [])]).ended == 1.0
+    assert watched([]) == Watched(0.0, 0.0, None, tokens_per_step=None, positions_agree=None)
+
+
+def test_watched_problems_are_the_last_of_the_pool_and_carry_no_answer(tmp_path: Path) -> None:
+    pool = [{"id": str(i), "question": f"q{i}", "answer": "1"} for i in range(50)]
+    write_rows(tmp_path / "p.jsonl", pool)
+    draw_problems(tmp_path / "p.jsonl", 0, slice(-10, None), tmp_path / "w.jsonl")
+    drawn = read_rows(tmp_path / "w.jsonl", Problem)
+    assert len(drawn) == 10
+    assert all(problem.answer is None for problem in drawn)
+
+
+@pytest.mark.parametrize(
+    ("then", "drifting", "sources", "last_good", "deployed"),
+    [
+        ("roll_back", {2}, [1, 1, 3], "M_4", []),
+        ("roll_back", {4}, [1, 2, 3], "M_3", [3]),
+        ("stop", {3}, [1, 2], "M_2", [2]),
+        ("warn", {3, 4}, [1, 2, 3], "M_2", []),
+    ],
+)
+def test_which_model_a_round_goes_on_from_and_which_one_the_server_keeps(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    then: str,
+    drifting: set[int],
+    sources: list[int],
+    last_good: str,
+    deployed: list[int],
+) -> None:
+    from stepagent.stages import iterate
+
+    used: list[int] = []
+    served: list[int] = []
+
+    def trained(*given: Any) -> dict[str, int]:
+        used.append(given[4])
+        return {}
+
+    monkeypatch.setattr(iterate, "_evaluate", lambda *_: [])
+    monkeypatch.setattr(iterate, "watch", lambda *given: ["ways"] if given[-1] in drifting else [])
+    monkeypatch.setattr(iterate, "_round", trained)
+    config = Config.model_validate({"model": "m", "problems": "p", "rounds": 3, "watch": {"then": then}})
+    asked = SimpleNamespace(served=True, deploy=lambda _, index: served.append(index))
+    run = RunFolder(tmp_path)
+    for _ in range(2):
+        used.clear()
+        turned = iterate._turn(config, run, asked, [slice(0, 1)] * 3)  # type: ignore[arg-type]
+        assert used == sources
+        assert turned.last_good == last_good
+        assert served == deployed, "once, also if the finished run is started again"
+
+
+@pytest.mark.slow
+def test_a_wrecked_model_stops_the_run_and_roll_back_goes_on_from_the_last_good_one(tmp_path: Path) -> None:
+    small = [
+        "rounds=2",
+        "problems_per_round=[20, 20]",
+        "eft.problems.sample=500",
+        "watch.problems=12",
+        "evaluate=null",
+        "optimize.learning_rate=0.05",
+    ]
+    with pytest.raises(ModelError, match=r"M_2 has drifted .* the last good model is M_1"):
+        run_demo(tmp_path, small)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["last_good"] == "M_1"
+    assert list(summary["drifted"]) == ["M_2"]
+    assert not (tmp_path / "M_3").exists()
+
+    gentle = [*small, "watch.then=roll_back"]
+    summary = run_demo(tmp_path, gentle)
+    assert summary["last_good"] == "M_1"
+    assert "M_2" in summary["drifted"]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    used = [manifest[f"round {i}: search"]["inputs"]["model"] for i in (1, 2)]
+    assert used[0] == used[1], "round 2 searched with M_1 again"
+    ids = [{p.id for p in read_rows(tmp_path / f"round_{i}" / "problems.jsonl", Problem)} for i in (1, 2)]
+    assert not ids[0] & ids[1]
