@@ -15,6 +15,7 @@ test: install vllm
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/check_words.py
 	$(BIN)/pytest
 
 install: $(VENV)/installed

@@ -1,5 +1,5 @@
-"""Which answer does a solution reach, and is it the same as another? For evaluation, votes and rollouts; no
-rule of the loop reads a reference."""
+"""The final answer of a solution, and whether two answers are the same. For evaluation, votes and rollouts; no rule
+of the loop reads a reference."""
 
 from __future__ import annotations
 
@@ -28,18 +28,16 @@ _ONE = threading.Lock()
 
 
 def stated_answer(solution: str) -> str | None:
-    """What a worked solution marks as its answer: the last boxed expression, else what stands behind
-    "####"."""
+    """Return the answer that a worked solution marks: the last boxed expression, else the text behind "####"."""
     if _BOXED.search(solution):
         return final_answer(solution)
-    _, found, said = solution.rpartition("####")
-    return (said.strip() or None) if found else None
+    _, mark, answer = solution.rpartition("####")
+    return (answer.strip() or None) if mark else None
 
 
 def final_answer(solution: str) -> str | None:
-    """The last boxed expression, else what the last "answer is", "Answer:" or "####" states (its number or
-    choice where it opens with one), else the last number of the last line, else the choice that the last line
-    names."""
+    """Return the last boxed expression, else what the last "answer is", "Answer:" or "####" states (its number or
+    choice where it opens with one), else the last number of the last line, else the choice that the last line names."""
     boxes = list(_BOXED.finditer(solution))
     if boxes:
         start = boxes[-1].end()
@@ -50,10 +48,10 @@ def final_answer(solution: str) -> str | None:
                 return solution[start:index].strip()
         return None  # a box that never closes is not an answer
     if stated := _STATED.findall(solution):
-        said = stated[-1].strip().strip("$").rstrip(". ")
-        number = re.match(rf"({_VALUE})(?=[\s.,;$]|\Z)", said)
-        choice = _CHOICE.fullmatch(said)
-        return number[1] if number else choice[1] if choice else said or None
+        statement = stated[-1].strip().strip("$").rstrip(". ")
+        number = re.match(rf"({_VALUE})(?=[\s.,;$]|\Z)", statement)
+        choice = _CHOICE.fullmatch(statement)
+        return number[1] if number else choice[1] if choice else statement or None
     lines = solution.strip().splitlines()
     if not lines:
         return None
@@ -71,8 +69,8 @@ def is_correct(solution: str, reference: str) -> bool:
 
 
 def same_answer(answer: str, reference: str) -> bool:
-    """Whether two answers are the same as text, as choice, as number or, by math-verify, as mathematics. What
-    math-verify cannot say within five seconds is not the same."""
+    """Whether two answers are the same as text, as choice, as number or, by math-verify, as mathematics. Answers that
+    math-verify cannot compare within five seconds are not."""
     plain = [_plain(text) for text in (answer, reference)]
     if plain[0] == plain[1]:
         return True
@@ -86,12 +84,12 @@ def same_answer(answer: str, reference: str) -> bool:
 
 
 def majority(solutions: Sequence[str]) -> list[int]:
-    """The solutions (indices, in order) that reach the answer of most; empty if none states an answer."""
+    """Return the solutions (indices, in order) that reach the answer of most; empty if none states an answer."""
     groups: dict[str, list[int]] = {}
     for index, solution in enumerate(solutions):
         if answer := final_answer(solution):
-            known = next((it for it in groups if same_answer(answer, it)), answer)
-            groups.setdefault(known, []).append(index)
+            equal = next((group for group in groups if same_answer(answer, group)), answer)
+            groups.setdefault(equal, []).append(index)
     return max(groups.values(), key=len, default=[])
 
 
@@ -135,13 +133,13 @@ def _prepare() -> None:
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        most = _MEMORY if hard == resource.RLIM_INFINITY else min(hard, _MEMORY)
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        limit = _MEMORY if hard == resource.RLIM_INFINITY else min(hard, _MEMORY)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def _verify(answer: str, reference: str) -> bool:
     from math_verify import parse, verify
 
     # the process is killed when it is too slow: no alarms of its own
-    gold, own = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
-    return bool(verify(gold, own, timeout_seconds=None))
+    gold, candidate = (parse(f"${text}$", parsing_timeout=None) for text in (reference, answer))
+    return bool(verify(gold, candidate, timeout_seconds=None))

@@ -60,7 +60,7 @@ class Bar:
 
 @contextmanager
 def bar(name: str, total: int | None) -> Iterator[Bar]:
-    """A progress bar on standard error; where that is no terminal, a plain line every few seconds."""
+    """Return a progress bar on standard error; where that is no terminal, a plain line every few seconds."""
     with Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=24),
@@ -102,7 +102,7 @@ def table(title: str, rows: Mapping[str, object]) -> None:
 
 
 def percent(share: float | None) -> str:
-    """A share in [0, 1] as text, such as 12.3%; a dash where there was nothing to count."""
+    """Return a share in [0, 1] as text, such as 12.3%; a dash where there was nothing to count."""
     return "–" if share is None else f"{share:.1%}"
 
 

@@ -40,7 +40,7 @@ class DataError(StepagentError, ValueError):
 
     @classmethod
     def at(cls, path: Path, line: int, message: str) -> DataError:
-        """The error for one row: `path:line: message`."""
+        """Return the error for one row: `path:line: message`."""
         return cls(f"{path}:{line}: {message}")
 
 
@@ -75,14 +75,14 @@ class ParityError(StepagentError, RuntimeError):
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """The first error that is no group: tasks that run together raise groups of errors."""
+    """Return the first error that is no group: tasks that run together raise groups of errors."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def explain(error: ValidationError) -> str:
-    """The first fault that pydantic names, as `'field' sentence`."""
+    """Return the first fault that pydantic names, as `'field' sentence`."""
     fault = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in fault["loc"])
     sentence = str(fault["msg"]).removeprefix("Value error, ")

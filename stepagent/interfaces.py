@@ -29,7 +29,7 @@ class StepScorer(Protocol):
     async def score(
         self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step]
     ) -> tuple[list[float], Usage]:
-        """The probability of each candidate that it is right after `prefix`. Raises BackendError."""
+        """Return the probability of each candidate that it is right after `prefix`. Raises BackendError."""
         ...
 
 
@@ -56,7 +56,7 @@ class SearchStrategy(Protocol):
     """Grows the step tree of one problem."""
 
     async def search(self, problem: Problem, seed: int) -> StepTree:
-        """The finished tree. A request that failed for good gives a tree with status "failed"."""
+        """Return the finished tree. A request that failed for good gives a tree with status "failed"."""
         ...
 
 
@@ -80,7 +80,7 @@ class Named(Protocol):
 
 
 def model_name(part: object) -> str:
-    """The name of the model that a backend or generator asks; "" for one that does not say."""
+    """Return the name of the model that a backend or generator asks; "" for one that does not say."""
     return part.model if isinstance(part, Named) else ""
 
 
@@ -124,12 +124,12 @@ class Bounded(Protocol):
     """A generator or judge that knows the most its calls can cost."""
 
     def most(self, width: int) -> dict[str, Usage]:
-        """The most that one call with `width` candidates can sample, by model."""
+        """Return the most that one call with `width` candidates can sample, by model."""
         ...
 
 
 def most_of(part: object, width: int) -> dict[str, Usage]:
-    """The most that one call of a generator or judge can sample, by model; nothing for one that does not say."""
+    """Return the most that one call of a generator or judge can sample, by model; nothing for one that does not say."""
     return part.most(width) if isinstance(part, Bounded) else {}
 
 
@@ -138,5 +138,5 @@ class BoundedSearch(Protocol):
     """A strategy that knows the most a problem can cost."""
 
     def most(self) -> dict[str, Usage]:
-        """The most that one problem can sample, by model."""
+        """Return the most that one problem can sample, by model."""
         ...

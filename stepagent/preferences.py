@@ -11,7 +11,7 @@ PAIR = "pair"
 
 
 def level_outcome(level: Level) -> str:
-    """The fate of a level: `pair`, or the reason why it makes none."""
+    """Return the fate of a level: `pair`, or the reason why it makes none."""
     if level.abandoned and level.chosen is not None:
         return "rolled back"
     if level.abandoned and level.verdict is not None and level.verdict.status == "ok":

@@ -15,7 +15,7 @@ max_iterations: the loop's turns are used up. failed: a request failed for good;
 
 
 def joined_ids(steps: Iterable[Step]) -> tuple[int, ...] | None:
-    """The steps' token ids one after the other; None if one of them is not known by its ids."""
+    """Return the steps' token ids one after the other; None if one of them is not known by its ids."""
     joined: tuple[int, ...] = ()
     for step in steps:
         if step.token_ids is None:
@@ -25,7 +25,7 @@ def joined_ids(steps: Iterable[Step]) -> tuple[int, ...] | None:
 
 
 def joined_text(steps: Iterable[Step]) -> str:
-    """The steps' texts one after the other."""
+    """Return the steps' texts one after the other."""
     return "".join(step.text for step in steps)
 
 
@@ -86,10 +86,11 @@ class StepTree:
         return level
 
     def step(self, node: int) -> Step:
+        """Return a node's step."""
         return self.nodes[node].candidate.step
 
     def path_to(self, node: int | None) -> list[int]:
-        """The nodes from the first step down to `node` (included)."""
+        """Return the nodes from the first step down to `node` (included)."""
         nodes: list[int] = []
         while node is not None:
             nodes.append(node)
@@ -97,18 +98,18 @@ class StepTree:
         return nodes[::-1]
 
     def prefix(self, node: int | None) -> tuple[Step, ...]:
-        """The steps from the first one down to `node` (included)."""
+        """Return the steps from the first one down to `node` (included)."""
         return tuple(self.step(step_node) for step_node in self.path_to(node))
 
     def level_of(self, node: int) -> Level:
-        """The level that `node` is a candidate of."""
+        """Return the level that `node` is a candidate of."""
         return self.levels[bisect_right([level.nodes[0] for level in self.levels], node) - 1]
 
     def solution(self) -> tuple[Step, ...]:
-        """The surviving path's steps."""
+        """Return the surviving path's steps."""
         return tuple(self.step(node) for node in self.path)
 
     def surviving_levels(self) -> Iterator[Level]:
-        """The level each step of the path was chosen in, in order; abandoned ones are not among them."""
+        """Return the level each step of the path was chosen in, in order; abandoned ones are not among them."""
         for node in self.path:
             yield self.level_of(node)

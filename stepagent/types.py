@@ -32,7 +32,7 @@ class ModelVersion:
 
     @classmethod
     def at(cls, path: str) -> ModelVersion:
-        """The model of a folder or hub id; a folder M_2 holds M_2."""
+        """Return the model of a folder or hub id; a folder M_2 holds M_2."""
         number = re.fullmatch(r"M_(\d+)", path.rstrip("/").rpartition("/")[2])
         return cls(int(number[1]) if number else None, path)
 
@@ -52,7 +52,7 @@ class Problem:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def without_answer(self) -> Problem:
-        """The same problem without its reference answer."""
+        """Return the same problem without its reference answer."""
         return replace(self, answer=None)
 
 
@@ -233,7 +233,7 @@ class StepPair:
         return f"{derive_seed(self.question, *self.prefix, '|', *sorted((self.first, self.second))):016x}"
 
     def swapped(self) -> StepPair:
-        """The same pair in swapped order."""
+        """Return the same pair in swapped order."""
         winners: dict[Winner | None, Winner] = {"first": "second", "second": "first", "tie": "tie"}
         values = None if self.values is None else (self.values[1], self.values[0])
         return replace(self, first=self.second, second=self.first, winner=winners.get(self.winner), values=values)

@@ -17,10 +17,10 @@ DOCKER = ROOT / "docker"
 BIN = Path(sys.executable).parent
 
 
-def run(*command: object, **more: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **more)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
 
 
 def test_the_linter_has_nothing_to_say() -> None:
@@ -63,11 +63,11 @@ def test_the_images_commands_work_in_a_venv(tmp_path: Path) -> None:
     """
     inside = {**os.environ, "PATH": f"{tmp_path}/venv/bin:{os.environ['PATH']}", "UID_": "1000"}
     for torch, index in (("cpu", "--index-url https://download.pytorch.org/whl/cpu"), ("cuda", "")):
-        given = {**inside, "TORCH": torch, "TORCH_VERSION": "2.13.0"}
-        done = run("bash", "-o", "pipefail", "-c", shims + script, cwd=context, env=given)
-        assert f"torch: install --no-cache-dir {index}".strip() in done.stdout
-        assert "torch==2.13.0" in done.stdout
-        assert "user: --create-home" in done.stdout
+        variables = {**inside, "TORCH": torch, "TORCH_VERSION": "2.13.0"}
+        result = run("bash", "-o", "pipefail", "-c", shims + script, cwd=context, env=variables)
+        assert f"torch: install --no-cache-dir {index}".strip() in result.stdout
+        assert "torch==2.13.0" in result.stdout
+        assert "user: --create-home" in result.stdout
     site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
     assert (site / "stepagent" / "prompts" / "solve.md").is_file()
     (entry,) = re.findall(r'^ENTRYPOINT \["(\w+)"\]$', text, re.MULTILINE)
@@ -77,8 +77,8 @@ def test_the_images_commands_work_in_a_venv(tmp_path: Path) -> None:
     assert "step" in run(BIN / entry, "--help").stdout
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
     command, *arguments = services["stepagent"]["command"]
-    shown = run(BIN / entry, command, "--help").stdout
-    assert all(argument in shown for argument in arguments if argument.startswith("--"))
+    help_text = run(BIN / entry, command, "--help").stdout
+    assert all(argument in help_text for argument in arguments if argument.startswith("--"))
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_the_compose_files_server_takes_its_arguments() -> None:
         "from vllm.entrypoints.launchers.cli_args import make_arg_parser as m; "
         "a = m(P()).parse_args(sys.argv[1:]); print(a.served_model_name, a.port, a.enable_sleep_mode)"
     )
-    done = run(vllm_python(), "-c", code, *arguments)
-    assert "['policy'] 8000 True" in done.stdout
+    result = run(vllm_python(), "-c", code, *arguments)
+    assert "['policy'] 8000 True" in result.stdout
     *_, code = server["healthcheck"]["test"]
     compile(code, "healthcheck", "exec")

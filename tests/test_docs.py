@@ -1,4 +1,4 @@
-"""What the pages say works as they say it."""
+"""Commands, configs and code of the pages work as they say."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def test_the_judge_in_contributing_works(tmp_path: Path, monkeypatch: pytest.Mon
     assert code
     (tmp_path / "documented_judge.py").write_text(code[1])
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    named = Component(kind="documented_judge:Shortest", params={"bonus": 1})
-    judge = bind("judge", named, {}, types={"backend": ScriptedBackend()})()
+    component = Component(kind="documented_judge:Shortest", params={"bonus": 1})
+    judge = bind("judge", component, {}, types={"backend": ScriptedBackend()})()
     assert judge.bonus == 1.0
 
 
 def test_every_command_of_the_readme_exists() -> None:
     from stepagent.commands.main import app
 
-    known = {command.name or command.callback.__name__ for command in app.registered_commands}
-    known |= {group.name for group in app.registered_groups}
-    named = set(re.findall(r"(?:^|`|bin/)stepagent ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert named <= known
-    assert known <= named
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    commands |= {group.name for group in app.registered_groups}
+    mentions = set(re.findall(r"(?:^|`|bin/)stepagent ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert mentions <= commands
+    assert commands <= mentions
 
 
 def test_every_config_shown_loads(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_the_commands_of_the_data_page_make_what_init_takes(tmp_path: Path) -> N
         command = [sys.executable, "-m", *line.partition("#")[0].split()]
         if "--source" not in command:
             command += [part for change in small for part in ("--set", change)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
     config = load_config(folder / "demo.yaml")
     assert config.init
     assert len(sft_rows(config, config.init)) > 1500

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_search_and_judge_with_an_endpoint_need_no_torch() -> None:
     code = (
-        "import sys; import stepagent.commands.main, stepagent.stages.alone_tmp, stepagent.backends.openai; "
+        "import sys; import stepagent.commands.main, stepagent.stages.search, stepagent.stages.judge, stepagent.backends.openai; "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -44,7 +44,7 @@ def test_the_wheel_carries_prompts_demo_and_command(tmp_path: Path) -> None:
         check=True,
     )
     code = "from stepagent.config.prompts import load_prompt; print(load_prompt('solve', ('question',)).path)"
-    where = subprocess.check_output(
+    path = subprocess.check_output(
         [sys.executable, "-c", code], text=True, cwd=tmp_path, env={"PYTHONPATH": str(target)}
     )
-    assert where.strip() == str(target / "stepagent" / "prompts" / "solve.md")
+    assert path.strip() == str(target / "stepagent" / "prompts" / "solve.md")

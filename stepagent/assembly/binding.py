@@ -17,9 +17,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, create_model
 
+from stepagent.config.arguments import PromptFile, Transport
 from stepagent.config.loading import unknown_key, validate
 from stepagent.config.prompts import prompt_path
-from stepagent.config.settings import Component, PromptFile, Transport
+from stepagent.config.settings import Component
 from stepagent.errors import ConfigError
 from stepagent.files.runs import hash_path
 
@@ -56,14 +57,14 @@ class Bound:
     prompts: Mapping[str, Path] = field(default_factory=dict)
     transport: frozenset[str] = frozenset()
 
-    def make(self, **given: object) -> Any:
-        """The component itself. `given` are the program's objects, its parts among them, by name; those that the
+    def make(self, **objects: object) -> Any:
+        """Return the component itself. `objects` are the program's, its parts among them, by name; those that the
         constructor does not take, or that the config sets, are left aside."""
-        filled = {name: value for name, value in given.items() if name in self.open or name in self.parts}
+        filled = {name: value for name, value in objects.items() if name in self.open or name in self.parts}
         return self.factory(**self.arguments, **filled)
 
     def prompt(self, default: str) -> str:
-        """The prompt it asks with; `default` for a class that takes none."""
+        """Return the prompt it asks with; `default` for a class that takes none."""
         return str(self.arguments.get("prompt", default))
 
     def identity(self) -> dict[str, object]:
@@ -141,7 +142,7 @@ def bind(
 def _factory(role: str, kind: str, type_: ComponentType, *, types: Sequence[ComponentType]) -> Callable[..., Any]:
     target = type_.builtins.get(kind, kind)
     if ":" not in target:
-        elsewhere = next((other for other in types if kind in other.builtins), None)
+        elsewhere = next((candidate for candidate in types if kind in candidate.builtins), None)
         near = get_close_matches(kind, type_.builtins, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(type_.builtins))}"
         if elsewhere:
@@ -160,7 +161,7 @@ def _factory(role: str, kind: str, type_: ComponentType, *, types: Sequence[Comp
 def _bind_part(
     role: str, settings: object, type_: _PartType, *, types: Sequence[ComponentType], offers: Mapping[str, type]
 ) -> Bound | tuple[Bound, ...]:
-    if type_.many:
+    if type_.several:
         if not isinstance(settings, list):
             raise ConfigError(f"{role}: expected a list of settings such as [{{kind: {type_.default}}}]")
         return tuple(
@@ -192,7 +193,7 @@ class _PartType:
     """The type of a constructor's parameter that takes a component, or several."""
 
     type: ComponentType
-    many: bool
+    several: bool
 
     @property
     def name(self) -> str:
@@ -208,20 +209,20 @@ class _PartType:
 
 
 def _part_type(name: str, hint: Any, types: Sequence[ComponentType]) -> _PartType | None:
-    """The component type that a parameter's annotation names; its name decides where it has no annotation."""
+    """Return the component type that a parameter's annotation names; its name decides where it has no annotation."""
     for type_ in types:
         if hint is type_.protocol:
-            return _PartType(type_, many=False)
+            return _PartType(type_, several=False)
         if type_.protocol in get_args(hint) and get_origin(hint) is not None:
-            many = inspect.isclass(origin := get_origin(hint)) and issubclass(origin, Sequence)
-            return _PartType(type_, many)
+            several = inspect.isclass(origin := get_origin(hint)) and issubclass(origin, Sequence)
+            return _PartType(type_, several)
         if hint in (None, Any) and name in (type_.name, f"{type_.name}s"):
-            return _PartType(type_, many=name.endswith("s"))
+            return _PartType(type_, several=name.endswith("s"))
     return None
 
 
 def _marked(hints: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[dict[str, Path], frozenset[str]]:
-    """The prompt files among the arguments, loaded once to check them, and the arguments of the transport."""
+    """Return the prompt files among the arguments, loaded once to check them, and the arguments of the transport."""
     prompts: dict[str, Path] = {}
     transport: set[str] = set()
     for name, value in arguments.items():
@@ -252,7 +253,7 @@ def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def import_object(role: str, target: str, remedy: str | None = None) -> Any:
-    """The object that `target` names as module:name; modules in the working directory count.
+    """Return the object that `target` names as module:name; modules in the working directory count.
 
     Raises ConfigError naming `role`.
     """

@@ -47,23 +47,23 @@ class Binder:
     roles: Mapping[str, str] = field(default_factory=dict)
 
     def backend(self) -> Bound:
-        """The backend that generates. Importing its class may load torch."""
+        """Return the backend that generates. Importing its class may load torch."""
         return self._bind("backend", self.config.backend, BACKEND)
 
     def generator(self) -> Bound:
-        """The generator."""
+        """Return the generator."""
         return self._bind("generator", self.config.generator, GENERATOR)
 
     def judge(self) -> Bound:
-        """The judge."""
+        """Return the judge."""
         return self._bind("judge", self.config.judge, JUDGE)
 
     def other_judge(self, role: str, settings: Component) -> Bound:
-        """A judge that another section of the config describes. Without a backend it asks the config's own."""
+        """Return a judge that another section of the config describes. Without a backend it asks the config's own."""
         return self._bind(role, settings, JUDGE)
 
     def strategy(self) -> Bound:
-        """The search strategy."""
+        """Return the search strategy."""
         return self._bind("search", self.config.search, SEARCH)
 
     def search(self) -> BoundSearch:
@@ -100,7 +100,7 @@ class BoundSearch:
         return [*self.judging(), self.generator.identity()]
 
     def with_strategy(self, strategy: Bound, seed: int) -> BoundSearch:
-        """The same components under another strategy, with its own draws."""
+        """Return the same components under another strategy, with its own draws."""
         return replace(self, strategy=strategy, seed=seed)
 
 
@@ -114,12 +114,12 @@ class Parts:
     strategy: SearchStrategy
 
     async def prefix_cache(self) -> tuple[float, float] | None:
-        """The prefix cache's counts of the server that generates. See PrefixCached."""
+        """Return the prefix cache's counts of the server that generates. See PrefixCached."""
         return await self.backend.prefix_cache() if isinstance(self.backend, PrefixCached) else None
 
 
 def bind_strategy(kind: str, settings: Mapping[str, object]) -> Bound:
-    """A strategy of `kind` with these settings. Raises ConfigError for one that could not be made."""
+    """Return a strategy of `kind` with these settings. Raises ConfigError for one that could not be made."""
     return bind("search", Component(kind=kind, params=dict(settings)), SEARCH, types=TYPES, offers=_OFFERS)
 
 

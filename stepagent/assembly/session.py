@@ -75,7 +75,7 @@ class Resources:
         return bool(self._stored)
 
     def replayed(self) -> int:
-        """The number of requests that the store has answered so far."""
+        """Return the number of requests that the store has answered so far."""
         return sum(stored.replayed for stored in self._stored)
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class Session:
         return self.binder.search()
 
     def using(self, config: Config, roles: Mapping[str, str] | None = None) -> Session:
-        """A session on another config in the same folder, with the same loop, store and budget; it need not be
+        """Return a session on another config in the same folder, with the same loop, store and budget; it need not be
         closed. `roles`: see Binder."""
         session = copy(self)
         session.config = config
@@ -124,7 +124,7 @@ class Session:
         return session
 
     def stage_name(self, stage: str, out: Path) -> str:
-        """The manifest's name of a stage whose results lie in `out`, such as "search" or "round_1: search"."""
+        """Return the manifest's name of a stage whose results lie in `out`, such as "search" or "round_1: search"."""
         place = out.relative_to(self.folder).as_posix() if out.is_relative_to(self.folder) else str(out)
         return stage if place == "." else f"{place}: {stage}"
 
@@ -134,52 +134,54 @@ class Session:
 
     def parts(self, model: ModelVersion) -> Parts:
         """Everything that a search needs, on `model`. Raises ConfigError or ModelError."""
-        given = self._given(model)
-        given["backend"] = backend = self._make(self.bound.backend, given)
-        given["generator"] = generator = self._make(self.bound.generator, given)
-        given["judge"] = judge = self._make(self.bound.judge, given)
-        return Parts(backend, generator, judge, self._make(self.bound.strategy, given))
+        objects = self._objects(model)
+        objects["backend"] = backend = self._make(self.bound.backend, objects)
+        objects["generator"] = generator = self._make(self.bound.generator, objects)
+        objects["judge"] = judge = self._make(self.bound.judge, objects)
+        return Parts(backend, generator, judge, self._make(self.bound.strategy, objects))
 
     def backend(self, model: ModelVersion) -> Backend:
-        """The config's backend alone, on `model`. Raises ConfigError or ModelError."""
-        made: Backend = self._make(self.binder.backend(), self._given(model))
-        return made
+        """Return the config's backend alone, on `model`. Raises ConfigError or ModelError."""
+        backend: Backend = self._make(self.binder.backend(), self._objects(model))
+        return backend
 
     def judge(self, judge: Bound, model: ModelVersion, backend: Backend | None) -> Judge:
         """Another judge than the config's. Unless it has a backend of its own it asks `backend`, or the config's on
         `model` if there is none yet. Raises ConfigError or ModelError."""
-        given = self._given(model)
+        objects = self._objects(model)
         if "backend" in judge.open:
-            given["backend"] = backend or self.backend(model)
-        made: Judge = self._make(judge, given)
-        return made
+            objects["backend"] = backend or self.backend(model)
+        other_judge: Judge = self._make(judge, objects)
+        return other_judge
 
     def strategy(self, strategy: Bound, parts: Parts) -> SearchStrategy:
         """Another strategy over the generator and the judge that are there."""
-        made: SearchStrategy = strategy.make(generator=parts.generator, judge=parts.judge)
-        return made
+        other_strategy: SearchStrategy = strategy.make(generator=parts.generator, judge=parts.judge)
+        return other_strategy
 
-    def _given(self, model: ModelVersion) -> dict[str, object]:
+    def _objects(self, model: ModelVersion) -> dict[str, object]:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(
                 "WORLD_SIZE: only init and optimize run in several processes; start this command without torchrun"
             )
         sources = [self.config.problems, *([self.config.evaluate.problems] if self.config.evaluate else [])]
-        given: dict[str, object] = {"model": model.path, "answers": Answers(sources, self.folder)}
-        return {**given, **self.served.connection(model)} if self.served else given
+        objects: dict[str, object] = {"model": model.path, "answers": Answers(sources, self.folder)}
+        return {**objects, **self.served.connection(model)} if self.served else objects
 
-    def _make(self, bound: Bound, given: Mapping[str, object]) -> Any:
+    def _make(self, bound: Bound, objects: Mapping[str, object]) -> Any:
         """Make a component, its parts first. A backend is announced, since it may take long to load, and wrapped."""
         parts = {
-            name: [self._make(member, given) for member in part] if isinstance(part, tuple) else self._make(part, given)
+            name: [self._make(member, objects) for member in part]
+            if isinstance(part, tuple)
+            else self._make(part, objects)
             for name, part in bound.parts.items()
         }
         if bound.type not in (BACKEND, SCORER):
-            return bound.make(**{**given, **parts})
-        model = str(bound.arguments.get("model", given["model"]))
+            return bound.make(**{**objects, **parts})
+        model = str(bound.arguments.get("model", objects["model"]))
         console.print(f"{bound.role}: {bound.kind}, {model}", style="dim", highlight=False)
-        made = bound.make(**{**given, **parts})
-        return self.resources.wrap(made, model) if bound.type is BACKEND else made
+        component = bound.make(**{**objects, **parts})
+        return self.resources.wrap(component, model) if bound.type is BACKEND else component
 
     def __enter__(self) -> Self:
         return self

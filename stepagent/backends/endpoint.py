@@ -15,7 +15,7 @@ from typing import Any
 
 import openai
 
-from stepagent.config.settings import check_addresses
+from stepagent.config.arguments import check_addresses
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
 from stepagent.types import FinishReason, Message
 

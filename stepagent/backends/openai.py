@@ -16,7 +16,7 @@ from stepagent.backends.pool import Pool
 from stepagent.backends.probe import PROBE, probe
 from stepagent.backends.retry import Ready, Retrying
 from stepagent.backends.token_ids import TokenIds
-from stepagent.config.settings import BaseUrls, KeyVariable, RatePerMinute, Requests, Seconds
+from stepagent.config.arguments import BaseUrls, KeyVariable, RatePerMinute, Requests, Seconds
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend
 from stepagent.types import Completions, Prompt, Sampling

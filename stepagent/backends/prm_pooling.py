@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.retry import Retries
-from stepagent.config.settings import BaseUrl, KeyVariable, Requests, Seconds
+from stepagent.config.arguments import BaseUrl, KeyVariable, Requests, Seconds
 from stepagent.errors import BackendError, TransientError
 from stepagent.types import Problem, Step, Usage
 

@@ -133,9 +133,17 @@ class ResponseStore:
 class Store(Protocol):
     """Keeper of replies: a ResponseStore, or a client of a process that has one."""
 
-    async def get(self, key: str, count: int) -> Completions | None: ...
-    async def put(self, key: str, first: int, reply: Completions, *, model: str) -> None: ...
-    def close(self) -> None: ...
+    async def get(self, key: str, count: int) -> Completions | None:
+        """Return the first `count` stored samples of `key`, or as many as there are."""
+        ...
+
+    async def put(self, key: str, first: int, reply: Completions, *, model: str) -> None:
+        """Keep the samples of a reply, from index `first` on."""
+        ...
+
+    def close(self) -> None:
+        """Close the store."""
+        ...
 
 
 class Stored(Wrapper):

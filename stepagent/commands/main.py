@@ -34,7 +34,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-class Runner(StrEnum):
+class RunnerKind(StrEnum):
     """The place where a search runs."""
 
     local = "local"
@@ -66,19 +66,28 @@ def search(
         str | None, typer.Option(help="JSONL, CSV, Parquet, hub id or preset (default: the config's).")
     ] = None,
     runner: Annotated[
-        Runner, typer.Option(help="The place: in this process, or on the workers of Ray.")
-    ] = Runner.local,
+        RunnerKind, typer.Option(help="The place: in this process, or on the workers of Ray.")
+    ] = RunnerKind.local,
     workers: Annotated[int, typer.Option(min=1, help="The number of workers, with --runner ray.")] = 2,
     overrides: Overrides = None,
 ) -> None:
     """Search step trees and export step preferences; continues the trees that OUT holds already."""
-    from stepagent.stages.search import search_command
+    from stepagent.files.problems import ProblemFile
+    from stepagent.search.runner import search_all
+    from stepagent.stages.search import Runner, search
 
     with _session(config, overrides, out) as session:
         source = ProblemSettings(path=problems) if problems else session.config.problems
-        if not search_command(
-            session, _version(session, model), source, workers=workers if runner is Runner.ray else None
-        ):
+        file = ProblemFile.of(source, out)
+        # judges that know references, and workers elsewhere, read the file that is searched
+        session = session.using(session.config.model_copy(update={"problems": ProblemSettings(path=str(file.path))}))
+        version = _version(session, model)
+        run_all: Runner = search_all
+        if runner is RunnerKind.ray:
+            from stepagent.stages.search_on_ray import ray_runner
+
+            run_all = ray_runner(session, version, workers)
+        if not search(session, version, file, out=out, runner=run_all):
             already_done(out)
 
 
@@ -207,7 +216,7 @@ def demo(
     runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     overrides: Overrides = None,
 ) -> None:
-    """The whole circle on a laptop: a tiny model learns to add by judging its own steps."""
+    """Run the whole circle on a laptop: a tiny model learns to add by judging its own steps."""
     from stepagent.demo.run import run_demo
 
     run_demo(runs / "demo", overrides or ())
@@ -236,7 +245,7 @@ def _version(session: Session, model: str | None) -> ModelVersion:
 
 
 def run() -> None:
-    """The installed command: errors a user can mend are one sentence and exit code 2. A request to end (SIGTERM,
+    """Run the command line: errors a user can mend are one sentence and exit code 2. A request to end (SIGTERM,
     SIGHUP) also ends the processes it started."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):

@@ -68,7 +68,7 @@ def validate(model: type[M], data: Mapping[str, Any], source: str) -> M:
 
 
 def unknown_key(key: str, parents: Sequence[str], keys: Sequence[str]) -> str:
-    """The sentence about an unknown key, with the nearest known one."""
+    """Return the sentence about an unknown key, with the nearest known one."""
     near = get_close_matches(key, keys, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(keys)}"
     name = ".".join([*parents, key])
@@ -85,7 +85,7 @@ def _fields(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
-    """The settings classes that an annotation names, however deep."""
+    """Return the settings classes that an annotation names, however deep."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):

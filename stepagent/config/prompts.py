@@ -23,7 +23,7 @@ from typing import Annotated
 
 import yaml
 
-from stepagent.config.settings import PromptFile
+from stepagent.config.arguments import PromptFile
 from stepagent.errors import ConfigError
 from stepagent.types import Message
 
@@ -33,7 +33,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def prompts_folder() -> Path:
-    """The folder of the shipped prompts: inside an installed wheel, or beside the package in a checkout."""
+    """Return the folder of the shipped prompts: inside an installed wheel, or beside the package in a checkout."""
     shipped = _PACKAGE / "prompts"
     return shipped if shipped.is_dir() else _PACKAGE.parent / "prompts"
 
@@ -47,6 +47,7 @@ class Labels:
     tie: str | None = None
 
     def all(self) -> tuple[str, ...]:
+        """Return the labels, the tie's last."""
         return tuple(label for label in (self.first, self.second, self.tie) if label)
 
 
@@ -71,9 +72,9 @@ class PromptTemplate:
     scale: Scale | None = None
 
     def messages(self, values: Mapping[str, str]) -> tuple[Message, ...]:
-        """The chat turns with every `{name}` replaced; inserted text is never scanned again, and cannot close
-        a part of the prompt or a chat turn: its copies of the file's own <tags> and of <|turn|> marks are
-        broken by an invisible mark."""
+        """Return the chat turns with every `{name}` replaced; inserted text is never scanned again, and cannot close a
+        part of the prompt or a chat turn: its copies of the file's own <tags> and of <|turn|> marks are broken by an
+        invisible mark."""
         foreign, pattern = _patterns(self.body, self.names)
 
         def fill(match: re.Match[str]) -> str:
@@ -85,14 +86,14 @@ class PromptTemplate:
 
 @cache
 def _patterns(body: str, names: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """The patterns of the marks that inserted text may not hold, and of the placeholders."""
+    """Return the patterns of the marks that inserted text may not hold, and of the placeholders."""
     tags = {*_TAG.findall(body), "<|"}
     foreign = re.compile("|".join(re.escape(tag) for tag in tags))
     return foreign, re.compile(r"\{(" + "|".join(map(re.escape, names)) + r")\}")
 
 
 def prompt_path(name: str) -> Path:
-    """The file of a shipped prompt, by its name (`judge_pairwise`), or `name` itself as a path."""
+    """Return the file of a shipped prompt, by its name (`judge_pairwise`), or `name` itself as a path."""
     path = prompts_folder() / f"{name}.md"
     return path if path.is_file() else Path(name)
 
@@ -132,22 +133,22 @@ JUDGE_PLACEHOLDERS = ("question", "prefix", "first", "second")
 
 
 def comparison_values(question: str, prefix: str, first: str, *, second: str) -> dict[str, str]:
-    """The values of a pairwise judge prompt's placeholders; `prefix` is the text of the steps so far."""
+    """Return the values of a pairwise judge prompt's placeholders; `prefix` is the text of the steps so far."""
     return {"question": question, "prefix": prefix, "first": first, "second": second}
 
 
 def load_solve_prompt(name: str) -> PromptTemplate:
-    """A generator's prompt. Raises ConfigError as `load_prompt` does."""
+    """Return a generator's prompt. Raises ConfigError as `load_prompt` does."""
     return load_prompt(name, ("question",))
 
 
 def load_ranking_prompt(name: str) -> PromptTemplate:
-    """A listwise judge's prompt. Raises ConfigError as `load_prompt` does."""
+    """Return a listwise judge's prompt. Raises ConfigError as `load_prompt` does."""
     return load_prompt(name, ("question", "prefix", "candidates"))
 
 
 def load_judge_prompt(name: str) -> tuple[PromptTemplate, Labels]:
-    """A pairwise judge's prompt and its verdict labels. Raises ConfigError if it names none."""
+    """Return a pairwise judge's prompt and its verdict labels. Raises ConfigError if it names none."""
     template = load_prompt(name, JUDGE_PLACEHOLDERS)
     if template.labels is None:
         raise ConfigError(
@@ -158,7 +159,7 @@ def load_judge_prompt(name: str) -> tuple[PromptTemplate, Labels]:
 
 
 def load_rubric_prompt(name: str) -> tuple[PromptTemplate, Scale]:
-    """A pointwise judge's prompt and its scale. Raises ConfigError if it names none."""
+    """Return a pointwise judge's prompt and its scale. Raises ConfigError if it names none."""
     template = load_prompt(name, ("question", "prefix", "step"))
     if template.scale is None:
         raise ConfigError(

@@ -5,54 +5,14 @@ A component's own settings are its constructor's arguments; `assembly/binding.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
-
-
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """Marks a constructor argument that says how an endpoint is asked, not what: results do not depend on it, so
-    a finished stage stays finished when it changes. `only` limits the mark to values of that type."""
-
-    only: type = object
-
-
-@dataclass(frozen=True, slots=True)
-class PromptFile:
-    """Marks a constructor argument that names a prompt file. `load` raises ConfigError for a bad one; binding
-    calls it, so that it is reported before anything is made."""
-
-    load: Callable[[str], object]
-
-
-def check_addresses(value: str | list[str]) -> str | list[str]:
-    """Return the address or addresses of OpenAI-compatible endpoints. Raises ValueError for one that cannot be one."""
-    addresses = [value] if isinstance(value, str) else value
-    if not addresses:
-        raise ValueError("names no address; give one or more")
-    for address in addresses:
-        if not address.startswith(("http://", "https://")):
-            raise ValueError(f"'{address}' is no address; write http://HOST:PORT/v1")
-        if not address.rstrip("/").endswith("/v1"):
-            raise ValueError(f"'{address}' should end in /v1; add it")
-    return value
-
-
-BaseUrl = Annotated[str, AfterValidator(check_addresses)]
-BaseUrls = Annotated[str | list[str], AfterValidator(check_addresses), Transport(only=list)]
-"""Addresses of one pool serve the same weights: any of them may come or go."""
-Seconds = Annotated[Positive, Transport()]
-Requests = Annotated[Positive, Transport()]
-RatePerMinute = Annotated[Positive | None, Transport()]
-KeyVariable = Annotated[str, Transport()]
-"""The environment variable that holds an API key."""
 
 
 class Settings(BaseModel):
@@ -72,6 +32,7 @@ class Component(BaseModel):
     params: dict[str, Any] = {}
 
     def arguments(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
         return {**(self.model_extra or {}), **self.params}
 
 
@@ -137,7 +98,7 @@ class InitSettings(TrainSettings):
     mix: MixSettings = MixSettings()
 
     def files(self) -> dict[str, Path]:
-        """The data files, by name."""
+        """Return the data files, by name."""
         return {"ift": self.ift, **({"eft": self.eft} if self.eft else {})}
 
 
@@ -243,7 +204,7 @@ class EvaluateSettings(Settings):
     check_step: str | None = None
 
     def without_search(self) -> EvaluateSettings:
-        """The same without the judged search and what is read off its trees."""
+        """Return the same without the judged search and what is read off its trees."""
         return self.model_copy(update={"search_problems": 0, "check_step": None})
 
 

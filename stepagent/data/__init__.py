@@ -1,1 +1,1 @@
-"""What `stepagent data` does: IFT and EFT data, rows of other projects in and out."""
+"""The commands of `stepagent data`: IFT and EFT data, rows of other projects in and out."""

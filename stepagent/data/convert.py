@@ -69,7 +69,7 @@ def _check_target(source: str, out: Path) -> None:
 
 
 def _imported(place: str, row: dict[str, Any], to: ImportTo) -> tuple[list[dict[str, Any]], str, str]:
-    """The rows made of a foreign one; the reason, and its detail, if there are none."""
+    """Return the rows made of a foreign one; the reason, and its detail, if there are none."""
     try:
         items = _items(place, row)
     except UnknownRowError:
@@ -116,7 +116,7 @@ def _items(place: str, row: dict[str, Any]) -> list[StepPair | LabelledSolution]
 
 
 def _pieces(prefix: str) -> tuple[str, ...]:
-    """The steps of a prefix, each with the mark of the next one, as a generator of marked steps leaves it."""
+    """Return the steps of a prefix, each with the mark of the next one, as a generator of marked steps leaves it."""
     return tuple(piece for piece in re.split(r"(?<=Step \d:)|(?<=Step \d\d:)", prefix) if piece)
 
 
@@ -155,19 +155,19 @@ def export_rows(source: Path, to: str, end: str | None, *, out: Path) -> None:
 
     def rows() -> Iterator[dict[str, Any]]:
         with bar(f"export {out.name}", None) as progress:
-            for made in _from_trees(source, to) if to in TREES else _from_pairs(source, to, end):
+            for exported in _from_trees(source, to) if to in TREES else _from_pairs(source, to, end):
                 progress.advance()
                 counts["read"] += 1
-                counts["made"] += len(made)
-                counts["without"] += not made
-                yield from made
-        if not counts["made"]:
+                counts["exported"] += len(exported)
+                counts["without"] += not exported
+                yield from exported
+        if not counts["exported"]:
             raise DataError(f"{source}: no row for {to} in it")
 
     write_rows(out, rows())
-    what = "trees" if to in TREES else "pairs"
+    kind = "trees" if to in TREES else "pairs"
     without = {"prm": "trees without a step that has a value", "sft": "trees that did not end"}
-    report: dict[str, object] = {f"{what} read": counts["read"], f"rows for {to}": counts["made"]}
+    report: dict[str, object] = {f"{kind} read": counts["read"], f"rows for {to}": counts["exported"]}
     if to in TREES:
         report[without[to]] = counts["without"]
     table(f"Export: {source}", report)

@@ -1,10 +1,10 @@
-"""Where a whole solution falls into steps, by what its text shows. Nothing is changed but white space and
+"""The places at which a whole solution falls into steps, as its text shows them. Nothing is changed but white space and
 step marks.
 
 numbered    lines that open with "Step n:" or "n." or "n)", counting from 1
 paragraphs  blank lines
 lines       one line a step
-sentences   neighbouring sentences, joined up to so many words; a rest of few words stays with them
+sentences   neighbouring sentences, joined up to a number of words; a short end joins the step before it
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ WORDS = (8, 40)
 
 
 def cut(solution: str, words: tuple[int, int] = WORDS) -> tuple[list[str], Rule] | None:
-    """The steps of a solution, without marks and blanks around them, and the rule that found them; None
-    where the text shows fewer than two. `words`: the least and the most of a step made of sentences (one
-    sentence may have more)."""
+    """Return the steps of a solution, without marks and blanks around them, and the rule that found them; None where
+    the text shows fewer than two. `words`: the least and the most of a step made of sentences (one sentence may have
+    more)."""
     for rule, find in _RULES.items():
         steps = find(solution)
         if len(steps) > 1 and all(map(_whole, steps)):
@@ -44,13 +44,12 @@ def _whole(step: str) -> bool:
 
 
 def joins_to(steps: Sequence[str], solution: str) -> bool:
-    """Whether the steps are the solution, white space and the marks of steps aside: what a rule cuts may
-    change nothing."""
+    """Whether the steps are the solution, white space and the marks of steps aside: a rule may change nothing."""
     return _bare(_MARKS.sub("", "\n".join(steps))) == _bare(_MARKS.sub("", solution))
 
 
 def joins_exactly(steps: Sequence[str], solution: str) -> bool:
-    """Whether the steps are the solution, white space aside: what a model cuts may not even number them."""
+    """Whether the steps are the solution, white space aside: a model may not even number them."""
     return _bare("\n".join(steps)) == _bare(solution)
 
 
@@ -76,14 +75,14 @@ def _lines(solution: str) -> list[str]:
     return _stripped(solution.splitlines())
 
 
-def _sentences(solution: str, least: int, most: int) -> list[str]:
+def _sentences(solution: str, fewest: int, limit: int) -> list[str]:
     steps: list[str] = []
     for sentence in _stripped(_SENTENCE.split(solution)):
-        if steps and len(steps[-1].split()) + len(sentence.split()) <= most:
+        if steps and len(steps[-1].split()) + len(sentence.split()) <= limit:
             steps[-1] = f"{steps[-1]} {sentence}"
         else:
             steps.append(sentence)
-    if len(steps) > 1 and len(steps[-1].split()) < least:
+    if len(steps) > 1 and len(steps[-1].split()) < fewest:
         last = steps.pop()
         steps[-1] = f"{steps[-1]} {last}"
     return steps

@@ -32,7 +32,7 @@ class ModelCut:
 
 
 def cut_key(question: str, solution: str) -> str:
-    """A name that is the same for the same texts."""
+    """Return a name that is the same for the same texts."""
     return f"{derive_seed(question, solution):016x}"
 
 

@@ -66,17 +66,17 @@ def make_eft(session: Session, settings: EftSettings, model: ModelVersion) -> di
     ties = labels.tie is not None and settings.ties > 0
     filters = Filters(settings, config.seed, held_out_keys(session), ties)
     pairs, unfiltered = filters.screen(labelled, funnel)
-    taught: list[TaughtPair] = []
+    rows: list[TaughtPair] = []
     if teacher:
         judge = session.judge(teacher, model, backend)
-        taught = _taught(session, teacher, judge, model=model, pairs=pairs, funnel=funnel)
+        rows = _taught(session, teacher, judge, model=model, pairs=pairs, funnel=funnel)
     elif template:
-        taught = [TaughtPair(pair, template_rows(template, labels, pair)) for pair in pairs.values()]
-    return filters.write(out, taught, unfiltered, funnel=funnel)
+        rows = [TaughtPair(pair, template_rows(template, labels, pair)) for pair in pairs.values()]
+    return filters.write(out, rows, unfiltered, funnel=funnel)
 
 
 def _teacher(session: Session, settings: EftSettings, labels: Labels) -> tuple[Bound | None, PromptTemplate | None]:
-    """The bound teacher, or the template that stands for one. Raises ConfigError."""
+    """Return the bound teacher, or the template that stands for one. Raises ConfigError."""
     if settings.teacher is None:
         template = load_template(settings.template)
         if settings.pairs and "_value}" in template.body:
@@ -90,17 +90,17 @@ def _teacher(session: Session, settings: EftSettings, labels: Labels) -> tuple[B
         return teacher, None  # an own class decides by itself what it writes
     if teacher.kind != "pairwise":
         raise ConfigError(f"eft.teacher.kind: a teacher writes judgements, as pairwise does, not '{teacher.kind}'")
-    written = load_judge_prompt(teacher.prompt("judge_pairwise"))[1]
-    if written != labels:
+    teacher_labels = load_judge_prompt(teacher.prompt("judge_pairwise"))[1]
+    if teacher_labels != labels:
         raise ConfigError(
-            f"eft.teacher.prompt: its verdict labels {' '.join(written.all())} are not those of judge.prompt, "
+            f"eft.teacher.prompt: its verdict labels {' '.join(teacher_labels.all())} are not those of judge.prompt, "
             f"{' '.join(labels.all())}; the model would learn other labels than it is asked for"
         )
     return teacher, None
 
 
 def _searching(config: Config, settings: EftSettings, labels: Component, *, problems: ProblemFile) -> Config:
-    """The config of the search with M_0, whose judge labels."""
+    """Return the config of the search with M_0, whose judge labels."""
     return config.model_copy(
         update={
             "problems": ProblemSettings(path=str(problems.path)),
@@ -155,8 +155,8 @@ def _taught(
     pairs: dict[str, StepPair],
     funnel: Funnel,
 ) -> list[TaughtPair]:
-    """The pairs whose written judgements name the label in both positions, with a row for each order. Judgements are
-    kept in judged_<hash>.jsonl, so that other filters ask for none twice."""
+    """Return the pairs whose written judgements name the label in both positions, with a row for each order. Judgements
+    are kept in judged_<hash>.jsonl, so that other filters ask for none twice."""
     config = session.config
     made_by: list[object] = [teacher.identity(), config.seed]
     if "backend" in teacher.open:
@@ -169,7 +169,7 @@ def _taught(
         verdict = await judge.judge(Problem(pair.id, pair.question), prefix, candidates, seed)
         return JudgedPair(pair.id, verdict)
 
-    taught: list[TaughtPair] = []
+    taught_pairs: list[TaughtPair] = []
     with ResumableFile(
         session.folder / f"judged_{hash_data(made_by)[:12]}.jsonl",
         JudgedPair,
@@ -183,12 +183,12 @@ def _taught(
             if isinstance(rows, str):
                 funnel.remove(f"teacher: {rows}", row)
             else:
-                taught.append(TaughtPair(pair, rows))
-    return taught
+                taught_pairs.append(TaughtPair(pair, rows))
+    return taught_pairs
 
 
 def _rows(pair: StepPair, verdict: Verdict) -> tuple[StepPair, StepPair] | str:
-    """The pair's EFT rows in both orders, or the reason why its judgements teach nothing."""
+    """Return the pair's EFT rows in both orders, or the reason why its judgements teach nothing."""
     votes = written_votes(verdict.votes)
     if votes is None:
         return "failed" if any(vote.outcome == "error" for vote in verdict.votes) else "no written verdict"

@@ -57,7 +57,8 @@ class Filters:
     ties: bool
 
     def screen(self, labelled: Path, funnel: Funnel) -> tuple[dict[str, StepPair], list[StepPair]]:
-        """The pairs of the file `labelled` that are to be judged, by id, and the unfiltered ones of test problems."""
+        """Return the pairs of the file `labelled` that are to be judged, by id, and the unfiltered ones of test
+        problems."""
         labelled_pairs: list[StepPair] = []
         winners: dict[str, set[str | None]] = {}
         for _, row in iter_json(labelled):
@@ -90,7 +91,7 @@ class Filters:
         return pairs, list(unfiltered.values())
 
     def _unfit(self, pair: StepPair) -> str | None:
-        """The reason why nothing can be learnt from a pair, or None."""
+        """Return the reason why nothing can be learnt from a pair, or None."""
         if not all(text.strip() for text in (pair.question, pair.first, pair.second)):
             return "an empty question or step"
         if flaw := unusable_text("".join((pair.question, *pair.prefix, pair.first, pair.second))):
@@ -102,11 +103,11 @@ class Filters:
         return "equal, and no ties are asked for" if pair.winner == "tie" and not self.ties else None
 
     def write(
-        self, out: Path, taught: list[TaughtPair], unfiltered: list[StepPair], *, funnel: Funnel
+        self, out: Path, taught_pairs: list[TaughtPair], unfiltered: list[StepPair], *, funnel: Funnel
     ) -> dict[str, object]:
         """Write the files of `make_eft` and print the funnel. Raises DataError if nothing is left to learn from."""
         test_side, train_side = (
-            self._balanced([pair for pair in taught if self._tests(pair.pair) == side], funnel)
+            self._balanced([pair for pair in taught_pairs if self._tests(pair.pair) == side], funnel)
             for side in (True, False)
         )
         train = [row for pair in train_side for row in pair.rows]
@@ -118,11 +119,11 @@ class Filters:
         write_rows(out / "test_unfiltered.jsonl", orders)
         write_rows(out / "set_aside.jsonl", funnel.rows)
         winners = Counter(str(row.winner) for row in train)
-        left = len(train_side) + len(test_side)
+        remaining = len(train_side) + len(test_side)
         report: dict[str, object] = {
-            "levels and pairs": left + funnel.removed.total(),
+            "levels and pairs": remaining + funnel.removed.total(),
             **{f"  − {reason}": count for reason, count in funnel.removed.items()},
-            "pairs kept": left,
+            "pairs kept": remaining,
             "rows to learn from, both positions": len(train),
             **{f"  winner: {winner}": count for winner, count in sorted(winners.items())},
             "test pairs, of other problems": len(test),
@@ -146,7 +147,7 @@ class Filters:
 
 
 def _with_fewer_ties(pairs: Iterable[StepPair], share: float) -> set[str]:
-    """The ids of all pairs, with no more ties than are `share` of them; drawn by id, which is a hash."""
+    """Return the ids of all pairs, with no more ties than are `share` of them; drawn by id, which is a hash."""
     pairs = list(pairs)
     decisive = [pair.id for pair in pairs if pair.winner != "tie"]
     ties = sorted(pair.id for pair in pairs if pair.winner == "tie")
@@ -154,5 +155,5 @@ def _with_fewer_ties(pairs: Iterable[StepPair], share: float) -> set[str]:
 
 
 def _position(pair: StepPair) -> int:
-    """The order in which a test set shows a pair, 0 or 1: a coin thrown by its texts."""
+    """Return the order in which a test set shows a pair, 0 or 1: a coin thrown by its texts."""
     return int(pair.id, 16) % 2

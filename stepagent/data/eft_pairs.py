@@ -64,7 +64,8 @@ def _pair(tree: StepTree, level: Level, verdict: Verdict, *, indices: tuple[int,
 
 
 def better_first(pair: StepPair) -> StepPair:
-    """A labelled pair of a file with the better step first; its label is certain, its problem is its question."""
+    """Return a labelled pair of a file with the better step first; its label is certain, its problem is its
+    question."""
     ordered = pair.swapped() if pair.winner == "second" else pair
     return replace(ordered, margin=0.5 if pair.winner == "tie" else 1.0, values=None, problem_id=pair.id)
 
@@ -85,7 +86,7 @@ def is_test(question: str, share: float, seed: int) -> bool:
 
 
 def written_votes(votes: Sequence[Vote]) -> tuple[Vote, Vote] | None:
-    """The two votes on a pair, (0, 1) then (1, 0), if both came with a written judgement."""
+    """Return the two votes on a pair, (0, 1) then (1, 0), if both came with a written judgement."""
     by_order = {(vote.first, vote.second): vote for vote in votes if not vote.asked_again}
     try:
         pair = by_order[0, 1], by_order[1, 0]
@@ -95,13 +96,13 @@ def written_votes(votes: Sequence[Vote]) -> tuple[Vote, Vote] | None:
 
 
 def load_template(name: str) -> PromptTemplate:
-    """A prompt file that stands for a teacher. Raises ConfigError."""
+    """Return a prompt file that stands for a teacher. Raises ConfigError."""
     names = ("question", "prefix", "first", "second", "first_value", "second_value", "label")
     return replace(load_prompt(name, ("label",)), names=names)
 
 
 def template_rows(template: PromptTemplate, labels: Labels, pair: StepPair) -> tuple[StepPair, StepPair]:
-    """The pair in both orders, with the judgement that the template writes."""
+    """Return the pair in both orders, with the judgement that the template writes."""
     swapped = pair.swapped()
     return (
         replace(pair, judgement=_filled(template, labels, pair)),

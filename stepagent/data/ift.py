@@ -75,7 +75,7 @@ def make_ift(
 
 
 def held_out_keys(session: Session) -> set[int]:
-    """The `question_key` of every problem that the config evaluates on: no training data may hold them."""
+    """Return the `question_key` of every problem that the config evaluates on: no training data may hold them."""
     settings = session.config.evaluate
     return ProblemFile.of(settings.problems, session.folder).keys() if settings else set()
 
@@ -103,7 +103,7 @@ class _Cutter:
         self._keys: set[str] = set()
 
     def by_rule(self, source: str, uncut: TextIO | None) -> Iterator[IftRow]:
-        """The rows that a rule can cut; those without visible steps go to `uncut`, if it is given."""
+        """Return the rows that a rule can cut; those without visible steps go to `uncut`, if it is given."""
         with bar("solutions", None) as progress:
             for place, row in read_raw(source):
                 progress.advance()
@@ -119,7 +119,7 @@ class _Cutter:
                     self._set_aside(place, result, row)
 
     def by_model(self, session: Session, model: ModelVersion, uncut: Path) -> Iterator[IftRow]:
-        """The rows of the file `uncut` that a model can cut."""
+        """Return the rows of the file `uncut` that a model can cut."""
         columns = self._columns
         entries = [(entry["where"], entry["row"]) for _, entry in read_raw(uncut)]
         texts = [(str(row[columns.question]), str(row[columns.solution])) for _, row in entries]
@@ -151,7 +151,7 @@ class _Cutter:
         return None
 
     def _cut(self, row: Mapping[str, Any]) -> IftRow | str:
-        """The row, or the reason why it cannot be used."""
+        """Return the row, or the reason why it cannot be used."""
         columns = self._columns
         question, solution = row.get(columns.question), row.get(columns.solution)
         if not isinstance(question, str) or not question.strip():
@@ -181,7 +181,7 @@ class _Cutter:
 
 
 def _nothing(source: str, columns: Columns, first: Mapping[str, Any], *, aside: Path) -> str:
-    """The sentence on a source that gave no row at all; `first` is its first row."""
+    """Return the sentence on a source that gave no row at all; `first` is its first row."""
     if not first:
         return f"{source}: no rows in it"
     for name in (columns.question, columns.solution, columns.answer):

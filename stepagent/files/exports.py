@@ -72,7 +72,7 @@ def step_dpo(row: StepPreference, end: str) -> Row:
 
 
 def _origin(row: StepPreference) -> Row:
-    """The problem behind the rendered prompt: no trainer reads it, `data import` does."""
+    """Return the problem behind the rendered prompt: no trainer reads it, `data import` does."""
     return {"question": row.question, "prefix": list(row.prefix)}
 
 
@@ -113,7 +113,7 @@ def prm(tree: StepTree) -> Iterator[Row]:
 
 
 def sft(tree: StepTree) -> Iterator[Row]:
-    """The kept path of every tree that ended: {prompt, completion} for SFT trainers, which close a completion
+    """Return the kept path of every tree that ended: {prompt, completion} for SFT trainers, which close a completion
     with EOS (here rightly so), and {question, steps}, which `init` takes as IFT rows."""
     if tree.status == "ended":
         steps = [step.text for step in tree.solution()]

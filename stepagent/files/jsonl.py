@@ -39,8 +39,8 @@ def iter_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def iter_numbered(path: Path, kind: type[T], hint: str = "") -> Iterator[tuple[int, T]]:
-    """The rows of a file as `kind`, each with its line number. Raises DataError for the first bad one,
-    with file, line, the reason and `hint`."""
+    """Return the rows of a file as `kind`, each with its line number. Raises DataError for the first bad one, with
+    file, line, the reason and `hint`."""
     adapter = TypeAdapter(kind)
     for number, row in iter_json(path):
         try:
@@ -77,7 +77,7 @@ def dump_any(row: dict[str, Any]) -> str:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[TextIO]:
-    """A file that takes its place only when it is finished: a reader never sees half."""
+    """Return a file that takes its place only when it is finished: a reader never sees half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:

@@ -115,7 +115,7 @@ R = TypeVar("R", bound=_Row)
 
 
 def labelled_items(place: str, row: dict[str, Any]) -> Iterator[Labelled]:
-    """The items of a row: a solution, or one or several pairs. Raises DataError that names `place`."""
+    """Return the items of a row: a solution, or one or several pairs. Raises DataError that names `place`."""
     if {"first", "second", "winner"} <= row.keys():
         pair = _read(_PairRow, place, row)
         yield StepPair(pair.question, tuple(pair.prefix or ()), pair.first, second=pair.second, winner=pair.winner)
@@ -147,7 +147,7 @@ def _read(kind: type[R], place: str, row: dict[str, Any]) -> R:
 
 
 def _prm800k(place: str, row: _Prm800kRow) -> Iterator[StepPair]:
-    """The positions alternate, so that a judge that always says "first" is right half the time."""
+    """Return the positions alternate, so that a judge that always says "first" is right half the time."""
     prefix: tuple[str, ...] = ()
     right_is_first = False
     for step in row.label.steps:

@@ -103,6 +103,6 @@ def _conversation(place: str, prompt: Any, chosen: list[Any], *, rejected: list[
 
 
 def _common_text(a: str, b: str) -> str:
-    """The beginning that both share, up to a space: TRL's rule for a row without a prompt."""
+    """Return the beginning that both share, up to a space: TRL's rule for a row without a prompt."""
     length = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     return a[: length - 1] if length and a[length - 1] == " " else a[:length]

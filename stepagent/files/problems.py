@@ -51,8 +51,8 @@ class _ProblemRow:
 
 
 def problem_path(settings: ProblemSettings, folder: Path) -> Path:
-    """The JSONL file of a source: itself if it is one, else the file made from it in `folder`/data, once for the same
-    file and settings. Raises DataError."""
+    """Return the JSONL file of a source: itself if it is one, else the file made from it in `folder`/data, once for the
+    same file and settings. Raises DataError."""
     if settings == ProblemSettings(path=settings.path) and settings.path.endswith(".jsonl"):
         return Path(settings.path)
     if not Path(settings.path).exists() and settings.path not in PRESETS and "/" not in settings.path:
@@ -162,7 +162,8 @@ class ProblemFile:
 
     @classmethod
     def of(cls, source: ProblemSettings, folder: Path) -> ProblemFile:
-        """The problems of a source; other formats than JSONL are converted into `folder`/data. Raises DataError."""
+        """Return the problems of a source; other formats than JSONL are converted into `folder`/data. Raises
+        DataError."""
         return cls(problem_path(source, folder))
 
     def __len__(self) -> int:
@@ -172,7 +173,7 @@ class ProblemFile:
         return (problem.without_answer() for problem in self.with_answers())
 
     def with_answers(self) -> Iterator[Problem]:
-        """The problems with their reference answers, for evaluation."""
+        """Return the problems with their reference answers, for evaluation."""
         return (problem for _, problem in self._rows())
 
     def held_out(self) -> list[Problem]:
@@ -184,7 +185,7 @@ class ProblemFile:
         return problems
 
     def keys(self) -> set[int]:
-        """The `question_key` of every problem."""
+        """Return the `question_key` of every problem."""
         return {question_key(problem.question) for problem in self}
 
     def draw(self, seed: int, share: slice, out: Path) -> ProblemFile:
@@ -205,7 +206,7 @@ class ProblemFile:
 
 
 def question_key(question: str) -> int:
-    """A hash that is the same for the same question, case and white space aside."""
+    """Return a hash that is the same for the same question, case and white space aside."""
     return derive_seed(" ".join(question.split()).casefold())
 
 

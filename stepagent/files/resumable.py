@@ -67,7 +67,7 @@ class ResumableFile(Generic[R]):
                         raise DataError.at(self._path, number, reason) from None
 
     def open_items(self, items: Iterable[tuple[str, T]]) -> Iterator[tuple[int, T]]:
-        """The items, given with their keys, that have no row yet, each with its place among all."""
+        """Return the items, given with their keys, that have no row yet, each with its place among all."""
         for place, (key, item) in enumerate(items):
             self._places.append(self._offsets.get(key, _NONE))
             if self._places[place] == _NONE:
@@ -80,7 +80,7 @@ class ResumableFile(Generic[R]):
         self._file.flush()
 
     def __iter__(self) -> Iterator[R]:
-        """The rows, in the order of the items."""
+        """Return the rows, in the order of the items."""
         with self._path.open("rb") as file:
             for offset in self._places:
                 if offset != _NONE:

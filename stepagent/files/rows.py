@@ -39,7 +39,7 @@ class CandidatesRow:
 
 
 def plain_step(text: str) -> Step:
-    """A step known only as text."""
+    """Return a step known only as text."""
     return Step(text, text.strip(), "stop", ends=False)
 
 

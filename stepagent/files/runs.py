@@ -77,11 +77,11 @@ class RunFolder:
         return ModelVersion(index, str(self.path / f"M_{index}"))
 
     def round(self, index: int) -> Path:
-        """The folder of round `index` (from 1), which turns M_index into M_{index+1}."""
+        """Return the folder of round `index` (from 1), which turns M_index into M_{index+1}."""
         return self.path / f"round_{index}"
 
     def stages(self) -> dict[str, Any]:
-        """The manifest's entries, by the name of the stage."""
+        """Return the manifest's entries, by the name of the stage."""
         return dict(self._read().get("stages", {}))
 
     def stage(
@@ -125,7 +125,7 @@ class RunFolder:
         return {key: entry.get(key) for key in hashes} == hashes
 
     def wall_seconds(self) -> float:
-        """The seconds that the finished stages took, over all the times the run was started."""
+        """Return the seconds that the finished stages took, over all the times the run was started."""
         return sum(float(entry.get("seconds", 0)) for entry in self.stages().values())
 
     def _read(self) -> dict[str, Any]:

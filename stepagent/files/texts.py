@@ -14,7 +14,7 @@ LONGEST = 100_000  # characters of a solution
 
 
 def unusable_text(text: str) -> str | None:
-    """The reason why nothing should be learnt from a text (too long, or decoded wrongly), or None."""
+    """Return the reason why nothing should be learnt from a text (too long, or decoded wrongly), or None."""
     if len(text) > LONGEST:
         return f"longer than {LONGEST:,} characters"
     return "broken characters" if _MOJIBAKE.search(text) or _LONE.search(text) else None

@@ -15,7 +15,7 @@ BoundaryKind = Literal["marker", "line", "blank_line"]
 
 
 def boundary_kind(name: object) -> BoundaryKind | None:
-    """The kind that a generator's setting names; None if it names none of them."""
+    """Return the kind that a generator's setting names; None if it names none of them."""
     return next((kind for kind in get_args(BoundaryKind) if kind == name), None)
 
 
@@ -42,8 +42,8 @@ def split(kind: BoundaryKind, text: str) -> list[str] | None:
 
 
 def join(kind: BoundaryKind, steps: Sequence[str]) -> tuple[str, ...] | None:
-    """The texts of a solution's steps as a generator of this kind writes them, each but the last with the terminator
-    that ends it: the inverse of `split`. None if a step holds a mark of its own, which would end it."""
+    """Return the texts of a solution's steps as a generator of this kind writes them, each but the last with the
+    terminator that ends it: the inverse of `split`. None if a step holds a mark of its own, which would end it."""
     if kind == "marker":
         if any(re.search(r"(?m)^Step \d+:", step) for step in steps):
             return None

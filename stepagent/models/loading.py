@@ -19,7 +19,7 @@ logging.disable_progress_bar()  # our own bars say what is going on
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """ "auto" is this process' CUDA device, else the CPU."""
+    """Return a device by name; "auto" is this process' CUDA device, else the CPU."""
     if device == "auto":
         local = os.environ.get("LOCAL_RANK", "0")
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
@@ -27,17 +27,17 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    """Return a precision by name; "auto" is bfloat16 on CUDA and float32 elsewhere. Raises ModelError."""
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    named = getattr(torch, dtype, None)
-    if not isinstance(named, torch.dtype):
+    precision = getattr(torch, dtype, None)
+    if not isinstance(precision, torch.dtype):
         raise ModelError(f"unknown dtype '{dtype}'; use auto, float32 or bfloat16")
-    return named
+    return precision
 
 
 def load_model(model: str | Path, dtype: torch.dtype, device: torch.device, **options: Any) -> Any:
-    """A causal language model; `options` go to Transformers. Raises ModelError if the folder holds none."""
+    """Return a causal language model; `options` go to Transformers. Raises ModelError if the folder holds none."""
     check_folder(model)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype, **options)
@@ -48,7 +48,7 @@ def load_model(model: str | Path, dtype: torch.dtype, device: torch.device, **op
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """A full disk or the like, while weights are written, becomes a ModelError."""
+    """Return a full disk or the like, while weights are written, becomes a ModelError."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -74,17 +74,18 @@ def context_window(config: Any) -> int:
     return limit
 
 
-def attention_mask(model: Any, allowed: torch.Tensor) -> torch.Tensor:
-    """A [.., queries, keys] mask of what may be attended to, in the form the model's attention takes:
-    SDPA applies a boolean mask, eager attention would add it to its scores."""
+def attention_mask(model: Any, visible: torch.Tensor) -> torch.Tensor:
+    """Return a [.., queries, keys] mask of what may be attended to, in the form the model's attention takes: SDPA
+    applies a boolean mask, eager attention would add it to its scores."""
     if getattr(model.config, "_attn_implementation", None) == "sdpa":
-        return allowed
+        return visible
     dtype = next(model.parameters()).dtype
     blocked = torch.finfo(dtype).min
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, blocked)
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, blocked)
 
 
 def check_folder(model: str | Path) -> None:
+    """Raise ModelError for a local path that is no model folder; a hub id passes."""
     path = Path(model)
     looks_local = path.is_absolute() or str(model).startswith(".") or len(path.parts) > 2
     if looks_local and not path.is_dir():
@@ -96,4 +97,5 @@ def check_folder(model: str | Path) -> None:
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error, of at most 200 characters."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

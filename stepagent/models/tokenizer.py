@@ -42,26 +42,26 @@ class ChatTokenizer:
         return len(self.raw)
 
     def render(self, messages: Iterable[Message]) -> str:
-        """The chat turns and the opening of the reply, as the model's chat template writes them."""
+        """Return the chat turns and the opening of the reply, as the model's chat template writes them."""
         turns = [{"role": turn.role, "content": turn.content} for turn in messages]
         return str(self.raw.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
 
     def ids(self, text: str) -> tuple[int, ...]:
-        """The token ids of a text as it stands: nothing is added before or behind it."""
+        """Return the token ids of a text as it stands: nothing is added before or behind it."""
         return tuple(self.raw(text, add_special_tokens=False)["input_ids"])
 
     def opening_ids(self, text: str) -> tuple[int, ...]:
-        """The token ids of a text that opens a sequence outside a chat: with the tokenizer's first token, if it adds
-        one, and without its last one."""
+        """Return the token ids of a text that opens a sequence outside a chat: with the tokenizer's first token, if it
+        adds one, and without its last one."""
         ids = tuple(self.raw(text, add_special_tokens=True)["input_ids"])
         return ids[:-1] if ids and ids[-1] == self.raw.eos_token_id else ids
 
     def prompt_ids(self, messages: Iterable[Message], reply: str = "") -> tuple[int, ...]:
-        """The token ids of the rendered chat turns, with the beginning of a reply behind them."""
+        """Return the token ids of the rendered chat turns, with the beginning of a reply behind them."""
         return self.ids(self.render(messages) + reply)
 
     def text(self, ids: Sequence[int], *, special: bool = True) -> str:
-        """The text of token ids, with or without that of special tokens."""
+        """Return the text of token ids, with or without that of special tokens."""
         return str(self.raw.decode(list(ids), skip_special_tokens=not special))
 
     @property

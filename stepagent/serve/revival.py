@@ -6,23 +6,51 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from stepagent.config.settings import ServeSettings
 from stepagent.errors import ServeError
+from stepagent.serve.client import VllmClient
 from stepagent.serve.deployment import Deployment
 from stepagent.serve.folders import local_folder
-
-if TYPE_CHECKING:
-    from stepagent.serve.server import Server
+from stepagent.serve.process import Process
+from stepagent.serve.proof import Proof
 
 _RESTARTS = 5  # of a server that keeps dying, before the run gives up
 _CHECK_SECONDS = 2.0  # for which a look at the server holds
 
 
+class Revivable(Protocol):
+    """A server that can be started, or given its model again."""
+
+    settings: ServeSettings
+    managed: bool
+    base_url: str
+    client: VllmClient
+    process: Process
+
+    @property
+    def current(self) -> Deployment | None:
+        """The deployment that was proven last."""
+        ...
+
+    def up(self) -> bool:
+        """Return whether the server can be asked now."""
+        ...
+
+    def start(self, model: str, name: str | None = None) -> None:
+        """Start the managed process with `model`."""
+        ...
+
+    def prove_again(self, deployment: Deployment) -> Proof:
+        """Prove that the server serves a deployment. Raises ServeError."""
+        ...
+
+
 class Revival:
     """The revival of `server`, for all the threads that notice that it does not answer."""
 
-    def __init__(self, server: Server, tell: Callable[[str], None]) -> None:
+    def __init__(self, server: Revivable, tell: Callable[[str], None]) -> None:
         self._server = server
         self._tell = tell
         self._lock = threading.Lock()

@@ -49,7 +49,7 @@ def compare_judges(session: Session, against: Session, model: ModelVersion, *, t
 def comparison(
     names: tuple[str, str], one_side: Sequence[StepTree], other_side: Sequence[StepTree]
 ) -> tuple[dict[str, object], list[Difference]]:
-    """The figures of two judges on the same levels, and the levels where they chose differently."""
+    """Return the figures of two judges on the same levels, and the levels where they chose differently."""
     levels = list(_levels(one_side, other_side))
     orders = Counter(
         (a, b)
@@ -102,6 +102,6 @@ def _levels(
 
 
 def _orders(verdict: Verdict, count: int) -> list[str]:
-    """The order of each pair of candidates, by a verdict's scores."""
+    """Return the order of each pair of candidates, by a verdict's scores."""
     scores = verdict.scores or (math.nan,) * count
     return ["first" if a > b + 1e-9 else "second" if b > a + 1e-9 else "neither" for a, b in combinations(scores, 2)]

@@ -124,8 +124,8 @@ class _Comparison:
 
 
 def _strategy(config: Config, name: str, size: int | None) -> Bound:
-    """A strategy with the config's settings for it, or with the config's width; of this size. Raises ConfigError for
-    one that could not be made."""
+    """Return a strategy with the config's settings for it, or with the config's width; of this size. Raises ConfigError
+    for one that could not be made."""
     settings = config.search.arguments()
     if config.search.kind != name:
         defaults = bind_strategy(name, {}).arguments
@@ -202,7 +202,7 @@ def _run(
 
 
 def _at_budget(name: str, points: Sequence[Point], budget: int) -> Point | None:
-    """The largest size within the budget."""
+    """Return the largest size within the budget."""
     within = [point for point in points if point.strategy == name and point.tokens <= budget]
     return max(within, key=lambda point: point.tokens, default=None)
 

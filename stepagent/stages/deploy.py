@@ -93,8 +93,8 @@ def check_server(session: Session) -> None:
 
 
 def make_server(config: Config, folder: Path, running: bool = False) -> Server | None:
-    """The server that the config names: managed, external, or none. `running`: a managed one is up already and belongs
-    to another process. Raises ConfigError."""
+    """Return the server that the config names: managed, external, or none. `running`: a managed one is up already and
+    belongs to another process. Raises ConfigError."""
     arguments = config.backend.arguments()
     external = arguments.get("base_url")
     settings = config.serve
@@ -170,7 +170,7 @@ def _report(deployment: Deployment, seconds: float) -> None:
 
 
 def newest_model(config: Config, run: RunFolder) -> ModelVersion:
-    """The newest model of a run; the last good one, if the run ended because the newest has drifted."""
+    """Return the newest model of a run; the last good one, if the run ended because the newest has drifted."""
     indices = sorted(
         int(folder.name[2:])
         for folder in run.path.glob("M_*")

@@ -80,14 +80,14 @@ def evaluate(session: Session, model: ModelVersion, out: Path, *, settings: Eval
 
 
 def held_out_settings(session: Session) -> EvaluateSettings:
-    """The config's held-out data. Raises ConfigError if it names none."""
+    """Return the config's held-out data. Raises ConfigError if it names none."""
     if session.config.evaluate is None:
         raise ConfigError("no 'evaluate' section in the config; it names held-out problems and pairs")
     return session.config.evaluate
 
 
 def read_evaluation(out: Path) -> Evaluation:
-    """The figures that `evaluate` wrote."""
+    """Return the figures that `evaluate` wrote."""
     return TypeAdapter(Evaluation).validate_json((out / "metrics.json").read_bytes())
 
 
@@ -101,7 +101,7 @@ def _write(evaluation: Evaluation, out: Path) -> None:
 def measure_model(
     session: Session, model: ModelVersion, problems: Sequence[Problem], *, out: Path, settings: EvaluateSettings
 ) -> Evaluation:
-    """The figures of one model on held-out problems; its trees and judged pairs go to `out`."""
+    """Return the figures of one model on held-out problems; its trees and judged pairs go to `out`."""
     parts = session.parts(model)
     solver: Generator = parts.generator
     if not isinstance(solver, Solver):  # one that writes steps only: its prompt, without its steps
@@ -144,7 +144,7 @@ def measure_model(
 
 
 def boundary_of(bound: BoundSearch) -> BoundaryKind | None:
-    """The boundary at which the bound generator ends a step; None for one that does not say."""
+    """Return the boundary at which the bound generator ends a step; None for one that does not say."""
     return boundary_kind(bound.generator.arguments.get("boundary"))
 
 
@@ -155,9 +155,9 @@ def pairs_right(
     *,
     boundary: BoundaryKind | None,
 ) -> float | None:
-    """The share of preference pairs whose chosen step is right and whose rejected one is not, by `check` or,
-    where both end the solution, by the reference answer. To be shown; nothing may act on it. None if no pair
-    can be checked."""
+    """Return the share of preference pairs whose chosen step is right and whose rejected one is not, by `check` or,
+    where both end the solution, by the reference answer. To be shown; nothing may act on it. None if no pair can be
+    checked."""
     right = []
     for row in rows:
         if check:
@@ -177,7 +177,7 @@ def pairs_right(
 
 
 def load_check(settings: EvaluateSettings) -> CheckStep | None:
-    """The function that `evaluate.check_step` names as module:function. Raises ConfigError."""
+    """Return the function that `evaluate.check_step` names as module:function. Raises ConfigError."""
     if settings.check_step is None:
         return None
     check: CheckStep = import_object("evaluate.check_step", settings.check_step)

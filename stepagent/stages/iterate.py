@@ -102,7 +102,7 @@ def _round(session: Session, model: ModelVersion, index: int, *, share: slice) -
 
 
 def _draw(session: Session, share: slice, folder: Path) -> ProblemFile:
-    """The problems of a round: its share of the shuffled pool, without answers."""
+    """Return the problems of a round: its share of the shuffled pool, without answers."""
     config, path = session.config, folder / "problems.jsonl"
     source = ProblemFile.of(config.problems, session.folder)
     session.run_folder.stage(
@@ -116,7 +116,7 @@ def _draw(session: Session, share: slice, folder: Path) -> ProblemFile:
 
 
 def _measured(session: Session, model: ModelVersion, pairs: dict[str, Any]) -> list[dict[str, Any]]:
-    """The summary's row of a model, with the figures of the `pairs` that made it; none if the config evaluates
+    """Return the summary's row of a model, with the figures of the `pairs` that made it; none if the config evaluates
     nothing."""
     settings = session.config.evaluate
     if settings is None:

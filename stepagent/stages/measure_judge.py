@@ -127,7 +127,7 @@ async def _solution(judge: Judge, index: int, item: LabelledSolution, *, seed: i
 
 
 def metrics(items: Sequence[Labelled], judged: Sequence[JudgedItem]) -> dict[str, object]:
-    """The figures of a table; shares come with their 95 % interval (Wilson)."""
+    """Return the figures of a table; shares come with their 95 % interval (Wilson)."""
     pairs = [(item, result) for item, result in zip(items, judged, strict=True) if isinstance(item, StepPair)]
     solutions = [
         (item, result) for item, result in zip(items, judged, strict=True) if isinstance(item, LabelledSolution)
@@ -200,8 +200,8 @@ def _macro_f1(confusion: Counter[tuple[str, str]], winners: Sequence[str | None]
 
 
 def calibration_error(confident: Sequence[tuple[float, bool]]) -> float:
-    """Expected calibration error over margins in [0.5, 1]: in each of 10 bins, how far the mean margin is
-    from the share that is right, weighted by the bin's size."""
+    """Return expected calibration error over margins in [0.5, 1]: in each of 10 bins, how far the mean margin is from
+    the share that is right, weighted by the bin's size."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for margin, right in confident:
         bins.setdefault(min(_BINS - 1, int((margin - 0.5) * 2 * _BINS)), []).append((margin, right))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stepagent.assembly.session import Session
-from stepagent.config.settings import ProblemSettings
 from stepagent.console import bar, console, table
 from stepagent.errors import BackendError
 from stepagent.files.jsonl import write_atomic, write_rows
@@ -71,20 +70,6 @@ def search(
         identity=session.bound.identity(),
         work=work,
     )
-
-
-def search_command(session: Session, model: ModelVersion, source: ProblemSettings, *, workers: int | None) -> bool:
-    """Search the problems of `source` into the session's folder; on `workers` of a Ray cluster, if given."""
-    problems = ProblemFile.of(source, session.folder)
-    # judges that know references, and workers elsewhere, read the file that is searched
-    config = session.config.model_copy(update={"problems": ProblemSettings(path=str(problems.path))})
-    session = session.using(config)
-    runner: Runner = search_all
-    if workers:
-        from stepagent.stages.search_on_ray import ray_runner
-
-        runner = ray_runner(session, model, workers)
-    return search(session, model, problems, out=session.folder, runner=runner)
 
 
 def _search(
@@ -166,18 +151,18 @@ def searched(
 
 
 def tree_file(path: Path) -> ResumableFile[StepTree]:
-    """The trees of a search. Raises DataError for a file that holds something else."""
+    """Return the trees of a search. Raises DataError for a file that holds something else."""
     return ResumableFile(path, StepTree, key=lambda tree: tree.problem.id, failed=lambda tree: tree.status == "failed")
 
 
 def _print_most(session: Session, strategy: SearchStrategy, problems: int) -> None:
     """Print the most that endpoints may have to sample, before they are asked."""
-    most = strategy.most() if isinstance(strategy, BoundedSearch) else {}
-    if not session.resources.asks_endpoints or not most or problems < 1:
+    bounds = strategy.most() if isinstance(strategy, BoundedSearch) else {}
+    if not session.resources.asks_endpoints or not bounds or problems < 1:
         return
-    total = sum(most.values(), Usage())
+    total = sum(bounds.values(), Usage())
     budget = session.resources.budget
-    cost = problems * sum(budget.price(model, usage) for model, usage in most.items())
+    cost = problems * sum(budget.price(model, usage) for model, usage in bounds.items())
     price = f", cost {cost:.4g}" if cost else ""
     console.print(
         f"at most {problems * total.requests:,} requests and {problems * total.completion_tokens:,} tokens sampled "
@@ -194,7 +179,7 @@ def _hit_rate(before: tuple[float, float] | None, after: tuple[float, float] | N
 
 
 def tree_counts(tree: StepTree) -> JudgeCounts:
-    """The judge's votes and agreements on a tree's levels."""
+    """Return the judge's votes and agreements on a tree's levels."""
     counts = [
         measure(level.verdict, [tree.step(node) for node in level.judged])
         for level in tree.levels
@@ -215,7 +200,7 @@ class SearchCounts:
         self._judging = JudgeCounts()
 
     def watch(self, trees: Iterable[StepTree]) -> Iterator[StepPreference]:
-        """The preferences of `trees`, each of which is counted as it passes."""
+        """Return the preferences of `trees`, each of which is counted as it passes."""
         for tree in trees:
             self.add(tree)
             yield from tree_preferences(tree)
@@ -230,7 +215,7 @@ class SearchCounts:
         self._judging += tree_counts(tree)
 
     def figures(self, seconds: float) -> dict[str, object]:
-        """The counts by name."""
+        """Return the counts by name."""
         return {
             "problems": self._ends.total(),
             **{f"  {name}": count for name, count in self._ends.most_common()},

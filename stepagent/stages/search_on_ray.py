@@ -91,7 +91,7 @@ class _RemoteStore:
             raise _cause(error) from None
 
     def close(self) -> None:
-        """The ledger closes it."""
+        """Return the ledger closes it."""
 
 
 class _RemoteBudget(Budget):
@@ -139,7 +139,7 @@ class Worker:
         self._opening = Opening()
 
     async def search(self, place: int, problem: Problem, seed: int) -> StepTree:
-        """The finished tree."""
+        """Return the finished tree."""
         turn.set(Turn(place, opening=self._opening))
         return await self._strategy.search(problem, seed)
 
@@ -159,17 +159,17 @@ class _Workers:
     async def search(self, place: int, problem: Problem, seed: int) -> StepTree:
         """On the worker with the fewest trees, one that lives if there is one."""
         reason = ""
-        for tried in range(_TRIES):
-            now = monotonic()
-            index = min(range(len(self._actors)), key=lambda i: (max(self._rests_until[i], now), self._open[i]))
-            await asyncio.sleep(max(0.0, self._rests_until[index] - now))
+        for attempt in range(_TRIES):
+            moment = monotonic()
+            index = min(range(len(self._actors)), key=lambda i: (max(self._rests_until[i], moment), self._open[i]))
+            await asyncio.sleep(max(0.0, self._rests_until[index] - moment))
             self._open[index] += 1
             try:
                 tree: StepTree = await self._actors[index].search.remote(place, problem, seed)
                 return tree
             except RayActorError as error:
                 reason = str(error).partition("\n")[0]
-                self._rests_until[index] = max(self._rests_until[index], monotonic() + 2**tried)
+                self._rests_until[index] = max(self._rests_until[index], monotonic() + 2**attempt)
             finally:
                 self._open[index] -= 1
         raise BackendError(f"{_TRIES} times a worker died with problem '{problem.id}' open, the last: {reason}")
@@ -181,7 +181,7 @@ class _Workers:
 
 
 def ray_runner(session: Session, model: ModelVersion, workers: int) -> Runner:
-    """A runner on `workers` actors. Connects to the cluster of $RAY_ADDRESS, or starts Ray on this machine."""
+    """Return a runner on `workers` actors. Connects to the cluster of $RAY_ADDRESS, or starts Ray on this machine."""
     config, budget = session.config, session.resources.budget
     source = config.problems.model_copy(update={"path": str(Path(config.problems.path).resolve())})
     settings = config.model_copy(update={"problems": source, "evaluate": None}).model_dump(mode="json")
@@ -198,8 +198,8 @@ def ray_runner(session: Session, model: ModelVersion, workers: int) -> Runner:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
-            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            beside = ray.remote(Ledger).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)
+            this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            beside = ray.remote(Ledger).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=this_node)
             ledger: Any = beside.remote(settings, str(folder))
             actor_class = ray.remote(Worker).options(max_restarts=-1, max_concurrency=concurrency)
             cwd = os.getcwd()
@@ -226,6 +226,6 @@ def ray_runner(session: Session, model: ModelVersion, workers: int) -> Runner:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error that a worker raised: a sentence, if it is one of ours."""
+    """Return the error that a worker raised: a sentence, if it is one of ours."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, StepagentError) else error

@@ -50,8 +50,8 @@ class _BarMonitor:
 
 
 def sft_rows(config: Config, init: InitSettings) -> list[SftRow]:
-    """The rows of one epoch of SFT: IFT and EFT rows, as often as `mix` says, rendered with the very prompts that the
-    generator and the judge will use.
+    """Return the rows of one epoch of SFT: IFT and EFT rows, as often as `mix` says, rendered with the very prompts
+    that the generator and the judge will use.
 
     Raises ConfigError or DataError.
     """
@@ -82,7 +82,7 @@ def eft_rows(config: Config, path: Path) -> list[SftRow]:
 
 
 def solve_prompt(config: Config) -> PromptTemplate:
-    """The prompt that the config's generator puts a question in. Raises ConfigError."""
+    """Return the prompt that the config's generator puts a question in. Raises ConfigError."""
     return load_solve_prompt(Binder(config).generator().prompt("solve"))
 
 
@@ -92,7 +92,7 @@ def _times(rows: list[SftRow], weight: float, rng: random.Random) -> list[SftRow
 
 
 def replay_of(config: Config, purpose: str) -> Replay | None:
-    """The rows that a round learns again beside its pairs: as many for each pair as `replay` says, of each set
+    """Return the rows that a round learns again beside its pairs: as many for each pair as `replay` says, of each set
     without repetition, drawn by seed and `purpose`. None if the config replays nothing. Raises ConfigError or
     DataError."""
     settings, init = config.replay, config.init
@@ -167,11 +167,11 @@ def init_command(config: Config, settings: InitSettings, out: Path) -> None:
         evaluate(session, first, folder / first.name, settings=measured)
         init(session, settings, trained)
         evaluate(session, trained, folder / trained.name, settings=measured)
-    old, new = (read_evaluation(folder / model.name) for model in (first, trained))
+    base_figures, trained_figures = (read_evaluation(folder / model.name) for model in (first, trained))
     rows = {
-        name.replace("_", " "): f"{percent(getattr(old, name))} -> {percent(getattr(new, name))}"
+        name.replace("_", " "): f"{percent(getattr(base_figures, name))} -> {percent(getattr(trained_figures, name))}"
         for name in ("valid_format", "greedy_accuracy", "judge_accuracy", "judge_consistency")
-        if getattr(new, name) is not None
+        if getattr(trained_figures, name) is not None
     }
     table("M_0 -> M_1", rows)
 

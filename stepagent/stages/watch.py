@@ -35,7 +35,7 @@ class Watched:
 
 
 def watch(session: Session, model: ModelVersion) -> list[str]:
-    """The ways in which `model` has drifted from M_1, by a search on the watched problems: the last ones of the
+    """Return the ways in which `model` has drifted from M_1, by a search on the watched problems: the last ones of the
     shuffled pool, as rounds take theirs from its front."""
     config, folder = session.config, session.folder / "watch"
     if not config.watch.problems:
@@ -76,7 +76,7 @@ def _search(session: Session, model: ModelVersion, problems: ProblemFile, *, tre
 
 
 def watched(trees: Iterable[StepTree]) -> Watched:
-    """The figures of the trees that did not fail: a request that failed says nothing of the model."""
+    """Return the figures of the trees that did not fail: a request that failed says nothing of the model."""
     count = ended = pairs = steps = tokens = 0
     judging = JudgeCounts()
     for tree in trees:
@@ -99,12 +99,12 @@ def watched(trees: Iterable[StepTree]) -> Watched:
 
 
 def read_watched(path: Path) -> Watched:
-    """The figures of a watched search."""
+    """Return the figures of a watched search."""
     return TypeAdapter(Watched).validate_json(path.read_text(encoding="utf-8"))
 
 
 def drift(first: Watched, newest: Watched, settings: WatchSettings) -> list[str]:
-    """The ways in which `newest` has drifted from `first`, each with both figures and the limit; see
+    """Return the ways in which `newest` has drifted from `first`, each with both figures and the limit; see
     WatchSettings."""
     ways: list[str] = []
     for name, start, end, limit in (

@@ -1,7 +1,7 @@
 """A server without a model on 127.0.0.1 that speaks vLLM's and OpenAI's protocol. Standard library only.
 
     with serve(Stub(lambda context, seed: "so 1+1=2")) as url:
-        backend = OpenAIBackend(url, "m")
+        backend = openai_backend(url, "m")
 
 Its text is a function of context and seed, its tokens are UTF-8 bytes, and it misbehaves on order. `serve` runs it in
 a thread, so that a test can look into it; `serve_apart` in a process of its own, so that it takes no time of a client
@@ -32,7 +32,7 @@ _PROBE = "Is 7 < 11?"  # the question of stepagent.backends.probe
 
 class Fault(NamedTuple):
     """A wrong reply to a request for completions: after `seconds` the bytes `wire` instead of a reply, or nothing
-    and a dropped connection; with `surplus` a right reply with so many choices too many."""
+    and a dropped connection; or a right reply with `surplus` choices too many."""
 
     wire: bytes = b""
     seconds: float = 0.0
@@ -77,7 +77,7 @@ class Stub:
     per_second         requests a second that are answered; `refused` counts the others, which get status 429
     slots              replies it works on at once, each for `seconds_per_token` times the tokens of its longest
                        choice; with `slot_per_choice` every choice takes a slot, as a sequence of a real server does
-    served             bodies of the answered requests for completions, without those of a client's probe
+    requests           bodies of the answered requests for completions, without those of a client's probe
     work               seconds that all slots have worked; GET /v1/work shows it
     """
 
@@ -96,12 +96,12 @@ class Stub:
     slots: int = 10**6
     seconds_per_token: float = 0.0
     slot_per_choice: bool = False
-    served: list[dict[str, Any]] = field(default_factory=list, init=False)
+    requests: list[dict[str, Any]] = field(default_factory=list, init=False)
     refused: int = field(default=0, init=False)
     work: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self._requests = 0
+        self._draws = 0
         self._moments: list[float] = []
         self._random = random.Random(0)
 
@@ -143,12 +143,12 @@ class Stub:
         if self.faults:
             return self.faults.pop(0)
         if self.per_second is not None:
-            now = time.monotonic()
-            self._moments = [moment for moment in self._moments if now - moment < 1]
+            clock = time.monotonic()
+            self._moments = [moment for moment in self._moments if clock - moment < 1]
             if len(self._moments) >= self.per_second:
                 self.refused += 1
                 return status(429)
-            self._moments.append(now)
+            self._moments.append(clock)
         return self._random.choice(self.kinds) if self._random.random() < self.rate else None
 
     def _lookup(self, path: str, body: dict[str, Any]) -> Any:
@@ -166,9 +166,9 @@ class Stub:
         if path not in ("/v1/completions", "/v1/chat/completions"):
             return None
         context = self._context(body)
-        self._requests += 1
+        self._draws += 1
         seed = body.get("seed")
-        first = self._requests if seed is None else int(seed)  # without a seed every request draws anew
+        first = self._draws if seed is None else int(seed)  # without a seed every request draws anew
         choices = [self._choice(index, context, first + index, body=body) for index in range(body.get("n") or 1)]
         tokens = [len(choice["token_ids"]) for choice in choices]
         services = [self.seconds_per_token * count for count in tokens]
@@ -176,7 +176,7 @@ class Stub:
             for seconds in services if self.slot_per_choice else [max(services)]:
                 group.create_task(self._occupy(seconds))
         if _PROBE not in context:
-            self.served.append(body)
+            self.requests.append(body)
         ids, sampled = list(context.encode()), sum(tokens)
         return {
             "id": "stub",

@@ -141,11 +141,11 @@ def test_panels_are_configured_with_judges_of_any_kind(load: Load, tmp_path: Pat
         judge = make_components(config, "none", resources).judge
         verdict = resources.run(judge.judge(Problem("p", "1+1?"), [], [step("good\n"), step("bad\n")], 0))
     assert verdict.status in ("ok", "no_signal")
-    for wrong, said in (
+    for override, message in (
         ("judge.judges=[{kind: pairwize}]", r"judge\.judges\.1\.judge\.kind: unknown kind 'pairwize'"),
         ("judge.judges=[7]", "item 1 must be settings"),
         ("judge={kind: pointwise, prompt: judge_pairwise}", "names its scale|placeholder {step} is missing"),
         ("judge={kind: logprob, max_tokens: 3}", "unknown key 'judge.max_tokens'"),
     ):
-        with pytest.raises(ConfigError, match=said):
-            check_components(load(panel, wrong))
+        with pytest.raises(ConfigError, match=message):
+            check_components(load(panel, override))

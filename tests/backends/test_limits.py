@@ -33,11 +33,11 @@ async def test_a_rate_limit_is_learned_from_429s(endpoint: Open) -> None:
     with serve(stub) as url:
         backend = endpoint(url)
         await backend.complete(ASK, Sampling())
-        used = Retrying(Pool([RateLimited(backend)], 64), 30, 0.05)
+        limited = Retrying(Pool([RateLimited(backend)], 64), 30, 0.05)
         async with asyncio.TaskGroup() as group:
             for seed in range(100):
-                group.create_task(used.complete(ASK, Sampling(seed=seed)))
-    assert len(stub.served) == 101
+                group.create_task(limited.complete(ASK, Sampling(seed=seed)))
+    assert len(stub.requests) == 101
     assert stub.refused < 100, f"{stub.refused} requests too early for 100 that were served"
 
 
@@ -47,14 +47,14 @@ async def test_configured_rates_and_headers_space_the_requests(endpoint: Open) -
         backend = endpoint(url)
         await backend.complete(ASK, Sampling())
         start = time.monotonic()
-        used = RateLimited(backend, requests_per_minute=600)
+        limited = RateLimited(backend, requests_per_minute=600)
         for seed in range(4):
-            await used.complete(ASK, Sampling(seed=seed))
+            await limited.complete(ASK, Sampling(seed=seed))
         assert time.monotonic() - start >= 0.3
         stub.headers = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "400ms"}
-        await used.complete(ASK, Sampling(seed=7))
+        await limited.complete(ASK, Sampling(seed=7))
         start = time.monotonic()
-        await used.complete(ASK, Sampling(seed=8))
+        await limited.complete(ASK, Sampling(seed=8))
         assert time.monotonic() - start >= 0.35
 
 
@@ -65,10 +65,10 @@ async def test_tokens_per_minute_are_kept() -> None:
         async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
             return reply
 
-    used = RateLimited(Costly(), tokens_per_minute=60_000)  # 100 tokens take 0.1 s
+    limited = RateLimited(Costly(), tokens_per_minute=60_000)  # 100 tokens take 0.1 s
     start = time.monotonic()
     for seed in range(5):
-        await used.complete(ASK, Sampling(seed=seed))
+        await limited.complete(ASK, Sampling(seed=seed))
     assert 0.35 <= time.monotonic() - start < 1.5
 
 

@@ -62,7 +62,7 @@ async def test_a_step_continues_the_sampled_tokens_exactly(retrying: Retry) -> N
         assert choice.text.endswith("\n")
         assert bytes(choice.token_ids or ()).decode() == choice.text
         assert len(choice.logprobs or ()) == len(choice.token_ids or ())
-    assert stub.served[0]["prompt"] == list(b"<user>1+1<assistant>0+1\n")
+    assert stub.requests[0]["prompt"] == list(b"<user>1+1<assistant>0+1\n")
     assert ended.choices[0].finish_reason == "end"
     assert ended.choices[0].token_ids is not None
     assert ended.choices[0].token_ids[-1] == 256
@@ -86,11 +86,11 @@ async def test_a_server_that_continues_turns_is_given_the_half_written_one(retry
     assert [choice.text for choice in reply.choices] == [" 2\nStep 2:"] * 2
     assert [choice.finish_reason for choice in reply.choices] == ["stop"] * 2
     assert ended.choices[0].finish_reason == "end"
-    assert stub.served[0]["messages"][-1] == {"role": "assistant", "content": "so\nStep 1:"}
+    assert stub.requests[0]["messages"][-1] == {"role": "assistant", "content": "so\nStep 1:"}
 
 
 @pytest.mark.parametrize(
-    ("said", "text", "reason"),
+    ("words", "text", "reason"),
     [
         ("1+1=2", " 1+1=2\nStep 3:", "stop"),
         ("Step 2: 1+1=2\n", " 1+1=2\nStep 3:", "stop"),
@@ -99,19 +99,19 @@ async def test_a_server_that_continues_turns_is_given_the_half_written_one(retry
     ],
 )
 async def test_a_hosted_api_is_shown_the_prefix_and_asked_for_the_next_step(
-    retrying: Retry, said: str, text: str, reason: str
+    retrying: Retry, words: str, text: str, reason: str
 ) -> None:
-    stub = Stub(lambda *_: said, tokenises=False)
+    stub = Stub(lambda *_: words, tokenises=False)
     with serve(stub) as url:
         prompt = Prompt(ASK.messages, "Step 1: hm\nStep 2:", None)
         reply = await retrying(url).complete(prompt, Sampling(stop=("\nStep 3:",), max_tokens=50))
     assert [(c.text, c.finish_reason, c.token_ids) for c in reply.choices] == [(text, reason, None)]
     assert reply.prompt_text.endswith("Step 1: hm\nStep 2:")
-    shown = stub.served[0]["messages"]
-    assert len(shown) == 1
-    assert "1+1" in shown[0]["content"]
-    assert "Step 1: hm\nStep 2:" in shown[0]["content"]
-    assert "stop" not in stub.served[0], "it could not tell a step's end from the solution's"
+    turns = stub.requests[0]["messages"]
+    assert len(turns) == 1
+    assert "1+1" in turns[0]["content"]
+    assert "Step 1: hm\nStep 2:" in turns[0]["content"]
+    assert "stop" not in stub.requests[0], "it could not tell a step's end from the solution's"
 
 
 async def test_parameters_that_an_endpoint_refuses_are_left_out(retrying: Retry) -> None:
@@ -119,8 +119,8 @@ async def test_parameters_that_an_endpoint_refuses_are_left_out(retrying: Retry)
     with serve(stub) as url:
         reply = await retrying(url).complete(ASK, Sampling(n=3, temperature=1.0, max_tokens=50))
     assert len(reply.choices) == 3
-    assert reply.usage.requests == len(stub.served) == 3
-    assert all(body["max_tokens"] == 50 for body in stub.served)
+    assert reply.usage.requests == len(stub.requests) == 3
+    assert all(body["max_tokens"] == 50 for body in stub.requests)
 
 
 PASSING = {
@@ -151,31 +151,31 @@ async def test_what_may_succeed_later_is_tried_again(retrying: Retry, fault: Fau
 async def test_retry_after_is_honoured(retrying: Retry) -> None:
     stub = Stub(say)
     with serve(stub) as url:
-        used = retrying(url, longest_wait=10)
-        await used.complete(ASK, Sampling())
+        backend = retrying(url, longest_wait=10)
+        await backend.complete(ASK, Sampling())
         stub.faults = [status(429, "0.7")]
         start = time.monotonic()
-        await used.complete(ASK, Sampling())
+        await backend.complete(ASK, Sampling())
         assert time.monotonic() - start >= 0.7
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "said"),
+    ("fault", "kind", "message"),
     [
         (status(401, message="bad key"), ConfigError, "set a valid key in the environment variable NO_KEY"),
         (status(404, message="no such model"), ConfigError, "check backend.base_url, backend.model"),
         (status(400, message="too long"), BackendError, "too long"),
     ],
 )
-async def test_what_no_retry_mends_is_final(retrying: Retry, fault: Fault, kind: type[Exception], said: str) -> None:
+async def test_what_no_retry_mends_is_final(retrying: Retry, fault: Fault, kind: type[Exception], message: str) -> None:
     stub = Stub(say)
     with serve(stub) as url:
-        used = retrying(url)
-        await used.complete(ASK, Sampling())
+        backend = retrying(url)
+        await backend.complete(ASK, Sampling())
         stub.faults = [fault]
-        with pytest.raises(kind, match=said):
-            await used.complete(ASK, Sampling())
-        assert len(stub.served) == 1
+        with pytest.raises(kind, match=message):
+            await backend.complete(ASK, Sampling())
+        assert len(stub.requests) == 1
 
 
 async def test_a_filtered_reply_and_a_full_window_are_final(retrying: Retry) -> None:
@@ -200,9 +200,9 @@ async def test_a_base_url_without_v1_and_an_unknown_model_are_named(retrying: Re
     with pytest.raises(ConfigError, match="should end in /v1"):
         retrying("http://127.0.0.1:1")
     with serve(Stub(say, tokenises=False)) as url:
-        used = retrying(url, model="other")
+        backend = retrying(url, model="other")
         with pytest.raises(ConfigError, match="does not serve 'other'; it has m"):
-            await used.complete(ASK, Sampling())
+            await backend.complete(ASK, Sampling())
 
 
 def preferences_of_a_search(
@@ -241,8 +241,8 @@ def test_with_a_third_of_the_requests_failing_a_search_gives_the_same_preference
     expected = preferences_of_a_search(calm, 200, collect)
     assert expected
     assert preferences_of_a_search(rough, 200, collect, tmp_path / "rough.sqlite") == expected
-    right = [body for body in rough.served if body not in calm.served]
+    right = [body for body in rough.requests if body not in calm.requests]
     assert not right, "no request that the calm search did not make"
     with sqlite3.connect(tmp_path / "rough.sqlite") as stored:
         samples = stored.execute("SELECT COUNT(*), COUNT(DISTINCT key) FROM responses").fetchone()
-    assert samples == (3 * len(calm.served), len(calm.served)), "each request once, no failed one"
+    assert samples == (3 * len(calm.requests), len(calm.requests)), "each request once, no failed one"

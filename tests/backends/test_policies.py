@@ -18,41 +18,41 @@ from stepagent.interfaces import Backend
 ASK = Prompt((Message("user", "1+1"),), "so ", tuple(b"so "))
 
 
-def talking() -> ScriptedBackend:
+def talker() -> ScriptedBackend:
     return ScriptedBackend(reply=lambda _, seed: f"{seed % 1000}")
 
 
 async def test_a_stored_response_is_never_requested_again(tmp_path: Path) -> None:
-    inner = talking()
+    inner = talker()
     first = await Stored(inner, ResponseStore(tmp_path / "r.sqlite"), "w1").complete(ASK, Sampling(n=3))
-    used = Stored(inner, ResponseStore(tmp_path / "r.sqlite"), "w1")
-    assert await used.complete(ASK, Sampling(n=3)) == first, "every field of it, cost included"
-    assert (await used.complete(ASK, Sampling(n=2))).choices == first.choices[:2]
+    wrapped = Stored(inner, ResponseStore(tmp_path / "r.sqlite"), "w1")
+    assert await wrapped.complete(ASK, Sampling(n=3)) == first, "every field of it, cost included"
+    assert (await wrapped.complete(ASK, Sampling(n=2))).choices == first.choices[:2]
     assert len(inner.prompts) == 1
-    assert used.replayed == 2
+    assert wrapped.replayed == 2
 
 
 async def test_a_store_that_cannot_be_written_says_so_and_hangs_nobody(tmp_path: Path) -> None:
     store = ResponseStore(tmp_path / "r.sqlite")
     store._db.execute("PRAGMA query_only = ON")
-    used = Stored(talking(), store, "w")
+    wrapped = Stored(talker(), store, "w")
 
-    async def one(seed: int) -> None:
+    async def request(seed: int) -> None:
         with pytest.raises(DataError, match=r"r\.sqlite: replies cannot be stored \(.*\); free the disk"):
-            await used.complete(ASK, Sampling(seed=seed))
+            await wrapped.complete(ASK, Sampling(seed=seed))
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         for seed in range(3):
-            group.create_task(one(seed))
+            group.create_task(request(seed))
     store._db.execute("PRAGMA query_only = OFF")
-    assert await used.complete(ASK, Sampling()), "and the next one goes on"
+    assert await wrapped.complete(ASK, Sampling()), "and the next one goes on"
 
 
 async def test_other_weights_prompts_and_draws_are_asked_anew(tmp_path: Path) -> None:
-    inner, store = talking(), ResponseStore(tmp_path / "r.sqlite")
+    inner, store = talker(), ResponseStore(tmp_path / "r.sqlite")
     await Stored(inner, store, "w1").complete(ASK, Sampling())
     await Stored(inner, store, "w2").complete(ASK, Sampling())
-    used = Stored(inner, store, "w1")
+    wrapped = Stored(inner, store, "w1")
     for prompt, sampling in (
         (Prompt(ASK.messages, "so ", tuple(b"so  ")), Sampling()),
         (Prompt((Message("system", "1+1"),), "so ", tuple(b"so ")), Sampling()),
@@ -60,38 +60,38 @@ async def test_other_weights_prompts_and_draws_are_asked_anew(tmp_path: Path) ->
         (ASK, Sampling(temperature=0.5)),
         (ASK, Sampling(stop=("\n",))),
     ):
-        await used.complete(prompt, sampling)
+        await wrapped.complete(prompt, sampling)
     assert len(inner.prompts) == 7
-    assert used.replayed == 0
+    assert wrapped.replayed == 0
 
 
 async def test_more_samples_ask_only_for_the_missing_ones(tmp_path: Path) -> None:
-    asked: list[Sampling] = []
+    requests: list[Sampling] = []
 
-    class Seen:
+    class Recorder:
         async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
-            asked.append(sampling)
-            return await talking().complete(prompt, sampling)
+            requests.append(sampling)
+            return await talker().complete(prompt, sampling)
 
-    used = Stored(Seen(), ResponseStore(tmp_path / "r.sqlite"), "w")
-    two = await used.complete(ASK, Sampling(n=2, seed=5))
-    six = await used.complete(ASK, Sampling(n=6, seed=5))
+    wrapped = Stored(Recorder(), ResponseStore(tmp_path / "r.sqlite"), "w")
+    two = await wrapped.complete(ASK, Sampling(n=2, seed=5))
+    six = await wrapped.complete(ASK, Sampling(n=6, seed=5))
     assert six.choices[:2] == two.choices
     assert len(six.choices) == 6
-    assert (asked[1].n, asked[1].seed) == (4, 7), "vLLM draws sample i with seed s + i"
+    assert (requests[1].n, requests[1].seed) == (4, 7), "vLLM draws sample i with seed s + i"
     assert six.usage.requests == 2
 
 
 async def test_a_failed_request_is_not_stored(tmp_path: Path) -> None:
-    class Broken:
+    class BrokenBackend:
         async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
             raise BackendError("no")
 
     store = ResponseStore(tmp_path / "r.sqlite")
     with pytest.raises(BackendError):
-        await Stored(Broken(), store, "w").complete(ASK, Sampling())
+        await Stored(BrokenBackend(), store, "w").complete(ASK, Sampling())
     assert store.spent() == {}
-    await Stored(talking(), store, "w").complete(ASK, Sampling())
+    await Stored(talker(), store, "w").complete(ASK, Sampling())
     assert store.spent()[""].requests == 1
 
 
@@ -101,7 +101,7 @@ def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
         ResponseStore(tmp_path / "r.sqlite")
 
 
-class Slow:
+class SlowBackend:
     """Answers 100 tokens after a moment."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Slow:
         return Completions((), "", None, Usage(1, 90, 10))
 
 
-async def many(backend: Backend, count: int) -> list[BaseException | None]:
+async def outcomes_of(backend: Backend, count: int) -> list[BaseException | None]:
     async def ask(seed: int) -> BaseException | None:
         try:
             await backend.complete(ASK, Sampling(seed=seed))
@@ -128,32 +128,32 @@ async def many(backend: Backend, count: int) -> list[BaseException | None]:
 
 
 async def test_a_budget_ends_a_run_after_what_is_in_flight_has_ended() -> None:
-    inner = Slow()
+    inner = SlowBackend()
     budget = Budget(BudgetSettings(tokens=1000))
-    used = Budgeted(inner, budget, "m")
-    outcomes = [outcome for _ in range(8) for outcome in await many(used, 4)]
-    stopped = [outcome for outcome in outcomes if outcome]
-    assert inner.started == inner.ended == 32 - len(stopped)
+    wrapped = Budgeted(inner, budget, "m")
+    outcomes = [outcome for _ in range(8) for outcome in await outcomes_of(wrapped, 4)]
+    errors = [outcome for outcome in outcomes if outcome]
+    assert inner.started == inner.ended == 32 - len(errors)
     assert 900 <= budget.tokens <= 1000, "with what is in flight counted, it is not passed"
-    assert "budget.tokens (1,000) is used up: " in str(stopped[0])
-    assert "goes on from there" in str(stopped[0])
+    assert "budget.tokens (1,000) is used up: " in str(errors[0])
+    assert "goes on from there" in str(errors[0])
 
 
 async def test_money_is_counted_by_model_and_needs_its_price() -> None:
     prices = {"dear": Price(prompt=10, completion=100), "own": Price(prompt=0, completion=0)}
     budget = Budget(BudgetSettings(money=0.0095), prices)
     with pytest.raises(ConfigError, match=r"budget\.money is set, but 'other' has no price; add prices: "):
-        Budgeted(Slow(), budget, "other")
-    await many(Budgeted(Slow(), budget, "own"), 3)
+        Budgeted(SlowBackend(), budget, "other")
+    await outcomes_of(Budgeted(SlowBackend(), budget, "own"), 3)
     assert budget.money == 0
-    dear = Budgeted(Slow(), budget, "dear")
+    dear = Budgeted(SlowBackend(), budget, "dear")
     for _ in range(10):
-        await many(dear, 1)
+        await outcomes_of(dear, 1)
     assert budget.money == pytest.approx(5 * (90 * 10 + 10 * 100) / 1e6)
     assert budget.note() == "800 tokens, cost 0.0095"
 
 
 async def test_what_an_earlier_start_spent_counts() -> None:
     budget = Budget(BudgetSettings(tokens=300), spent={"m": Usage(3, 280, 20)})
-    assert await many(Budgeted(Slow(), budget, "m"), 1) != [None]
-    assert await many(Budgeted(Slow(), Budget(BudgetSettings(seconds=1)), "m"), 1) == [None]
+    assert await outcomes_of(Budgeted(SlowBackend(), budget, "m"), 1) != [None]
+    assert await outcomes_of(Budgeted(SlowBackend(), Budget(BudgetSettings(seconds=1)), "m"), 1) == [None]

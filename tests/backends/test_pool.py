@@ -23,18 +23,18 @@ from stepagent.testing.stub_server import Stub, drop, serve
 ASK = Prompt((Message("user", "1+1"),))
 
 
-class Slow:
+class SlowEndpoint:
     """Endpoint that answers after a while, or once its gate opens; records who asked and how many at once."""
 
     def __init__(self, seconds: float = 0.01) -> None:
         self.seconds = seconds
-        self.asked: list[int] = []
+        self.places: list[int] = []
         self.open = self.most = 0
         self.down = False
         self.gate: asyncio.Event | None = None
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        self.asked.append(whose.place if (whose := turn.get(None)) else 0)
+        self.places.append(asker.place if (asker := turn.get(None)) else 0)
         if self.down:
             raise TransientError("gone")
         self.open += 1
@@ -44,97 +44,98 @@ class Slow:
         return Completions((), "", None, Usage())
 
 
-async def ask(pool: Pool, whose: Sequence[int]) -> None:
-    async def one(place: int) -> None:
+async def ask(pool: Pool, places: Sequence[int]) -> None:
+    async def request(place: int) -> None:
         turn.set(Turn(place))
         await pool.complete(ASK, Sampling())
 
     async with asyncio.TaskGroup() as group:
-        for place in whose:
-            group.create_task(one(place))
+        for place in places:
+            group.create_task(request(place))
 
 
 async def test_the_oldest_problem_gets_the_next_free_place() -> None:
-    slow = Slow()
+    slow = SlowEndpoint()
     await ask(Pool([slow], 2), [9, 8, 5, 1, 7, 3, 1])
-    assert slow.asked == [9, 8, 1, 1, 3, 5, 7], "the first two found a place, the others by age"
+    assert slow.places == [9, 8, 1, 1, 3, 5, 7], "the first two found a place, the others by age"
     assert slow.most == 2
 
 
 async def test_when_the_last_are_open_those_furthest_behind_go_first() -> None:
-    slow, opening = Slow(), Opening(over=True)
+    slow, opening = SlowEndpoint(), Opening(over=True)
     pool = Pool([slow], 1)
 
-    async def one(place: int, asked: int) -> None:
-        turn.set(Turn(place, asked, opening))
+    async def request(place: int, count: int) -> None:
+        turn.set(Turn(place, count, opening))
         await pool.complete(ASK, Sampling())
 
     async with asyncio.TaskGroup() as group:
-        for place, asked in ((0, 9), (1, 7), (2, 3), (3, 5), (4, 3)):
-            group.create_task(one(place, asked))
-    assert slow.asked == [0, 2, 4, 3, 1]
+        for place, count in ((0, 9), (1, 7), (2, 3), (3, 5), (4, 3)):
+            group.create_task(request(place, count))
+    assert slow.places == [0, 2, 4, 3, 1]
 
 
 async def test_each_request_goes_to_the_endpoint_with_the_fewest() -> None:
-    fast, slow = Slow(0), Slow()
+    fast, slow = SlowEndpoint(0), SlowEndpoint()
     slow.gate = asyncio.Event()
+    pool = Pool([slow, fast], 3)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        group.create_task(ask(Pool([slow, fast], 3), range(36)))
-        while len(fast.asked) < 33:
-            await asyncio.sleep(0)
+        group.create_task(ask(pool, range(6)))
+        await asyncio.sleep(0)
+        await ask(pool, range(6, 36))
         slow.gate.set()
     assert slow.most == fast.most == 3
-    assert (len(slow.asked), len(fast.asked)) == (3, 33), "what the slow one cannot take goes to the fast one"
+    assert (len(slow.places), len(fast.places)) == (3, 33), "what the slow one cannot take goes to the fast one"
 
 
 async def test_an_endpoint_that_fails_rests_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr("stepagent.backends.pool.monotonic", lambda: now)
-    good, bad = Slow(), Slow()
+    clock = 0.0
+    monkeypatch.setattr("stepagent.backends.pool.monotonic", lambda: clock)
+    good, bad = SlowEndpoint(), SlowEndpoint()
     bad.down = True
     pool = Pool([bad, good], 4)
     with pytest.raises(TransientError):
         await pool.complete(ASK, Sampling())
     await ask(pool, range(8))
-    assert (len(bad.asked), len(good.asked)) == (1, 8)
-    now, bad.down = 1.1, False
+    assert (len(bad.places), len(good.places)) == (1, 8)
+    clock, bad.down = 1.1, False
     await ask(pool, range(4))
-    assert len(bad.asked) == 2, "one request tries it first"
+    assert len(bad.places) == 2, "one request tries it first"
     await ask(pool, range(4))
-    assert len(bad.asked) == 4, "and then it has its share again"
+    assert len(bad.places) == 4, "and then it has its share again"
 
 
 async def test_requests_that_fail_together_are_one_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr("stepagent.backends.pool.monotonic", lambda: now)
-    good, bad = Slow(), Slow()
+    clock = 0.0
+    monkeypatch.setattr("stepagent.backends.pool.monotonic", lambda: clock)
+    good, bad = SlowEndpoint(), SlowEndpoint()
     bad.down = True
     pool = Pool([bad, good], 64)
 
-    async def one() -> None:
+    async def request() -> None:
         with suppress(TransientError):
             await pool.complete(ASK, Sampling())
 
     async with asyncio.TaskGroup() as group:
         for _ in range(100):
-            group.create_task(one())
+            group.create_task(request())
     lane = pool._lanes[0]
     assert (lane.failures, lane.rests_until) == (1, 1.0), "a second, not a minute"
     for _ in range(2000):
-        now = lane.rests_until
+        clock = lane.rests_until
         lane.rest()
-    assert lane.rests_until - now == 60
+    assert lane.rests_until - clock == 60
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_leaves_no_hole() -> None:
-    slow = Slow(0.02)
+    slow = SlowEndpoint(0.02)
     pool = Pool([slow], 1)
     tasks = [asyncio.create_task(pool.complete(ASK, Sampling())) for _ in range(4)]
     await asyncio.sleep(0)
     tasks[1].cancel()
     await asyncio.sleep(0.03)
     tasks[3].cancel()
-    assert [type(it) for it in await asyncio.wait_for(_ended(tasks), 1)] == [
+    assert [type(task) for task in await asyncio.wait_for(outcomes(tasks), 1)] == [
         Completions,
         asyncio.CancelledError,
         Completions,
@@ -143,18 +144,18 @@ async def test_a_request_that_is_cancelled_while_it_waits_leaves_no_hole() -> No
     assert await pool.complete(ASK, Sampling())
 
 
-async def _ended(tasks: Sequence[asyncio.Task[Completions]]) -> list[Completions | BaseException]:
+async def outcomes(tasks: Sequence[asyncio.Task[Completions]]) -> list[Completions | BaseException]:
     await asyncio.wait(tasks)
-    return [asyncio.CancelledError() if it.cancelled() else it.result() for it in tasks]
+    return [asyncio.CancelledError() if task.cancelled() else task.result() for task in tasks]
 
 
 async def test_a_request_of_a_real_endpoint_that_dies_is_answered_by_the_other() -> None:
-    one, other = Stub(lambda context, seed: "2"), Stub(lambda context, seed: "2")
-    with serve(one) as first, serve(other) as second:
-        both = openai_backend([first, second], "m", max_in_flight=4)
-        await ask(both, range(8))  # type: ignore[arg-type]
-        assert len(one.served) == len(other.served) == 4
-        one.faults += [drop] * 100
-        await ask(both, range(8))  # type: ignore[arg-type]
-        assert len(other.served) == 12
-        await both.close()  # type: ignore[attr-defined]
+    stub, spare = Stub(lambda context, seed: "2"), Stub(lambda context, seed: "2")
+    with serve(stub) as first, serve(spare) as second:
+        pool = openai_backend([first, second], "m", max_in_flight=4)
+        await ask(pool, range(8))  # type: ignore[arg-type]
+        assert len(stub.requests) == len(spare.requests) == 4
+        stub.faults += [drop] * 100
+        await ask(pool, range(8))  # type: ignore[arg-type]
+        assert len(spare.requests) == 12
+        await pool.close()  # type: ignore[attr-defined]

@@ -78,13 +78,13 @@ async def test_a_tag_prm_reads_plus_against_minus(random_model: Path) -> None:
 
     from stepagent.backends.prm import TagPrm
     from stepagent.models.loading import load_model
-    from stepagent.models.tokenizer import load_tokenizer
+    from stepagent.models.tokenizer import ChatTokenizer
 
     scorer = TagPrm(str(random_model), tag="|", good="+", bad="-")
     chances, _ = await scorer.score(Problem("p", "12"), [], [step("7=7\n"), step("8\n")])
     model, tokenizer = (
         load_model(random_model, torch.float32, torch.device("cpu")),
-        load_tokenizer(random_model),
+        ChatTokenizer(random_model).raw,
     )
     ids = tokenizer("12\n7=7 |", add_special_tokens=False, return_tensors="pt").input_ids
     with torch.no_grad():

@@ -18,16 +18,16 @@ from stepagent import (
 from stepagent.backends.decoding import draw
 from stepagent.backends.transformers import TransformersBackend
 from stepagent.models.loading import load_model
-from stepagent.models.tokenizer import load_tokenizer
+from stepagent.models.tokenizer import ChatTokenizer
 
 
 def ask(text: str, prefix: str = "") -> Prompt:
     return Prompt((Message("user", text),), prefix, None if prefix else ())
 
 
-async def together(backend: TransformersBackend, *asked: tuple[Prompt, Sampling]) -> list[Completions]:
+async def completions_of(backend: TransformersBackend, *requests: tuple[Prompt, Sampling]) -> list[Completions]:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(backend.complete(prompt, sampling)) for prompt, sampling in asked]
+        tasks = [group.create_task(backend.complete(prompt, sampling)) for prompt, sampling in requests]
     return [task.result() for task in tasks]
 
 
@@ -38,9 +38,9 @@ def backend(random_model: Path) -> TransformersBackend:
 
 async def test_greedy_ids_are_those_of_transformers_generate(backend: TransformersBackend, random_model: Path) -> None:
     model = load_model(random_model, torch.float32, torch.device("cpu"))
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model).raw
     questions = ("1+2", "12-34+5", "9")
-    replies = await together(backend, *((ask(q), Sampling(max_tokens=20)) for q in questions))
+    replies = await completions_of(backend, *((ask(q), Sampling(max_tokens=20)) for q in questions))
     for question, reply in zip(questions, replies, strict=True):
         ids = tokenizer(f"<|user|>{question}<|assistant|>", return_tensors="pt")
         want = model.generate(**ids, max_new_tokens=20, do_sample=False)[0, ids["input_ids"].shape[1] :].tolist()
@@ -67,7 +67,7 @@ async def test_what_a_request_samples_does_not_depend_on_its_company(random_mode
     crowd = TransformersBackend(str(random_model), device="cpu", max_rows=8)
     sampling = [Sampling(n=3, temperature=1.0, max_tokens=10, seed=seed) for seed in range(12)]
     one_by_one = [await alone.complete(ask(str(s.seed)), s) for s in sampling]
-    all_at_once = await together(crowd, *((ask(str(s.seed)), s) for s in sampling))
+    all_at_once = await completions_of(crowd, *((ask(str(s.seed)), s) for s in sampling))
     for a, b in zip(one_by_one, all_at_once, strict=True):
         assert [c.token_ids for c in a.choices] == [c.token_ids for c in b.choices]
     assert len({c.token_ids for reply in all_at_once for c in reply.choices}) > 20, "seeds must differ"
@@ -75,9 +75,9 @@ async def test_what_a_request_samples_does_not_depend_on_its_company(random_mode
 
 async def test_a_stop_string_ends_a_step_exactly(backend: TransformersBackend) -> None:
     reply = await backend.complete(ask("1"), Sampling(n=16, temperature=1.5, max_tokens=60, stop=("\n", "1="), seed=1))
-    stopped = [choice for choice in reply.choices if choice.finish_reason == "stop"]
-    assert len(stopped) > 4
-    for choice in stopped:
+    steps = [choice for choice in reply.choices if choice.finish_reason == "stop"]
+    assert len(steps) > 4
+    for choice in steps:
         assert choice.text.endswith(("\n", "1="))
         assert "\n" not in choice.text[:-1]
         assert "1=" not in choice.text[:-2]
@@ -120,17 +120,17 @@ async def test_special_tokens_in_a_prefix_stay_out_of_the_context_text(backend: 
 async def test_whoever_waits_hears_of_a_failure(random_model: Path) -> None:
     backend = TransformersBackend(str(random_model), device="cpu")
 
-    def broken(*_: object, **__: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise TypeError("no such argument")
 
-    backend._decoder._model.forward = broken
+    backend._decoder._model.forward = crash
     with pytest.raises(TypeError, match="no such argument"):
         await asyncio.wait_for(backend.complete(ask("1"), Sampling()), 10)
 
-    def full(*_: object, **__: object) -> None:
+    def out_of_memory(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory\nmore")
 
-    backend._decoder._model.forward = full
+    backend._decoder._model.forward = out_of_memory
     with pytest.raises(BackendError, match="generation failed: out of memory; if memory ran out, lower"):
         await asyncio.wait_for(backend.complete(ask("1"), Sampling()), 10)
 
@@ -138,9 +138,9 @@ async def test_whoever_waits_hears_of_a_failure(random_model: Path) -> None:
 async def test_eager_attention_gives_the_same(random_model: Path, backend: TransformersBackend) -> None:
     eager = TransformersBackend(str(random_model), device="cpu")
     eager._decoder._model.set_attn_implementation("eager")
-    asked = [(ask("1" * n), Sampling(max_tokens=12)) for n in (2, 9, 30)]
-    one, other = await together(eager, *asked), await together(backend, *asked)
-    assert [r.choices[0].token_ids for r in one] == [r.choices[0].token_ids for r in other]
+    requests = [(ask("1" * n), Sampling(max_tokens=12)) for n in (2, 9, 30)]
+    eager_replies, replies = await completions_of(eager, *requests), await completions_of(backend, *requests)
+    assert [r.choices[0].token_ids for r in eager_replies] == [r.choices[0].token_ids for r in replies]
 
 
 def test_draw_follows_the_nucleus() -> None:

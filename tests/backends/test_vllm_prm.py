@@ -49,7 +49,7 @@ async def test_a_reward_model_behind_the_pooling_endpoint_scores_as_in_process(t
         chances, usage = await scorer.score(problem, prefix, candidates)
         verdict = await PrmJudge(scorer).judge(problem, prefix, candidates, 0)
         await scorer.close()
-    here, _ = await TokenClassificationPrm(str(folder)).score(problem, prefix, candidates)
-    assert chances == pytest.approx(here, abs=1e-3)
+    local_chances, _ = await TokenClassificationPrm(str(folder)).score(problem, prefix, candidates)
+    assert chances == pytest.approx(local_chances, abs=1e-3)
     assert usage.prompt_tokens > 0
-    assert (verdict.status, verdict.best) == ("ok", here.index(max(here)))
+    assert (verdict.status, verdict.best) == ("ok", local_chances.index(max(local_chances)))

@@ -14,9 +14,9 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_search_show_and_judge_on_files(stepagent: Command, config: Path, tmp_path: Path) -> None:
-    done = stepagent("search", config, "--out", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert "preference pairs" in done.stdout
+    result = stepagent("search", config, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "preference pairs" in result.stdout
     trees = (tmp_path / "out" / "trees.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in (tmp_path / "out" / "preferences.jsonl").read_text().splitlines()]
     assert len(trees) == 6
@@ -28,14 +28,14 @@ def test_search_show_and_judge_on_files(stepagent: Command, config: Path, tmp_pa
         assert row["rejected"] == "bad Step 1: one\nStep 2:"
         assert row["prompt_ids"] == list(row["prompt"].encode())
 
-    shown = stepagent("show", tmp_path / "out", "--problem", rows[0]["problem_id"])
-    assert shown.returncode == 0
-    assert "✓" in shown.stdout
-    assert "✗" in shown.stdout
-    assert "good Step 1: one" in shown.stdout
+    view = stepagent("show", tmp_path / "out", "--problem", rows[0]["problem_id"])
+    assert view.returncode == 0
+    assert "✓" in view.stdout
+    assert "✗" in view.stdout
+    assert "good Step 1: one" in view.stdout
 
-    again = stepagent("search", config, "--out", tmp_path / "out")
-    assert again.returncode == 0
+    rerun = stepagent("search", config, "--out", tmp_path / "out")
+    assert rerun.returncode == 0
     assert (tmp_path / "out" / "trees.jsonl").read_text().splitlines() == trees, "nothing is searched twice"
 
     data = tmp_path / "c.jsonl"
@@ -52,8 +52,8 @@ def test_the_loop_may_hold_answers_that_no_request_carries(stepagent: Command, c
     problems = tmp_path / "problems.jsonl"
     problems.write_text(problems.read_text().replace('"answer": "2"', '"answer": "7"'))
     stepagent("search", config, "--out", tmp_path / "two")
-    one, two = ((tmp_path / name / "preferences.jsonl").read_bytes() for name in ("one", "two"))
-    assert one == two != b""
+    first, second = ((tmp_path / name / "preferences.jsonl").read_bytes() for name in ("one", "two"))
+    assert first == second != b""
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_bad_input_is_one_sentence_exit_2_and_nothing_written(
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").write_text("{}")
-    done = stepagent(*(str(random_model) if a == "MODEL" else a for a in arguments))
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    result = stepagent(*(str(random_model) if a == "MODEL" else a for a in arguments))
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert sentence in errors[0]
     assert not (tmp_path / "out").exists()
@@ -143,15 +143,15 @@ def test_another_model_or_prompt_does_not_continue_old_results(
     out = tmp_path / "out"
     stepagent("search", config, "--out", out, "--set", "generator.temperature=0.4")
     first = (out / "trees.jsonl").read_text()
-    done = stepagent("search", config, "--out", out, "--set", "generator.temperature=0.6")
-    assert done.returncode == 0, done.stderr
+    result = stepagent("search", config, "--out", out, "--set", "generator.temperature=0.6")
+    assert result.returncode == 0, result.stderr
     assert (out / "trees.jsonl.stale").read_text() == first
-    mine = tmp_path / "mine.md"
-    mine.write_text("{question}")
+    prompt = tmp_path / "mine.md"
+    prompt.write_text("{question}")
     for text in ("{question}", "Now: {question}"):
-        mine.write_text(text)
-        again = stepagent("search", config, "--out", out, "--set", f"generator.prompt={mine}")
-        assert "already done" not in again.stdout
+        prompt.write_text(text)
+        rerun = stepagent("search", config, "--out", out, "--set", f"generator.prompt={prompt}")
+        assert "already done" not in rerun.stdout
 
 
 def test_what_lies_in_the_working_directory_decides_nothing(
@@ -160,8 +160,8 @@ def test_what_lies_in_the_working_directory_decides_nothing(
     monkeypatch.chdir(tmp_path)
     assert stepagent("search", config, "--out", tmp_path / "out").returncode == 0
     (tmp_path / "other.txt").write_text("x")
-    again = stepagent("search", config, "--out", tmp_path / "out")
-    assert "already done, from the same files and settings" in again.stdout
+    rerun = stepagent("search", config, "--out", tmp_path / "out")
+    assert "already done, from the same files and settings" in rerun.stdout
 
 
 def test_failed_trees_are_tried_again_and_all_failed_is_an_error(
@@ -173,8 +173,8 @@ def test_failed_trees_are_tried_again_and_all_failed_is_an_error(
     assert "6 problems in a row failed, the last with: no scripted reply" in failed.stderr
     partly = config.read_text().replace('when: "", say: ["good', 'when: "[(][0-3][)]", say: ["good')
     config.write_text(partly)
-    done = stepagent("search", config, "--out", tmp_path / "part")
-    assert done.returncode == 0, done.stderr
+    result = stepagent("search", config, "--out", tmp_path / "part")
+    assert result.returncode == 0, result.stderr
     statuses = [json.loads(line)["status"] for line in (tmp_path / "part" / "trees.jsonl").read_text().splitlines()]
     assert statuses.count("failed") == 2
     assert len(statuses) == 6
@@ -183,13 +183,13 @@ def test_failed_trees_are_tried_again_and_all_failed_is_an_error(
 def test_an_interrupt_says_how_to_go_on(
     stepagent: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
+    def interruption(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stepagent.stages.alone_tmp.search_stage", interrupted)
-    done = stepagent("search", config, "--out", tmp_path / "out")
-    assert done.returncode == 130
-    assert "the same command continues" in done.stderr
+    monkeypatch.setattr("stepagent.stages.search.search", interruption)
+    result = stepagent("search", config, "--out", tmp_path / "out")
+    assert result.returncode == 130
+    assert "the same command continues" in result.stderr
 
 
 def test_help_and_import_load_no_torch() -> None:

@@ -21,7 +21,7 @@ backend: {{kind: scripted, rules: [
 
 
 @pytest.fixture
-def searched(stepagent: Command, config: Path, tmp_path: Path) -> Path:
+def trees(stepagent: Command, config: Path, tmp_path: Path) -> Path:
     assert stepagent("search", config, "--out", tmp_path / "found").returncode == 0
     return tmp_path / "found" / "trees.jsonl"
 
@@ -33,28 +33,28 @@ def rows(path: Path) -> list[dict[str, object]]:
 def test_a_finished_search_is_judged_again_without_sampling(
     stepagent: Command,
     config: Path,
-    searched: Path,
+    trees: Path,
     tmp_path: Path,
 ) -> None:
-    same = stepagent("judge", config, "--trees", searched, "--out", tmp_path / "same")
-    assert same.returncode == 0, same.stderr
-    assert "both positions agree" in same.stdout
-    old, new = rows(searched.parent / "preferences.jsonl"), rows(tmp_path / "same" / "preferences.jsonl")
-    assert [row["chosen"] for row in new] == [row["chosen"] for row in old]
-    other = tmp_path / "other.yaml"
-    other.write_text(OTHER.format(folder=tmp_path))
-    done = stepagent("judge", config, "--trees", searched, "--against", other, "--out", tmp_path / "both")
-    assert done.returncode == 0, done.stderr
+    rejudged = stepagent("judge", config, "--trees", trees, "--out", tmp_path / "same")
+    assert rejudged.returncode == 0, rejudged.stderr
+    assert "both positions agree" in rejudged.stdout
+    before, after = rows(trees.parent / "preferences.jsonl"), rows(tmp_path / "same" / "preferences.jsonl")
+    assert [row["chosen"] for row in after] == [row["chosen"] for row in before]
+    opposite = tmp_path / "other.yaml"
+    opposite.write_text(OTHER.format(folder=tmp_path))
+    result = stepagent("judge", config, "--trees", trees, "--against", opposite, "--out", tmp_path / "both")
+    assert result.returncode == 0, result.stderr
     figures = json.loads((tmp_path / "both" / "comparison.json").read_text())
     assert figures["opposite (one's best is the other's worst)"] == 1
     assert figures["same best"] == figures["agreement"] == 0
     assert figures["Cohen's kappa"] <= 0
-    turned = rows(tmp_path / "both" / "against" / "preferences.jsonl")
-    assert {row["chosen"] for row in turned} == {row["rejected"] for row in old}
+    reversals = rows(tmp_path / "both" / "against" / "preferences.jsonl")
+    assert {row["chosen"] for row in reversals} == {row["rejected"] for row in before}
     assert rows(tmp_path / "both" / "differences.jsonl")
-    assert sum(tree["judging"]["pairs"] for tree in rows(tmp_path / "both" / "trees.jsonl")) >= len(old)
-    again = stepagent("judge", config, "--trees", searched, "--out", tmp_path / "same")
-    assert again.returncode == 0
+    assert sum(tree["judging"]["pairs"] for tree in rows(tmp_path / "both" / "trees.jsonl")) >= len(before)
+    rerun = stepagent("judge", config, "--trees", trees, "--out", tmp_path / "same")
+    assert rerun.returncode == 0
 
 
 def test_a_judge_is_measured_on_labelled_pairs(
@@ -64,11 +64,11 @@ def test_a_judge_is_measured_on_labelled_pairs(
 ) -> None:
     data = tmp_path / "pairs.jsonl"
     pair = {"question": "q", "prefix": [], "first": "good", "second": "bad", "winner": "first"}
-    turned = {**pair, "first": "bad", "second": "good", "winner": "second"}
+    swapped = {**pair, "first": "bad", "second": "good", "winner": "second"}
     wrong = {**pair, "winner": "second"}
-    data.write_text("".join(json.dumps(row) + "\n" for row in (pair, turned, wrong, pair)))
-    done = stepagent("judge", config, "--evaluate", data, "--out", tmp_path / "q")
-    assert done.returncode == 0, done.stderr
+    data.write_text("".join(json.dumps(row) + "\n" for row in (pair, swapped, wrong, pair)))
+    result = stepagent("judge", config, "--evaluate", data, "--out", tmp_path / "q")
+    assert result.returncode == 0, result.stderr
     figures = json.loads((tmp_path / "q" / "metrics.json").read_text())
     assert figures["pairs"] == 4
     assert figures["right (in both positions)"].startswith("75.0%")
@@ -76,8 +76,8 @@ def test_a_judge_is_measured_on_labelled_pairs(
     assert figures["requests per verdict"] == 2
     assert figures["macro F1"] == pytest.approx((2 * 2 / (3 + 2) + 2 * 1 / (1 + 2)) / 2)
     assert [row["right"] for row in rows(tmp_path / "q" / "items.jsonl")].count(True) == 3
-    some = stepagent("judge", config, "--evaluate", data, "--sample", 2, "--out", tmp_path / "some")
-    assert json.loads((tmp_path / "some" / "metrics.json").read_text())["pairs"] == 2, some.stderr
+    sampled = stepagent("judge", config, "--evaluate", data, "--sample", 2, "--out", tmp_path / "some")
+    assert json.loads((tmp_path / "some" / "metrics.json").read_text())["pairs"] == 2, sampled.stderr
 
 
 def test_single_steps_need_a_judge_that_scores_them(
@@ -88,9 +88,9 @@ def test_single_steps_need_a_judge_that_scores_them(
     data = tmp_path / "bench.jsonl"
     bench = {"problem": "q", "steps": ["good", "bad", "good"], "label": 1}
     data.write_text("".join(json.dumps(row) + "\n" for row in (bench, {**bench, "label": -1})))
-    done = stepagent("judge", config, "--evaluate", data, "--out", tmp_path / "q")
-    assert done.returncode == 2
-    assert "cannot say whether one is right: use prm, pointwise or rollouts" in done.stderr
+    result = stepagent("judge", config, "--evaluate", data, "--out", tmp_path / "q")
+    assert result.returncode == 2
+    assert "cannot say whether one is right: use prm, pointwise or rollouts" in result.stderr
     grades = '[{when: "<step>\\ngood", say: ["Score: 9"]}, {when: "<step>\\nbad", say: ["Score: 2"]}]'
     overrides = [
         "--set",
@@ -112,6 +112,6 @@ def test_the_modes_of_judge_exclude_each_other(
     config: Path,
     tmp_path: Path,
 ) -> None:
-    done = stepagent("judge", config, "--out", tmp_path / "x")
-    assert done.returncode == 2
-    assert "give one of --data, --trees and --evaluate" in done.stderr
+    result = stepagent("judge", config, "--out", tmp_path / "x")
+    assert result.returncode == 2
+    assert "give one of --data, --trees and --evaluate" in result.stderr

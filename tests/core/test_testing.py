@@ -25,11 +25,11 @@ def post(url: str, path: str, **body: object) -> dict[str, Any]:
 def test_stop_strings_limits_and_samples() -> None:
     ask = {"prompt": list(b"so"), "seed": 3}
     with serve(Stub(say)) as url:
-        stopped = post(url, "completions", **ask, n=2, stop=["\n"], include_stop_str_in_output=True)
+        steps = post(url, "completions", **ask, n=2, stop=["\n"], include_stop_str_in_output=True)
         bare = post(url, "completions", **ask, stop="\n")
         whole = post(url, "completions", **ask)
         cut = post(url, "completions", **ask, max_tokens=4)
-    assert [choice["text"] for choice in stopped["choices"]] == ["so 3\n", "so 4\n"]
+    assert [choice["text"] for choice in steps["choices"]] == ["so 3\n", "so 4\n"]
     assert [choice["text"] for choice in (*bare["choices"], *whole["choices"])] == ["so 3", "so 3\nmore"]
     assert bare["choices"][0]["token_ids"] == list(b"so 3\n")
     assert (bare["choices"][0]["stop_reason"], whole["choices"][0]["stop_reason"]) == ("\n", None)
@@ -41,9 +41,9 @@ def test_a_process_of_its_own_answers_as_a_thread_does_and_counts_its_work() -> 
     stub = Stub(say, seconds_per_token=1e-4)
     turns = [{"role": "user", "content": "1+1"}]
     with serve(stub) as near, serve_apart(stub) as far:
-        here, there = (post(url, "chat/completions", messages=turns, seed=7) for url in (near, far))
+        near_reply, far_reply = (post(url, "chat/completions", messages=turns, seed=7) for url in (near, far))
         with urlopen(f"{far}/work") as reply:
             work = json.load(reply)
-    assert here == there
-    assert here["choices"][0]["message"]["content"] == "<user>1+1<assistant> 7\nmore"
-    assert work == here["service_seconds"] == 1e-4 * here["usage"]["completion_tokens"]
+    assert near_reply == far_reply
+    assert near_reply["choices"][0]["message"]["content"] == "<user>1+1<assistant> 7\nmore"
+    assert work == near_reply["service_seconds"] == 1e-4 * near_reply["usage"]["completion_tokens"]

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from stepagent import Candidate, Problem, StepPreference, Verdict
-from stepagent.data.convert import export_stage, import_stage
+from stepagent.data.convert import export_rows, import_rows
 from stepagent.files.exports import PREFERENCES, prm, sft
 from stepagent.files.jsonl import read_rows, write_rows
 from stepagent.files.labelled_rows import LabelledSolution, read_labelled
 from stepagent.files.preference_rows import ForeignPair, read_preferences
-from stepagent.files.rows import load_ift, load_pairs
-from stepagent.models.tokenizer import load_tokenizer
+from stepagent.files.rows import load_ift, load_labelled_pairs
+from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.testing import step
 from stepagent.tree import StepTree
 
@@ -75,16 +75,16 @@ def test_every_exporters_row_as_it_is() -> None:
 @pytest.mark.parametrize("to", ["trl", "trl-conversational", "llama-factory", "openrlhf", "step-dpo"])
 def test_what_goes_out_comes_back(tmp_path: Path, to: str) -> None:
     write_rows(tmp_path / "p.jsonl", [PAIR, replace(PAIR, chosen=" d\nStep 3:", rejected_ends=False)])
-    export_stage(tmp_path / "p.jsonl", to, "", tmp_path / "out.jsonl")
-    for (_, read), chosen in zip(read_preferences(tmp_path / "out.jsonl"), (" b\nStep 3:", " d\nStep 3:"), strict=True):
-        assert isinstance(read, ForeignPair)
-        assert (read.chosen, read.rejected) == (chosen, " c")
-        context = "".join(turn.content for turn in read.turns) + read.prefix
+    export_rows(tmp_path / "p.jsonl", to, "", out=tmp_path / "out.jsonl")
+    for (_, pair), chosen in zip(read_preferences(tmp_path / "out.jsonl"), (" b\nStep 3:", " d\nStep 3:"), strict=True):
+        assert isinstance(pair, ForeignPair)
+        assert (pair.chosen, pair.rejected) == (chosen, " c")
+        context = "".join(turn.content for turn in pair.turns) + pair.prefix
         assert context == ("Q" + PAIR.prefix[0] if to == "step-dpo" else PAIR.prompt)
-    import_stage(str(tmp_path / "out.jsonl"), "pairs", tmp_path / "pairs.jsonl")
-    for row, chosen in zip(load_pairs(tmp_path / "pairs.jsonl"), ("b\nStep 3:", "d\nStep 3:"), strict=True):
-        won = row.first if row.winner == "first" else row.second
-        assert won == chosen
+    import_rows(str(tmp_path / "out.jsonl"), "pairs", tmp_path / "pairs.jsonl")
+    for row, chosen in zip(load_labelled_pairs(tmp_path / "pairs.jsonl"), ("b\nStep 3:", "d\nStep 3:"), strict=True):
+        winner = row.first if row.winner == "first" else row.second
+        assert winner == chosen
         assert (row.question, "".join(row.prefix)) == ("Q", PAIR.prefix[0]), "the split is by question"
 
 
@@ -96,15 +96,15 @@ def test_the_real_dpo_trainer_of_trl_sees_the_sampled_tokens(
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
 
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     write_rows(
         tmp_path / "p.jsonl",
         [preference(tokenizer, f"1+{i}={i}\n", f"2+{i}=9\n", ends=i % 3 == 0) for i in range(1, 9)],
     )
-    ours = read_rows(tmp_path / "p.jsonl", StepPreference)
-    end = tokenizer.eos_token_id
+    preferences = read_rows(tmp_path / "p.jsonl", StepPreference)
+    end = tokenizer.end_id
     for to in ("trl-conversational", "trl"):
-        export_stage(tmp_path / "p.jsonl", to, tokenizer.eos_token, tmp_path / f"{to}.jsonl")
+        export_rows(tmp_path / "p.jsonl", to, tokenizer.text([end]), out=tmp_path / f"{to}.jsonl")
         rows = load_dataset("json", data_files=str(tmp_path / f"{to}.jsonl"), cache_dir=str(tmp_path / "cache"))[
             "train"
         ]
@@ -113,29 +113,29 @@ def test_the_real_dpo_trainer_of_trl_sees_the_sampled_tokens(
             model=AutoModelForCausalLM.from_pretrained(random_model),
             args=arguments,
             train_dataset=rows,
-            processing_class=tokenizer,
+            processing_class=tokenizer.raw,
         )
-        for seen, row in zip(trainer.train_dataset, ours, strict=True):
-            assert seen["prompt_ids"] == list(row.prompt_ids or ())
+        for trained, row in zip(trainer.train_dataset, preferences, strict=True):
+            assert trained["prompt_ids"] == list(row.prompt_ids or ())
             for side in ("chosen", "rejected"):
                 ids = list(getattr(row, f"{side}_ids"))
                 # what the help says: TRL's text rows end every step's turn, the conversational ones none
                 expected = ids if to == "trl-conversational" or ids[-1] == end else [*ids, end]
-                assert seen[f"{side}_ids"] == expected
+                assert trained[f"{side}_ids"] == expected
     trainer.train()
 
 
 def tree() -> StepTree:
-    made = StepTree(Problem("p", "q"), status="ended", context_text="<q>")
-    level = made.add(None, (Candidate(step("a\n")), Candidate(step("b\n"))))
+    step_tree = StepTree(Problem("p", "q"), status="ended", context_text="<q>")
+    level = step_tree.add(None, (Candidate(step("a\n")), Candidate(step("b\n"))))
     level.judged, level.chosen = level.nodes, 0
     level.verdict = Verdict("ok", (0.9, 0.2), 0, worst=1, margin=0.9, values=(0.9, 0.2))
-    unsure = made.add(0, (Candidate(step("c\n")), Candidate(step("d\n"))))
+    unsure = step_tree.add(0, (Candidate(step("c\n")), Candidate(step("d\n"))))
     unsure.judged = unsure.nodes
     unsure.verdict = Verdict("ok", (0.5, float("nan")), 0, worst=0, margin=0.9, values=(0.5, float("nan")))
-    alone = made.add(2, (Candidate(step("e.", ends=True)),))
-    made.path = [0, 2, alone.nodes[0]]
-    return made
+    alone = step_tree.add(2, (Candidate(step("e.", ends=True)),))
+    step_tree.path = [0, 2, alone.nodes[0]]
+    return step_tree
 
 
 def test_trees_become_process_reward_and_sft_rows(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_trees_become_process_reward_and_sft_rows(tmp_path: Path) -> None:
     ]
     assert list(sft(replace(tree(), status="failed"))) == []
     write_rows(tmp_path / "trees.jsonl", [tree(), replace(tree(), status="no_signal")])
-    export_stage(tmp_path / "trees.jsonl", "sft", None, tmp_path / "sft.jsonl")
+    export_rows(tmp_path / "trees.jsonl", "sft", None, out=tmp_path / "sft.jsonl")
     (row,) = load_ift(tmp_path / "sft.jsonl")
     assert (row.question, row.text) == ("q", "a\nc\ne.")
-    export_stage(tmp_path / "trees.jsonl", "prm", None, tmp_path / "prm.jsonl")
+    export_rows(tmp_path / "trees.jsonl", "prm", None, out=tmp_path / "prm.jsonl")
     back = read_labelled(tmp_path / "prm.jsonl", None, 0)
     assert back[:2] == [LabelledSolution("q", ("b",), 0), LabelledSolution("q", ("a", "c"), None)]
 
@@ -175,14 +175,14 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path: Path, arguments: lis
     torn = tree()
     torn.levels[0].judged = (0, 9)
     write_rows(tmp_path / "torn.jsonl", [torn])
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "stepagent", "data", *arguments, "--out", "out.jsonl"],
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
     )
-    assert done.returncode == 2
-    assert sentence in done.stderr.replace("\n", " ")
-    assert "Traceback" not in done.stderr
+    assert result.returncode == 2
+    assert sentence in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / "out.jsonl").exists() or "import" in arguments

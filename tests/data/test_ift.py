@@ -1,4 +1,4 @@
-"""Whole solutions cut into steps: by rule, by a model that may change nothing; what cannot be used is set
+"""Whole solutions cut into steps: by rule, by a model that may change nothing; rows without use are set
 aside."""
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ generator: {{boundary: {boundary}}}
     ],
 )
 def test_rules_follow_what_the_text_shows(text: str, steps: list[str] | None, rule: str) -> None:
-    found = cut(text)
-    assert found is not None
-    assert found[1] == rule
+    cuts = cut(text)
+    assert cuts is not None
+    assert cuts[1] == rule
     if steps is not None:
-        assert found[0] == steps
-    assert joins_to(found[0], text)
+        assert cuts[0] == steps
+    assert joins_to(cuts[0], text)
 
 
 @pytest.mark.parametrize("text", ["just this.", "", "One short. Two short.", "so\n$$\nx = 1\n$$", "a\n---\nb"])
@@ -81,14 +81,14 @@ def test_what_a_cut_may_not_change() -> None:
     assert not joins_to(["a b"], "a b c")
 
 
-def run(folder: Path, rows: list[dict[str, object]], *more: str, boundary: str = "marker") -> str:
+def run(folder: Path, rows: list[dict[str, object]], *options: str, boundary: str = "marker") -> str:
     (folder / "c.yaml").write_text(CONFIG.format(boundary=boundary))
     (folder / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [sys.executable, "-m", "stepagent", "data", "ift", str(folder / "c.yaml")]
-    command += ["--source", str(folder / "s.jsonl"), "--out", str(folder / "out"), *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr if done.returncode in (0, 2) else "crashed"
+    command += ["--source", str(folder / "s.jsonl"), "--out", str(folder / "out"), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+    return result.stdout + result.stderr if result.returncode in (0, 2) else "crashed"
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_every_row_is_kept_or_set_aside_with_its_reason(tmp_path: Path) -> None:
         {**good, "solution": "a\nStep 3: b\n\\boxed{2}"},
         good,
     ]
-    said = run(tmp_path, rows, "--answer", "answer")
-    kept = (tmp_path / "out" / "ift.jsonl").read_text().splitlines()
+    output = run(tmp_path, rows, "--answer", "answer")
+    lines = (tmp_path / "out" / "ift.jsonl").read_text().splitlines()
     aside = [json.loads(line) for line in (tmp_path / "out" / "set_aside.jsonl").read_text().splitlines()]
-    assert len(kept) + len(aside) == len(rows)
+    assert len(lines) + len(aside) == len(rows)
     assert [row["reason"] for row in aside] == [
         "does not reach its answer",
         "no 'answer' to reach",
@@ -136,25 +136,25 @@ def test_every_row_is_kept_or_set_aside_with_its_reason(tmp_path: Path) -> None:
     ]
     assert aside[0]["where"].endswith("s.jsonl:2")
     assert aside[0]["row"] == rows[1]
-    assert "cut into steps" in said
-    assert "broken characters" in said
+    assert "cut into steps" in output
+    assert "broken characters" in output
 
 
 def test_a_model_may_cut_and_change_nothing(tmp_path: Path) -> None:
     rows = [{"question": "q", "solution": text} for text in ("keep me whole.", "change me whole.", "a\nb")]
     run(tmp_path, rows, "--by-model")  # type: ignore[arg-type]
-    kept = [json.loads(line) for line in (tmp_path / "out" / "ift.jsonl").read_text().splitlines()]
-    assert [(row["cut_by"], row["steps"]) for row in kept] == [
+    cut_rows = [json.loads(line) for line in (tmp_path / "out" / "ift.jsonl").read_text().splitlines()]
+    assert [(row["cut_by"], row["steps"]) for row in cut_rows] == [
         ("lines rule", ["Step 1: a\n", "Step 2: b"]),
         ("the model", ["Step 1: keep me\n", "Step 2: whole."]),
     ]
     (aside,) = (tmp_path / "out" / "set_aside.jsonl").read_text().splitlines()
     assert json.loads(aside)["reason"] == "the model changed the text"
     (cuts,) = (tmp_path / "out").glob("cuts_*.jsonl")
-    asked = cuts.read_text()
-    cuts.write_text(asked.splitlines(keepends=True)[0])
+    replies = cuts.read_text()
+    cuts.write_text(replies.splitlines(keepends=True)[0])
     run(tmp_path, rows, "--by-model")  # type: ignore[arg-type]
-    assert sorted(cuts.read_text()) == sorted(asked)
+    assert sorted(cuts.read_text()) == sorted(replies)
 
 
 def test_questions_held_out_for_evaluation_are_not_learnt_from(tmp_path: Path) -> None:
@@ -173,20 +173,22 @@ def test_cutting_by_rule_loads_no_torch(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from stepagent.config.loading import load_config
-from stepagent.data.ift import Columns, ift_stage
+from stepagent.assembly.session import Session
+from stepagent.data.ift import Columns, make_ift
 folder = Path({str(tmp_path)!r})
 config = load_config(folder / "c.yaml")
-ift_stage(config, str(folder / "s.jsonl"), Columns(), False, "none", folder / "out")
+with Session(config, folder / "out") as session:
+    make_ift(session, str(folder / "s.jsonl"), Columns())
 print("torch" in sys.modules)
 """
-    said = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert said.splitlines()[-1] == "False"
+    output = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert output.splitlines()[-1] == "False"
 
 
 def test_a_source_of_which_nothing_can_be_used_is_an_error(tmp_path: Path) -> None:
     run(tmp_path, [{"question": "q", "solution": "a\nb"}])
     before = (tmp_path / "out" / "ift.jsonl").read_text()
-    said = run(tmp_path, [{"question": "q", "solution": "no"}])
+    output = run(tmp_path, [{"question": "q", "solution": "no"}])
     assert (tmp_path / "out" / "ift.jsonl").read_text() == before, "an error replaces nothing"
     assert "no column 'problem'; it has question, solution" in run(
         tmp_path, [{"question": "q", "solution": "a\nb"}], "--question", "problem"
@@ -194,5 +196,5 @@ def test_a_source_of_which_nothing_can_be_used_is_an_error(tmp_path: Path) -> No
     assert "no rows in it" in run(tmp_path, [])
     assert "'boundary' input should be 'marker', 'line' or 'blank_line'" in run(tmp_path, [], boundary="lines")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"ift.jsonl", "set_aside.jsonl"}
-    assert "no solution could be cut into steps" in said
-    assert "set_aside.jsonl says why" in said
+    assert "no solution could be cut into steps" in output
+    assert "set_aside.jsonl says why" in output

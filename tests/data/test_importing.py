@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from stepagent import DataError
-from stepagent.data.convert import import_stage
+from stepagent.data.convert import ImportTo, import_rows
 from stepagent.files.jsonl import write_rows
-from stepagent.files.labelled_rows import LabelledPair, read_labelled
+from stepagent.files.labelled_rows import read_labelled
+from stepagent.types import StepPair
 
 FOREIGN: list[dict[str, Any]] = [
     {"problem": "q1", "steps": ["a", "b"], "label": -1},
@@ -38,9 +39,9 @@ FOREIGN: list[dict[str, Any]] = [
 ]
 
 
-def imported(folder: Path, to: str) -> tuple[list[dict[str, Any]], list[str]]:
+def import_result(folder: Path, to: ImportTo) -> tuple[list[dict[str, Any]], list[str]]:
     write_rows(folder / "in.jsonl", FOREIGN)
-    import_stage(str(folder / "in.jsonl"), to, folder / f"{to}.jsonl")  # type: ignore[arg-type]
+    import_rows(str(folder / "in.jsonl"), to, folder / f"{to}.jsonl")
 
     def lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text().splitlines()]
@@ -51,9 +52,9 @@ def imported(folder: Path, to: str) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def test_foreign_rows_are_imported_or_set_aside_with_the_reason(tmp_path: Path) -> None:
-    pairs, aside = imported(tmp_path, "pairs")
-    found = {row["question"]: (row[row["winner"]], row["prefix"]) for row in pairs}
-    assert found == {
+    pairs, aside = import_result(tmp_path, "pairs")
+    winners = {row["question"]: (row[row["winner"]], row["prefix"]) for row in pairs}
+    assert winners == {
         "q5": ("good", []),
         "q6": ("b", ["Step 1:", " a\nStep 2:"]),
         "q7 ": ("yes", []),
@@ -65,22 +66,24 @@ def test_foreign_rows_are_imported_or_set_aside_with_the_reason(tmp_path: Path) 
     assert "longer than 100,000 characters" in aside
     assert "a row of no known format" in aside
 
-    solutions, aside = imported(tmp_path, "solutions")
+    solutions, aside = import_result(tmp_path, "solutions")
     assert solutions == [
         {"question": "q1", "solution": "a\n\nb"},
         {"question": "q3", "solution": "Step 1: a\nStep 2: b"},
     ]
     assert aside.count("has a wrong step") == 2
 
-    steps, _ = imported(tmp_path, "steps")
+    steps, _ = import_result(tmp_path, "steps")
     assert [row["labels"] for row in steps] == [[True, True], [True, False], [True, True], [True, False]]
-    assert read_labelled(tmp_path / "pairs.jsonl", None, 0)[0] == LabelledPair("q5", (), "good", "bad", "first")
+    assert read_labelled(tmp_path / "pairs.jsonl", None, 0)[0] == StepPair(
+        "q5", (), "good", second="bad", winner="first"
+    )
 
 
 def test_an_import_of_nothing_is_an_error(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", [{"text": "x"}])
     with pytest.raises(DataError, match=r"no pairs in it; .*set_aside\.jsonl says why"):
-        import_stage(str(tmp_path / "in.jsonl"), "pairs", tmp_path / "out.jsonl")
+        import_rows(str(tmp_path / "in.jsonl"), "pairs", tmp_path / "out.jsonl")
 
 
 WRONG: list[dict[str, Any]] = [
@@ -118,10 +121,10 @@ WRONG: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("to", ["pairs", "solutions", "steps"])
-def test_wrong_types_are_never_taken_for_data(tmp_path: Path, to: str) -> None:
+def test_wrong_types_are_never_taken_for_data(tmp_path: Path, to: ImportTo) -> None:
     good: list[dict[str, Any]] = [FOREIGN[0], FOREIGN[5]]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*WRONG, *good]))
-    import_stage(str(tmp_path / "in.jsonl"), to, tmp_path / "out.jsonl")  # type: ignore[arg-type]
+    import_rows(str(tmp_path / "in.jsonl"), to, tmp_path / "out.jsonl")
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
     aside = [json.loads(line) for line in (tmp_path / "out.set_aside.jsonl").read_text().splitlines()]
     assert len(aside) == len(WRONG) + 1

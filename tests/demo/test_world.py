@@ -1,4 +1,4 @@
-"""The arithmetic world: what is right, what people write, what a marker says."""
+"""The arithmetic world: right lines, the lines that people write, and the words of a marker."""
 
 from __future__ import annotations
 

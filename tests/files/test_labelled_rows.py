@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stepagent import DataError
-from stepagent.files.labelled_rows import LabelledPair, LabelledSolution, read_labelled
+from stepagent.files.labelled_rows import LabelledSolution, read_labelled
+from stepagent.types import StepPair
 
 
 def write(path: Path, *rows: dict[str, object]) -> Path:
@@ -45,9 +46,9 @@ def test_rows_of_four_projects_are_told_by_their_keys(tmp_path: Path) -> None:
     bench = {"problem": "p", "steps": ["a", "b"], "label": -1, "id": "x"}
     items = read_labelled(write(tmp_path / "d.jsonl", eft, prm800k, shepherd, bench), None, 0)
     assert items == [
-        LabelledPair("q", ("a\n",), "x", "y", "second"),
-        LabelledPair("p", (), "good", "bad", "first"),
-        LabelledPair("p", ("good\n",), "worse", "fine", "second"),
+        StepPair("q", ("a\n",), "x", second="y", winner="second"),
+        StepPair("p", (), "good", second="bad", winner="first"),
+        StepPair("p", ("good\n",), "worse", second="fine", winner="second"),
         LabelledSolution("How many?", ("Step 1: two\n", "Step 2: five\n"), 1),
         LabelledSolution("p", ("a", "b"), None),
     ]
@@ -56,7 +57,7 @@ def test_rows_of_four_projects_are_told_by_their_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"text": "x"}, r"d\.jsonl:1: not a row of labelled pairs, PRM800K, .*; it holds text"),
         (
@@ -69,6 +70,6 @@ def test_rows_of_four_projects_are_told_by_their_keys(tmp_path: Path) -> None:
         ({"question": {"problem": "p"}, "label": {"steps": [3]}}, "'label.steps.0'"),
     ],
 )
-def test_a_bad_labelled_row_is_named(tmp_path: Path, row: dict[str, object], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_a_bad_labelled_row_is_named(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         read_labelled(write(tmp_path / "d.jsonl", row), None, 0)

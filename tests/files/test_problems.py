@@ -10,8 +10,9 @@ from datasets import Dataset
 
 from stepagent import DataError
 from stepagent.config.settings import ProblemSettings
-from stepagent.files.problems import PRESETS, load_held_out, load_problems, problem_file
+from stepagent.files.problems import PRESETS, ProblemFile, problem_path
 from stepagent.files.tables import read_raw
+from stepagent.types import Problem
 
 ROWS = [{"problem": f"{i} + {i}?", "key": f"p{i}", "result": str(2 * i)} for i in range(20)]
 
@@ -19,7 +20,11 @@ ROWS = [{"problem": f"{i} + {i}?", "key": f"p{i}", "result": str(2 * i)} for i i
 COLUMNS = {"question": "problem", "id": "key", "answer": "result"}
 
 
-def written(folder: Path, kind: str) -> str:
+def answered_problems(settings: ProblemSettings, folder: Path) -> list[Problem]:
+    return list(ProblemFile.of(settings, folder).with_answers())
+
+
+def problem_source(folder: Path, kind: str) -> str:
     if kind == "folder":
         Dataset.from_list(ROWS).to_parquet(folder / "set" / "train.parquet")
         return str(folder / "set")
@@ -33,39 +38,38 @@ def written(folder: Path, kind: str) -> str:
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "folder"])
 def test_the_same_rows_from_every_kind_of_file(tmp_path: Path, kind: str) -> None:
-    settings = ProblemSettings(path=written(tmp_path, kind), **COLUMNS)
-    problems = load_held_out(problem_file(settings, tmp_path / "run"))
-    assert [(it.id, it.question, it.answer) for it in problems] == [
+    settings = ProblemSettings(path=problem_source(tmp_path, kind), **COLUMNS)
+    problems = ProblemFile.of(settings, tmp_path / "run").held_out()
+    assert [(problem.id, problem.question, problem.answer) for problem in problems] == [
         (f"p{i}", f"{i} + {i}?", str(2 * i)) for i in range(20)
     ]
 
 
 def test_a_sample_is_drawn_by_seed_and_made_once(tmp_path: Path) -> None:
-    def drawn(**more: int) -> list[str]:
-        settings = ProblemSettings(path=written(tmp_path, "csv"), **COLUMNS, **more)
-        return [it.id for it in load_problems(problem_file(settings, tmp_path / "run"))]
+    def sample_ids(**options: int) -> list[str]:
+        settings = ProblemSettings(path=problem_source(tmp_path, "csv"), **COLUMNS, **options)
+        return [problem.id for problem in answered_problems(settings, tmp_path / "run")]
 
-    first = drawn(sample=5)
+    first = sample_ids(sample=5)
     assert len(set(first)) == 5
     assert first != sorted(first)
-    assert drawn(sample=5) == first
-    assert drawn(sample=5, seed=1) != first
-    assert sorted(drawn(sample=20)) == sorted(f"p{i}" for i in range(20))
+    assert sample_ids(sample=5) == first
+    assert sample_ids(sample=5, seed=1) != first
+    assert sorted(sample_ids(sample=20)) == sorted(f"p{i}" for i in range(20))
     with pytest.raises(DataError, match=r"20 problems, but problems\.sample asks for 21"):
-        drawn(sample=21)
-    path = problem_file(ProblemSettings(path=str(tmp_path / "p.csv"), **COLUMNS), tmp_path / "run")
-    made = path.stat().st_mtime_ns
-    assert problem_file(ProblemSettings(path=str(tmp_path / "p.csv"), **COLUMNS), tmp_path / "run") == path
-    assert path.stat().st_mtime_ns == made
+        sample_ids(sample=21)
+    path = problem_path(ProblemSettings(path=str(tmp_path / "p.csv"), **COLUMNS), tmp_path / "run")
+    modified = path.stat().st_mtime_ns
+    assert problem_path(ProblemSettings(path=str(tmp_path / "p.csv"), **COLUMNS), tmp_path / "run") == path
+    assert path.stat().st_mtime_ns == modified
     (tmp_path / "p.csv").write_text("problem,key,result\nother?,1,2\n")
-    again = problem_file(ProblemSettings(path=str(tmp_path / "p.csv"), **COLUMNS), tmp_path / "run")
-    assert [it.question for it in load_problems(again)] == ["other?"], "a changed file is read again"
+    reread = problem_path(ProblemSettings(path=str(tmp_path / "p.csv"), **COLUMNS), tmp_path / "run")
+    assert [problem.question for problem in ProblemFile(reread)] == ["other?"], "a changed file is read again"
 
 
 def test_a_plain_file_is_used_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    assert problem_file(path, tmp_path) == path
-    assert problem_file(ProblemSettings(path=str(path)), tmp_path) == path
+    assert problem_path(ProblemSettings(path=str(path)), tmp_path) == path
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,7 @@ def test_bad_tables_name_the_line(tmp_path: Path, settings: dict[str, str], text
     path = tmp_path / "p.csv"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        problem_file(ProblemSettings(path=str(path), **settings), tmp_path / "run")
+        problem_path(ProblemSettings(path=str(path), **settings), tmp_path / "run")
     for name in ("p.parquet", "none.csv"):
         (tmp_path / "p.parquet").write_text("no")
         with pytest.raises(DataError, match=r"not a Parquet file|no such file"):
@@ -95,43 +99,43 @@ def test_bad_tables_name_the_line(tmp_path: Path, settings: dict[str, str], text
 def test_what_is_empty_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("question,answer,id\nq,,\nr,3,x\n")
-    made = problem_file(ProblemSettings(path=str(path)), tmp_path / "run")
-    assert [(it.id, it.answer) for it in load_problems(made)] == [("1", None), ("x", "3")]
+    problems = answered_problems(ProblemSettings(path=str(path)), tmp_path / "run")
+    assert [(problem.id, problem.answer) for problem in problems] == [("1", None), ("x", "3")]
 
 
 def test_a_preset_survives_the_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [{"problem": "a?", "answer": "5"}])
-    again = ProblemSettings.model_validate(ProblemSettings(path="math500").model_dump(mode="json"))
-    assert [it.question for it in load_problems(problem_file(again, tmp_path))] == ["a?"]
+    settings = ProblemSettings.model_validate(ProblemSettings(path="math500").model_dump(mode="json"))
+    assert [problem.question for problem in answered_problems(settings, tmp_path)] == ["a?"]
 
 
 def test_presets_read_worked_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    loads = []
 
     def load(name: str, subset: str | None, split: str) -> list[dict[str, str]]:
-        asked.append((name, subset, split))
+        loads.append((name, subset, split))
         return [
             {"question": "a?", "answer": "1 + 1 = 2\nso 5\n#### 1,234"},
             {"question": "b?", "answer": "a proof of 7"},
         ]
 
     monkeypatch.setattr("datasets.load_dataset", load)
-    problems = load_problems(problem_file(Path("gsm8k"), tmp_path))
-    assert asked == [("openai/gsm8k", "main", "train")]
-    assert [(it.id, it.answer) for it in problems] == [("1", "1,234"), ("2", None)]
+    problems = answered_problems(ProblemSettings(path="gsm8k"), tmp_path)
+    assert loads == [("openai/gsm8k", "main", "train")]
+    assert [(problem.id, problem.answer) for problem in problems] == [("1", "1,234"), ("2", None)]
     test_split = ProblemSettings(path="gsm8k", split="test", sample=1)
-    assert len(load_problems(problem_file(test_split, tmp_path))) == 1
-    assert asked[1:] == [("openai/gsm8k", "main", "test")]
+    assert len(answered_problems(test_split, tmp_path)) == 1
+    assert loads[1:] == [("openai/gsm8k", "main", "test")]
     assert set(PRESETS) == {"gsm8k", "math", "math500", "numina", "aime", "olympiadbench"}
 
 
 def test_an_answer_that_cannot_be_had_is_named_before_evaluation(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text('question,answer\nq,a proof\nr,"so \\boxed{3}"\n')
-    made = problem_file(ProblemSettings(path=str(path), worked=True), tmp_path / "run")
-    assert [it.answer for it in load_problems(made)] == [None, "3"]
+    table = ProblemFile.of(ProblemSettings(path=str(path), worked=True), tmp_path / "run")
+    assert [problem.answer for problem in table.with_answers()] == [None, "3"]
     with pytest.raises(DataError, match="problem '1' has no 'answer' to evaluate against"):
-        load_held_out(made)
+        table.held_out()
 
 
 @pytest.mark.parametrize(
@@ -155,4 +159,4 @@ def test_bad_problem_files_name_file_and_line(tmp_path: Path, text: str, message
     path = tmp_path / "p.jsonl"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        load_problems(path)
+        ProblemFile(path)

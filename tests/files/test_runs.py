@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from stepagent import DataError
 from stepagent.files.runs import RunFolder
 
 
@@ -25,7 +27,7 @@ def test_a_stage_runs_once_again_when_something_changed_and_goes_on_when_it_was_
         result.write_text("whole")
 
     def stage(settings: object) -> bool:
-        return run.stage("s", {"in": source}, {"out": result}, settings, work)
+        return run.stage("s", inputs={"in": source}, outputs={"out": result}, identity=settings, work=work)
 
     assert stage({"a": 1, "b": 2})
     assert not stage({"b": 2, "a": 1})
@@ -47,8 +49,20 @@ def test_other_hub_models_are_other_inputs(tmp_path: Path) -> None:
     calls: list[str] = []
 
     def stage(model: str) -> bool:
-        return run.stage("s", {"model": Path(model)}, {}, {}, lambda: calls.append(model))
+        return run.stage("s", inputs={"model": Path(model)}, outputs={}, identity={}, work=lambda: calls.append(model))
 
     assert stage("org/one")
     assert not stage("org/one")
     assert stage("org/two")
+
+
+def test_the_folder_of_another_version_is_refused(tmp_path: Path) -> None:
+    entry = {"settings": "0", "inputs": {}, "outputs": {}, "seconds": 1.0}
+    for manifest in ({"search": entry}, {"schema": "stepagent/run/9", "stages": {"search": entry}}):
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(DataError, match=r"manifest\.json: written by another version of stepagent"):
+            RunFolder(tmp_path)
+    for text in ("{", "[]"):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(DataError, match=r"manifest\.json: not a run's manifest"):
+            RunFolder(tmp_path)

@@ -32,13 +32,13 @@ async def test_a_step_owns_the_terminator_it_sampled(boundary: str, reply: str, 
 async def test_the_next_step_starts_where_the_last_one_ended_token_by_token() -> None:
     backend = ScriptedBackend([Rule("2:$", (" done",)), Rule("", ("Step 1: add\nStep 2: x",))])
     generator = SampleGenerator(backend)
-    one = (await generator.propose(Problem("p", "q"), [], 1, 0)).candidates[0].step
-    proposal = await generator.propose(Problem("p", "q"), [one], 1, 0)
-    two = proposal.candidates[0].step
-    assert backend.prompts[1].prefix_ids == one.token_ids
-    assert two.text == " done"
-    assert two.ends
-    assert two.token_ids == (*b" done", END_ID)
+    first_step = (await generator.propose(Problem("p", "q"), [], 1, 0)).candidates[0].step
+    proposal = await generator.propose(Problem("p", "q"), [first_step], 1, 0)
+    second_step = proposal.candidates[0].step
+    assert backend.prompts[1].prefix_ids == first_step.token_ids
+    assert second_step.text == " done"
+    assert second_step.ends
+    assert second_step.token_ids == (*b" done", END_ID)
     assert proposal.context_ids == tuple(proposal.context_text.encode()), "the context is without the prefix"
 
 

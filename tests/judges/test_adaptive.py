@@ -16,7 +16,7 @@ from stepagent import (
 from stepagent.judges.comparisons import adaptive
 
 
-async def asked(count: int, prefer: Callable[[int, int], str], seed: int = 0) -> Verdict:
+async def verdict_of(count: int, prefer: Callable[[int, int], str], seed: int = 0) -> Verdict:
     async def compare(first: int, second: int) -> tuple[Vote, Usage]:
         return Vote(first, second, prefer(first, second)), Usage(1, 0, 0)
 
@@ -27,7 +27,7 @@ async def asked(count: int, prefer: Callable[[int, int], str], seed: int = 0) ->
 async def test_adaptive_finds_both_ends_with_as_few_comparisons_as_there_can_be(count: int) -> None:
     for seed in range(5):
         rank = random.Random(seed).sample(range(count), count)
-        verdict = await asked(count, lambda a, b, r=rank: "first" if r[a] > r[b] else "second", seed)
+        verdict = await verdict_of(count, lambda a, b, r=rank: "first" if r[a] > r[b] else "second", seed)
         assert verdict.status == "ok"
         assert (verdict.best, verdict.worst) == (rank.index(count - 1), rank.index(0))
         assert verdict.usage.requests <= 2 * (math.ceil(3 * count / 2) - 2 + count % 2)
@@ -40,7 +40,7 @@ async def test_adaptive_asks_a_noisy_judge_more_and_never_the_same_twice() -> No
         right = a > b
         return "first" if right != (random.Random(100 * a + b).random() < 0.25) else "second"
 
-    verdict = await asked(6, prefer, 1)
+    verdict = await verdict_of(6, prefer, 1)
     seats = [(vote.first, vote.second) for vote in verdict.votes]
     assert len(seats) == len(set(seats))
     assert 14 < len(seats) <= 30
@@ -49,15 +49,15 @@ async def test_adaptive_asks_a_noisy_judge_more_and_never_the_same_twice() -> No
 
 
 async def test_adaptive_gives_no_signal_where_only_the_seat_decides_and_counts_failures() -> None:
-    assert (await asked(5, lambda a, b: "first")).status == "no_signal"
-    assert (await asked(4, lambda a, b: "tie")).status == "no_signal"
-    assert (await asked(4, lambda a, b: "unparsed")).status == "unparsed"
-    assert (await asked(4, lambda a, b: "error")).status == "error"
+    assert (await verdict_of(5, lambda a, b: "first")).status == "no_signal"
+    assert (await verdict_of(4, lambda a, b: "tie")).status == "no_signal"
+    assert (await verdict_of(4, lambda a, b: "unparsed")).status == "unparsed"
+    assert (await verdict_of(4, lambda a, b: "error")).status == "error"
 
 
 async def test_adaptive_depends_on_the_seed_and_not_on_arrival() -> None:
     def prefer(a: int, b: int) -> str:
         return "first" if a > b else "second"
 
-    assert await asked(8, prefer, 3) == await asked(8, prefer, 3)
-    assert (await asked(8, prefer, 3)).votes != (await asked(8, prefer, 4)).votes
+    assert await verdict_of(8, prefer, 3) == await verdict_of(8, prefer, 3)
+    assert (await verdict_of(8, prefer, 3)).votes != (await verdict_of(8, prefer, 4)).votes

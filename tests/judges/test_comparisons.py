@@ -58,8 +58,8 @@ async def test_tie_breaks_follow_the_seed_alone() -> None:
         return "tie" if {a, b} == {0, 1} else "first" if a < b else "second"
 
     picks = {seed: (await verdict_of(3, prefer, seed)).best for seed in range(20)}
-    again = {seed: (await verdict_of(3, prefer, seed)).best for seed in range(20)}
-    assert picks == again
+    repeated = {seed: (await verdict_of(3, prefer, seed)).best for seed in range(20)}
+    assert picks == repeated
     assert set(picks.values()) == {0, 1}
 
 
@@ -96,15 +96,15 @@ async def test_best_and_worst_are_settled_or_there_is_no_signal() -> None:
     """Every ok verdict gives its best a margin above one half, however many votes were lost."""
 
     rng = random.Random(5)
-    seen = set()
+    statuses = set()
     for seed in range(300):
         noise = {(a, b): rng.choice(["first", "second", "tie", "unparsed"]) for a in range(4) for b in range(4)}
         verdict = await verdict_of(4, lambda a, b, noise=noise: noise[a, b], seed)
-        seen.add(verdict.status)
+        statuses.add(verdict.status)
         if verdict.status == "ok":
             assert verdict.margin > 0.5
             assert verdict.scores[verdict.best] > verdict.scores[verdict.worst]
-    assert {"ok", "no_signal"} <= seen
+    assert {"ok", "no_signal"} <= statuses
 
 
 async def test_all_pairs_stays_the_papers() -> None:

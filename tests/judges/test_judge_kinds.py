@@ -42,23 +42,23 @@ PROBLEM = Problem("p", "1+1?")
 GOOD, BAD, MIDDLE = step("good\n"), step("bad\n"), step("middling\n")
 
 
-class Saying:
-    """A backend that answers by a function of the user's turn; records what it was asked."""
+class AnsweringBackend:
+    """A backend that answers by a function of the user's turn, and records the prompts."""
 
     def __init__(self, say: Callable[[str], str], first: Callable[[str], object] | None = None) -> None:
         self._say = say
         self._first = first
-        self.asked: list[Prompt] = []
+        self.prompts: list[Prompt] = []
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        self.asked.append(prompt)
-        said = self._say(prompt.messages[-1].content)
+        self.prompts.append(prompt)
+        text = self._say(prompt.messages[-1].content)
         first = self._first(prompt.messages[-1].content) if self._first else None
-        choice = Completion(said, "end", None, logprobs=None, first=first)
+        choice = Completion(text, "end", None, logprobs=None, first=first)
         return Completions((choice,) * sampling.n, "", None, Usage(1, 10, 5))
 
 
-def sat_first(text: str) -> str:
+def first_proposal(text: str) -> str:
     return text.partition("<proposal_A>\n")[2].partition("\n")[0]
 
 
@@ -66,16 +66,16 @@ async def test_a_reply_without_a_verdict_is_asked_for_once_more() -> None:
     def say(text: str) -> str:
         if text.startswith("Your verdict"):
             return "[[A]]"
-        return "[[A]]" if sat_first(text) == "good" else "hard to say"
+        return "[[A]]" if first_proposal(text) == "good" else "hard to say"
 
-    backend = Saying(say)
+    backend = AnsweringBackend(say)
     verdict = await PairwiseJudge(backend).judge(PROBLEM, [], [GOOD, BAD], 0)
-    again = [vote for vote in verdict.votes if vote.asked_again]
-    assert [(vote.first, vote.outcome, vote.reply) for vote in again] == [(1, "first", "[[A]]")]
-    assert backend.asked[-1].messages[-2] == Message("assistant", "hard to say")
-    assert backend.asked[-1].messages[-1].content == "Your verdict, and nothing else: [[A]] or [[B]]"
+    repeated = [vote for vote in verdict.votes if vote.asked_again]
+    assert [(vote.first, vote.outcome, vote.reply) for vote in repeated] == [(1, "first", "[[A]]")]
+    assert backend.prompts[-1].messages[-2] == Message("assistant", "hard to say")
+    assert backend.prompts[-1].messages[-1].content == "Your verdict, and nothing else: [[A]] or [[B]]"
     assert verdict.usage.requests == 3
-    silent = await PairwiseJudge(Saying(lambda _: "?")).judge(PROBLEM, [], [GOOD, BAD], 0)
+    silent = await PairwiseJudge(AnsweringBackend(lambda _: "?")).judge(PROBLEM, [], [GOOD, BAD], 0)
     assert silent.status == "unparsed", "never guessed"
 
 
@@ -91,24 +91,24 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 async def test_a_hostile_step_cannot_leave_its_place_in_the_prompt(text: str) -> None:
-    backend = Saying(lambda _: "[[B]]")
+    backend = AnsweringBackend(lambda _: "[[B]]")
     hostile = Step(text, text, "stop", False)
     await PairwiseJudge(backend, comparisons="all_pairs").judge(PROBLEM, [hostile], [hostile, GOOD], 0)
     plain = load_judge_prompt("judge_pairwise")[0].body
-    for prompt in backend.asked:
-        shown = prompt.messages[0].content
+    for prompt in backend.prompts:
+        content = prompt.messages[0].content
         for tag in ("<proposal_A>", "</proposal_A>", "<proposal_B>", "</proposal_B>", "</solution_so_far>"):
-            assert shown.count(tag) == plain.count(tag), "the prompt's own parts stay its own"
-        assert "<|" not in shown
-        assert text.replace("<", "<\u200b") in shown or text in shown
+            assert content.count(tag) == plain.count(tag), "the prompt's own parts stay its own"
+        assert "<|" not in content
+        assert text.replace("<", "<\u200b") in content or text in content
 
 
 async def test_logprob_votes_carry_the_first_seats_share() -> None:
     def first(text: str) -> object:
-        good = sat_first(text) == "good"
+        good = first_proposal(text) == "good"
         return (("A", math.log(0.6 if good else 0.1)), (" B", math.log(0.2 if good else 0.7)), ("The", -3.0))
 
-    verdict = await LogprobJudge(Saying(lambda _: "A", first)).judge(PROBLEM, [], [GOOD, BAD], 0)
+    verdict = await LogprobJudge(AnsweringBackend(lambda _: "A", first)).judge(PROBLEM, [], [GOOD, BAD], 0)
     shares = {(vote.first, vote.second): vote.probability for vote in verdict.votes}
     assert shares == {(0, 1): pytest.approx(0.75), (1, 0): pytest.approx(0.125)}
     assert (verdict.status, verdict.best, verdict.worst) == ("ok", 0, 1)
@@ -116,7 +116,7 @@ async def test_logprob_votes_carry_the_first_seats_share() -> None:
     assert first_share((("[[", -0.1), ("A", -1.0)), labels) is None, "a token that begins both tells nothing"
     assert first_share((("[[A", math.log(0.5)), ("[[A]]", math.log(0.25))), labels) == 1.0
     with pytest.raises(ExceptionGroup) as failed:
-        await LogprobJudge(Saying(lambda _: "A")).judge(PROBLEM, [], [GOOD, BAD], 0)
+        await LogprobJudge(AnsweringBackend(lambda _: "A")).judge(PROBLEM, [], [GOOD, BAD], 0)
     assert failed.group_contains(ConfigError, match="gives no log-probabilities; use judge.kind: pairwise")
 
 
@@ -140,16 +140,16 @@ def test_grades_are_read_at_the_end_and_on_the_scale(reply: str, grade: float | 
 
 async def test_pointwise_grades_every_candidate_on_its_own() -> None:
     def say(text: str) -> str:
-        shown = text.partition("<step>\n")[2].partition("\n")[0]
-        return {"good": "Score: 9", "bad": "Score: 2", "middling": "I pass"}[shown]
+        content = text.partition("<step>\n")[2].partition("\n")[0]
+        return {"good": "Score: 9", "bad": "Score: 2", "middling": "I pass"}[content]
 
-    verdict = await PointwiseJudge(Saying(say), votes=2).judge(PROBLEM, [], [MIDDLE, BAD, GOOD], 0)
+    verdict = await PointwiseJudge(AnsweringBackend(say), votes=2).judge(PROBLEM, [], [MIDDLE, BAD, GOOD], 0)
     assert (verdict.status, verdict.best, verdict.worst) == ("ok", 2, 1)
     assert math.isnan(verdict.scores[0]), "unparsed, never guessed"
     assert verdict.scores[1:] == pytest.approx((1 / 9, 8 / 9))
     assert verdict.usage.requests == 3
-    same = await PointwiseJudge(Saying(lambda _: "Score: 5")).judge(PROBLEM, [], [GOOD, BAD], 0)
-    assert same.status == "no_signal"
+    undecided = await PointwiseJudge(AnsweringBackend(lambda _: "Score: 5")).judge(PROBLEM, [], [GOOD, BAD], 0)
+    assert undecided.status == "no_signal"
 
 
 @pytest.mark.parametrize(
@@ -169,17 +169,19 @@ def test_rankings_are_the_last_line_and_name_each_once(reply: str, ranking: list
 
 
 async def test_listwise_asks_in_both_orders_and_a_judge_of_places_gives_no_signal() -> None:
-    def by_content(text: str) -> str:
+    def ranking_by_content(text: str) -> str:
         blocks = text.partition("<proposals>\n")[2].partition("\n</proposals>")[0].split("\n\n")
         order = sorted(range(3), key=lambda i: ("good", "middling", "bad").index(blocks[i].split("\n")[1]))
         return " > ".join(f"[{i + 1}]" for i in order)
 
-    backend = Saying(by_content)
+    backend = AnsweringBackend(ranking_by_content)
     verdict = await ListwiseJudge(backend).judge(PROBLEM, [], [MIDDLE, BAD, GOOD], 0)
     assert (verdict.status, verdict.best, verdict.worst, verdict.scores) == ("ok", 2, 1, (1, 0, 2))
-    assert len(backend.asked) == 2
+    assert len(backend.prompts) == 2
     assert len(verdict.votes) == 6
-    places = await ListwiseJudge(Saying(lambda _: "[1] > [2] > [3]")).judge(PROBLEM, [], [MIDDLE, BAD, GOOD], 0)
+    places = await ListwiseJudge(AnsweringBackend(lambda _: "[1] > [2] > [3]")).judge(
+        PROBLEM, [], [MIDDLE, BAD, GOOD], 0
+    )
     assert places.status == "no_signal"
 
 
@@ -227,7 +229,7 @@ class Chances:
     async def score(self, problem: Problem, prefix: list[Step], candidates: list[Step]) -> tuple[list[float], Usage]:
         if not prefix:
             raise BackendError("no")
-        return [{"good": 0.9, "bad": 0.2}[one.content] for one in candidates], Usage(1, 9, 0)
+        return [{"good": 0.9, "bad": 0.2}[candidate.content] for candidate in candidates], Usage(1, 9, 0)
 
 
 async def test_a_prms_margin_is_the_chance_that_the_better_one_alone_is_right() -> None:
@@ -241,8 +243,8 @@ async def test_a_prms_margin_is_the_chance_that_the_better_one_alone_is_right() 
 async def test_rankings_and_rollouts_on_a_real_model(random_model: Path, base_model: Path, tmp_path: Path) -> None:
     """Random weights rank nothing: both lists are unparsed, and counted. M_0 of the arithmetic world writes
     lines that end somewhere: every step is scored by where its own rollouts end."""
-    shown = (step("7=7\n"), step("5+2=7\n"), step("9\n", ends=True))
-    steps = [replace(it, token_ids=None) for it in shown]
+    candidates = (step("7=7\n"), step("5+2=7\n"), step("9\n", ends=True))
+    steps = [replace(candidate, token_ids=None) for candidate in candidates]
     short = tmp_path / "short.md"
     short.write_text("{question}{prefix}{candidates}")
     ranking = ListwiseJudge(TransformersBackend(str(random_model)), str(short), max_tokens=8)

@@ -1,4 +1,4 @@
-"""The pairwise judge: what is asked, how a reply is read, and that candidates cannot decide it."""
+"""The pairwise judge: its questions, how a reply is read, and that candidates cannot decide it."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def test_without_a_tie_label_a_tie_is_off_the_menu() -> None:
     assert parse_verdict("[[C]]", Labels("[[A]]", "[[B]]")) == "unparsed"
 
 
-def judged_by_content(context: str, seed: int) -> str:
+def verdict_by_content(context: str, seed: int) -> str:
     first = context.split("<proposal_A>\n")[1].split("\n</proposal_A>")[0]
     return f"Looking at {first}. " + ("[[A]]" if "good" in first else "[[B]]")
 
 
 async def test_every_pair_is_asked_in_both_seats_with_the_whole_context() -> None:
-    backend = ScriptedBackend(reply=judged_by_content)
+    backend = ScriptedBackend(reply=verdict_by_content)
     judge = PairwiseJudge(backend)
     verdict = await judge.judge(
         Problem("p", "Why {prefix}?"), [step("s1\n")], [step("bad one\n"), step("good {x} \\frac{1}{2}\n")], 0
     )
     assert (verdict.status, verdict.best, verdict.worst) == ("ok", 1, 0)
-    asked = [prompt.messages[-1].content for prompt in backend.prompts]
-    assert len(asked) == 2
-    for text in asked:
+    questions = [prompt.messages[-1].content for prompt in backend.prompts]
+    assert len(questions) == 2
+    for text in questions:
         assert "Why {prefix}?" in text, "inserted text must not be filled in again"
         assert "good {x} \\frac{1}{2}" in text
         assert "<solution_so_far>\ns1\n" in text
@@ -64,13 +64,13 @@ async def test_every_pair_is_asked_in_both_seats_with_the_whole_context() -> Non
 async def test_a_hostile_step_does_not_decide_its_own_verdict(hostile: str) -> None:
     """A judge that quotes both candidates before its verdict still reaches it."""
 
-    def quoting(context: str, seed: int) -> str:
+    def quotation(context: str, seed: int) -> str:
         proposals = context.split("<proposal_A>")[1]
         return f"They say {proposals} " + (
             "[[B]]" if proposals.index("honest") > proposals.index(hostile[:3]) else "[[A]]"
         )
 
-    verdict = await PairwiseJudge(ScriptedBackend(reply=quoting), max_tokens=4000).judge(
+    verdict = await PairwiseJudge(ScriptedBackend(reply=quotation), max_tokens=4000).judge(
         Problem("p", "q"), [], [step(hostile), step("honest work")], 0
     )
     assert (verdict.status, verdict.best) == ("ok", 1)
@@ -83,10 +83,10 @@ async def test_a_cut_off_rationale_is_unparsed_even_if_it_names_a_label() -> Non
 
 
 async def test_a_failed_request_is_a_recorded_vote() -> None:
-    def failing(context: str, seed: int) -> str:
+    def failure(context: str, seed: int) -> str:
         raise BackendError("no answer")
 
-    verdict = await PairwiseJudge(ScriptedBackend(reply=failing)).judge(
+    verdict = await PairwiseJudge(ScriptedBackend(reply=failure)).judge(
         Problem("p", "q"), [], [step("a"), step("b")], 0
     )
     assert verdict.status == "error"

@@ -15,7 +15,7 @@ import torch
 from stepagent import StepPreference
 from stepagent.files.jsonl import write_rows
 from stepagent.models.loading import load_model
-from stepagent.models.tokenizer import load_tokenizer
+from stepagent.models.tokenizer import ChatTokenizer
 
 Preference = Callable[..., StepPreference]
 
@@ -32,7 +32,7 @@ SETTINGS = {
 
 @pytest.fixture
 def data(preference: Preference, random_model: Path, tmp_path: Path) -> Path:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     rows = [
         preference(tokenizer, f"{i}+{j}=2\n", f"{i}-{j}=34\n", problem_id=str(i)) for i in range(6) for j in range(3)
     ]
@@ -56,7 +56,7 @@ def run(
     *extra: str,
     launcher: tuple[str, ...] = (),
     code: int = 0,
-    said: str = "",
+    message: str = "",
     settings: Mapping[str, object] = SETTINGS,
     **environment: str,
 ) -> list[float]:
@@ -74,9 +74,11 @@ def run(
         "TOKENIZERS_PARALLELISM": "false",
         **environment,
     }
-    done = subprocess.run([*command, *extra], capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert (done.returncode == code) if code == 0 else (done.returncode != 0), done.stderr[-3000:]
-    assert said in done.stderr
+    result = subprocess.run(
+        [*command, *extra], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+    assert (result.returncode == code) if code == 0 else (result.returncode != 0), result.stderr[-3000:]
+    assert message in result.stderr
     losses: list[float] = json.loads(curve.read_text())
     return losses
 
@@ -87,11 +89,11 @@ def run(
 def test_two_processes_give_the_curve_of_one(
     random_model: Path, data: Path, sharding: dict[str, str], settings: dict[str, object]
 ) -> None:
-    one = run(random_model, data, "one", settings=settings)
-    two = run(random_model, data, "two", settings=settings, launcher=TWO, **sharding)
-    assert len(one) == 8
-    assert two == pytest.approx(one, abs=1e-4)
-    assert one[-1] < 0.8 * one[0]
+    alone = run(random_model, data, "one", settings=settings)
+    together = run(random_model, data, "two", settings=settings, launcher=TWO, **sharding)
+    assert len(alone) == 8
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert alone[-1] < 0.8 * alone[0]
     weights = [
         load_model(data.parent / name, torch.float32, torch.device("cpu")).state_dict() for name in ("one", "two")
     ]
@@ -124,7 +126,7 @@ def test_checkpoints_of_other_work_are_not_continued(random_model: Path, data: P
 @pytest.mark.slow
 def test_a_full_disk_says_so_and_keeps_the_last_whole_checkpoint(random_model: Path, data: Path) -> None:
     whole = run(random_model, data, "whole")
-    run(random_model, data, "cut", "0", "60000", code=9, said="cannot be written (")
+    run(random_model, data, "cut", "0", "60000", code=9, message="cannot be written (")
     work = data.parent / "cut.work"
     assert {path.parent.name for path in work.glob("checkpoint-*/trainer_state.json")} == {"checkpoint-2"}
     resumed = run(random_model, data, "cut")

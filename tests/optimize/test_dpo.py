@@ -14,16 +14,16 @@ from stepagent import ModelError, StepPreference
 from stepagent.config.settings import LoraSettings, OptimizeSettings, TrainSettings
 from stepagent.files.jsonl import write_rows
 from stepagent.models.loading import load_model
-from stepagent.models.tokenizer import load_tokenizer
+from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.adapters import add_adapter
 from stepagent.optimize.batches import PackedBatches
-from stepagent.optimize.dpo import optimize, reference_logprobs
+from stepagent.optimize.dpo import optimize_model, reference_logprobs
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.packing import Target, make_packs
 from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
+from stepagent.optimize.trainer import Monitor
 
 Preference = Callable[..., StepPreference]
-Progress = Callable[[int, int, dict[str, float]], None]
 
 CPU = torch.device("cpu")
 
@@ -46,10 +46,15 @@ def test_dpo_loss_by_hand() -> None:
 
 def test_label_smoothing_and_ipo_by_hand() -> None:
     """beta h = 1, smoothing 0.25: 0.75 ln(1 + e^-1) + 0.25 ln(1 + e). IPO, h = 2, beta 0.5: (2 - 1)^2."""
-    sides = (torch.tensor([-2.0]), torch.tensor([-4.0]), torch.tensor([-3.0]), torch.tensor([-3.0]))
-    smoothed, _ = dpo_loss(*sides, 0.5, smoothing=0.25)
+    sides = {
+        "chosen": torch.tensor([-2.0]),
+        "rejected": torch.tensor([-4.0]),
+        "ref_chosen": torch.tensor([-3.0]),
+        "ref_rejected": torch.tensor([-3.0]),
+    }
+    smoothed, _ = dpo_loss(**sides, beta=0.5, smoothing=0.25)
     assert smoothed.item() == pytest.approx(0.75 * math.log(1 + math.exp(-1)) + 0.25 * math.log(1 + math.e))
-    assert dpo_loss(*sides, 0.5, kind="ipo")[0].item() == pytest.approx(1.0)
+    assert dpo_loss(**sides, beta=0.5, kind="ipo")[0].item() == pytest.approx(1.0)
 
 
 def test_a_fresh_adapter_changes_nothing_and_off_it_is_the_reference(random_model: Path) -> None:
@@ -67,37 +72,39 @@ def test_a_fresh_adapter_changes_nothing_and_off_it_is_the_reference(random_mode
 
 
 def test_step_dpo_moves_the_margin_and_only_through_the_adapter(
-    preference: Preference, quiet: Progress, random_model: Path, tmp_path: Path
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     rows = [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)]
     write_rows(tmp_path / "p.jsonl", rows)
     settings = OptimizeSettings(learning_rate=5e-3, beta=0.5, epochs=10, batch_size=4, serving_dtype="bfloat16")
-    report = optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet).figures
+    report = optimize_model(
+        random_model, tmp_path / "p.jsonl", tmp_path / "out", settings=settings, seed=0, monitor=quiet
+    )
     assert report["pairs"] == 8
     assert report["steps"] == 20
     assert report["accuracy"] == 1.0
     assert report["margin"] > 0.5
     assert report["parity"] < 1e-3
-    old = load_model(random_model, torch.float32, CPU).state_dict()
-    new = load_model(tmp_path / "out", torch.float32, CPU).state_dict()
-    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    before = load_model(random_model, torch.float32, CPU).state_dict()
+    after = load_model(tmp_path / "out", torch.float32, CPU).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("proj" in name and name.endswith("weight") for name in changed)
-    assert load_tokenizer(tmp_path / "out").chat_template == tokenizer.chat_template
+    assert ChatTokenizer(tmp_path / "out").raw.chat_template == tokenizer.raw.chat_template
     assert not list(tmp_path.glob("*.part"))
     assert not list(tmp_path.glob("*.stale")), "only work of another fingerprint is moved aside"
     assert (tmp_path / "out" / "adapter" / "adapter_config.json").is_file()
     assert 0.5 < report["surviving_bfloat16"] <= 1.1
     serving = load_model(tmp_path / "out" / "serving", torch.bfloat16, CPU)
-    assert torch.equal(serving.lm_head.weight, new["lm_head.weight"].bfloat16())
-    assert load_tokenizer(tmp_path / "out" / "serving").chat_template == tokenizer.chat_template
+    assert torch.equal(serving.lm_head.weight, after["lm_head.weight"].bfloat16())
+    assert ChatTokenizer(tmp_path / "out" / "serving").raw.chat_template == tokenizer.raw.chat_template
     card = (tmp_path / "out" / "README.md").read_text()
     assert str(random_model) in card
     assert "preference pairs: 8 of round 1" in card
     assert "beta: 0.5" in card
     with pytest.raises(ModelError, match="out: is there already"):
-        optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+        optimize_model(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings=settings, seed=0, monitor=quiet)
 
 
 def test_several_losers_and_branches_share_one_pack(random_model: Path) -> None:
@@ -114,13 +121,13 @@ def test_several_losers_and_branches_share_one_pack(random_model: Path) -> None:
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(
-    preference: Preference, quiet: Progress, random_model: Path, tmp_path: Path
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
     settings = OptimizeSettings(learning_rate=1e30, epochs=4, batch_size=4, save_steps=1, lora=None)
     with pytest.raises(ModelError, match=r"(loss is nan|not a number) at step \d; lower learning_rate"):
-        optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+        optimize_model(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings=settings, seed=0, monitor=quiet)
     checkpoints = list(tmp_path.glob("out.work/checkpoint-*/model.safetensors"))
     assert checkpoints
     for weights in checkpoints:
@@ -129,24 +136,24 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint
 
 
 def test_metrics_reach_a_tracker_that_is_there(
-    preference: Preference, quiet: Progress, random_model: Path, tmp_path: Path
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
     settings = OptimizeSettings(batch_size=4, report_to="tensorboard")
-    optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+    optimize_model(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings=settings, seed=0, monitor=quiet)
     (events,) = (tmp_path / "out.tensorboard").glob("events.*")
     for name in (b"train/margin", b"train/kl", b"train/chosen_reward", b"train/tokens_per_second"):
         assert name in events.read_bytes()
     unknown = settings.model_copy(update={"report_to": "wanbd"})
     with pytest.raises(ModelError, match=r"report_to: 'wanbd' is not installed; here are: .*tensorboard"):
-        optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out2", unknown, 0, quiet)
+        optimize_model(random_model, tmp_path / "p.jsonl", tmp_path / "out2", settings=unknown, seed=0, monitor=quiet)
 
 
 def test_the_loss_is_a_mean_over_pairs_whatever_the_packing(
-    preference: Preference, quiet: Progress, random_model: Path, tmp_path: Path
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     write_rows(
         tmp_path / "p.jsonl",
         [preference(tokenizer, f"{i}+{j}=2\n", f"{i}+{j}=3\n") for i in range(4) for j in range(3)],
@@ -155,7 +162,7 @@ def test_the_loss_is_a_mean_over_pairs_whatever_the_packing(
     for budget in (8, 40, 2048):
         out = tmp_path / f"out{budget}"
         settings = OptimizeSettings(learning_rate=1e-2, beta=0.5, epochs=2, batch_size=6, token_budget=budget)
-        optimize(random_model, tmp_path / "p.jsonl", out, settings, 0, quiet)
+        optimize_model(random_model, tmp_path / "p.jsonl", out, settings=settings, seed=0, monitor=quiet)
         weights.append(load_model(out, torch.float32, CPU).state_dict())
     for name, weight in weights[0].items():
         assert torch.allclose(weight, weights[1][name], atol=1e-4)
@@ -168,8 +175,8 @@ def test_batches_mix_trees_keep_siblings_together_and_lose_nothing() -> None:
     groups = [unit[0].ids[0] for unit in units]
     batches = PackedBatches(units, groups, settings, seed=0, weigh=lambda pack: len(pack.units))
     order = [[i for pack in batches[batch].packs for i in pack.units] for batch in range(len(batches))]
-    seen = [i for batch in order for i in batch]
+    indices = [i for batch in order for i in batch]
     assert len(batches) == 5
-    assert sorted(seen) == sorted([*range(40), *range(40)])
+    assert sorted(indices) == sorted([*range(40), *range(40)])
     assert len({i // 4 for i in order[0]}) == 4
     assert order[0] != order[3]

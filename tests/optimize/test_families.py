@@ -45,10 +45,10 @@ ATTENTIONS = [TRIE, "sdpa", "eager"]
 def make(family: str) -> Any:
     torch.manual_seed(0)
     config, model = FAMILIES[family]
-    made = model(config(**SIZES))
-    for parameter in made.parameters():
+    network = model(config(**SIZES))
+    for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    return made.eval()
+    return network.eval()
 
 
 def loss_and_gradient(model: Any, score: Score, units: list[Unit], budget: int) -> tuple[Any, Any, Any]:
@@ -141,18 +141,18 @@ def test_without_flex_attention_a_model_takes_the_dense_mask(
 def test_a_window_without_layer_types_is_seen(random_units: Units) -> None:
     torch.manual_seed(0)
     mistral = hf.MistralForCausalLM(hf.MistralConfig(**SIZES, sliding_window=16)).eval()
-    score, _, why = pick_scoring(mistral, random_units(6, 6), 512)
+    score, _, reason = pick_scoring(mistral, random_units(6, 6), 512)
     assert score is plain_logprobs
-    assert "sliding window of 16" in why
+    assert "sliding window of 16" in reason
 
 
 def test_unsuited_models_are_recognised_and_scored_one_by_one(random_units: Units) -> None:
     torch.manual_seed(0)
     gemma2 = hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZES, sliding_window=16))
-    score, budget, why = pick_scoring(gemma2, random_units(6, 6), 512)
+    score, budget, reason = pick_scoring(gemma2, random_units(6, 6), 512)
     assert (score, budget) == (plain_logprobs, 1)
-    assert "sliding window of 16" in why
+    assert "sliding window of 16" in reason
     bloom = hf.BloomForCausalLM(hf.BloomConfig(vocab_size=31, hidden_size=32, n_layer=2, n_head=4))
-    score, budget, why = pick_scoring(bloom, random_units(7, 6), 512)
+    score, budget, reason = pick_scoring(bloom, random_units(7, 6), 512)
     assert (score, budget) == (plain_logprobs, 1)
-    assert why
+    assert reason

@@ -14,9 +14,10 @@ from stepagent import DataError
 from stepagent.config.prompts import load_prompt
 from stepagent.config.settings import OptimizeSettings
 from stepagent.files.preference_rows import read_preferences
-from stepagent.models.tokenizer import load_tokenizer
-from stepagent.optimize.dpo import optimize
+from stepagent.models.tokenizer import ChatTokenizer
+from stepagent.optimize.dpo import optimize_model
 from stepagent.optimize.pairs import load_pairs
+from stepagent.optimize.trainer import Monitor
 
 CHAT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
 USER = {"role": "user", "content": "1+1"}
@@ -48,14 +49,16 @@ MEANT = {
 }
 
 
-def tokenizer_with_a_merge() -> PreTrainedTokenizerFast:
-    """Bytes, and one merge: "=" followed by "2" is a single token."""
+def tokenizer_with_a_merge(folder: Path) -> ChatTokenizer:
+    """Bytes, and one merge: "=" followed by "2" is a single token. It is written to `folder` and read from there."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = {word: index for index, word in enumerate([*alphabet, "=2", "<end>"])}
-    made = Tokenizer(models.BPE(words, [("=", "2")]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", chat_template=CHAT)
+    tokenizer = Tokenizer(models.BPE(words, [("=", "2")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", chat_template=CHAT).save_pretrained(folder)
+    (folder / "config.json").write_text("{}")
+    return ChatTokenizer(folder)
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -65,22 +68,22 @@ def write(path: Path, *rows: object) -> Path:
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_a_row_becomes_the_tokens_it_means(kind: str, tmp_path: Path) -> None:
-    tokenizer = tokenizer_with_a_merge()
-    pairs = load_pairs(write(tmp_path / "p.jsonl", ROWS[kind]), tokenizer, 100, len(tokenizer))
+    tokenizer = tokenizer_with_a_merge(tmp_path / "model")
+    pairs = load_pairs(write(tmp_path / "p.jsonl", ROWS[kind]), tokenizer, 100, vocabulary=len(tokenizer))
     ((chosen, rejected),) = pairs.units
     context, step, ends = MEANT[kind]
-    assert tokenizer.decode(chosen.ids) == context + step + "<end>" * ends
-    assert tokenizer.decode(rejected.ids) == context + step.replace("2", "3") + "<end>" * ends
+    assert tokenizer.text(chosen.ids) == context + step + "<end>" * ends
+    assert tokenizer.text(rejected.ids) == context + step.replace("2", "3") + "<end>" * ends
 
 
 def test_where_a_token_crosses_the_boundary_the_step_begins_before_it(tmp_path: Path) -> None:
     """The context ends in "=", and "=2" is one token: both steps are scored from the "=" on."""
-    tokenizer = tokenizer_with_a_merge()
+    tokenizer = tokenizer_with_a_merge(tmp_path / "model")
     data = write(tmp_path / "p.jsonl", ROWS["standard"], ROWS["Step-DPO"])
-    pairs = load_pairs(data, tokenizer, 100, len(tokenizer))
+    pairs = load_pairs(data, tokenizer, 100, vocabulary=len(tokenizer))
     chosen, rejected = pairs.units[0]
     assert pairs.moved == 1
-    assert [tokenizer.decode(t.ids[t.start :]) for t in (chosen, rejected)] == ["=2<end>", "=3<end>"]
+    assert [tokenizer.text(t.ids[t.start :]) for t in (chosen, rejected)] == ["=2<end>", "=3<end>"]
     assert [len(t.ids) - t.start for t in (chosen, rejected)] == [2, 3]
 
 
@@ -95,13 +98,13 @@ def test_a_dataset_folder_is_read_like_a_hub_id(tmp_path: Path) -> None:
     folder.mkdir()
     Dataset.from_list([ROWS["conversational"]] * 3).to_parquet(folder / "train.parquet")
     rows = list(read_preferences(folder))
-    assert [where for where, _ in rows] == [f"{folder} row {i}" for i in range(3)]
+    assert [place for place, _ in rows] == [f"{folder} row {i}" for i in range(3)]
     with pytest.raises(DataError, match="set:test: neither a file nor a dataset"):
         list(read_preferences(f"{folder}:test"))
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"question": "1"}, "not a preference row"),
         ({"prompt": "x", "chosen": 1, "rejected": "b"}, "it holds prompt, chosen, rejected"),
@@ -110,17 +113,17 @@ def test_a_dataset_folder_is_read_like_a_hub_id(tmp_path: Path) -> None:
         ({"prompt": "1+1", "chosen": reply("2"), "rejected": reply("3")}, "'prompt' must be a list of turns"),
     ],
 )
-def test_a_row_of_no_known_format_is_named(row: object, said: str, tmp_path: Path) -> None:
+def test_a_row_of_no_known_format_is_named(row: object, message: str, tmp_path: Path) -> None:
     data = write(tmp_path / "p.jsonl", ROWS["standard"], row)
-    with pytest.raises(DataError, match=rf"p\.jsonl:2: .*{said}"):
+    with pytest.raises(DataError, match=rf"p\.jsonl:2: .*{message}"):
         list(read_preferences(data))
 
 
-def test_foreign_rows_train(base_model: Path, tmp_path: Path) -> None:
+def test_foreign_rows_train(quiet: Monitor, base_model: Path, tmp_path: Path) -> None:
     rows = [{**ROWS["conversational"], "prompt": [{"role": "user", "content": f"{i}+1"}]} for i in range(6)]
     settings = OptimizeSettings(learning_rate=1e-3, epochs=6, batch_size=6)
     data = write(tmp_path / "p.jsonl", *rows)
-    report = optimize(base_model, data, tmp_path / "out", settings, 0, lambda *_: None).figures
+    report = optimize_model(base_model, data, tmp_path / "out", settings=settings, seed=0, monitor=quiet)
     assert report["pairs"] == 6
     assert report["accuracy"] == 1
-    assert load_tokenizer(tmp_path / "out").eos_token_id
+    assert ChatTokenizer(tmp_path / "out").end_id

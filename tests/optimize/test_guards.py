@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from stepagent import ModelError, StepPreference
 from stepagent.config.settings import GuardSettings, OptimizeSettings
 from stepagent.files.jsonl import write_rows
-from stepagent.models.tokenizer import load_tokenizer
-from stepagent.optimize.dpo import optimize
+from stepagent.models.tokenizer import ChatTokenizer
+from stepagent.optimize.dpo import optimize_model
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.packing import Target
+from stepagent.optimize.trainer import Monitor
 
 Preference = Callable[..., StepPreference]
-Progress = Callable[[int, int, dict[str, float]], None]
+
+
+class QuietMonitor(Monitor, Protocol):
+    """The fixture `quiet`."""
+
+    warnings: list[str]
 
 
 def metrics(fall: float = 0.0, accuracy: float = 0.6) -> dict[str, float]:
@@ -50,17 +57,17 @@ def test_the_longer_step_wins_far_too_often() -> None:
 
 
 def test_a_run_reports_its_warnings_or_stops_as_asked(
-    preference: Preference, quiet: Progress, random_model: Path, tmp_path: Path
+    preference: Preference, quiet: QuietMonitor, random_model: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     rows = [preference(tokenizer, f"{i}+{i}+{i}=2\n", f"{i}\n") for i in range(10)] * 2
     write_rows(tmp_path / "p.jsonl", rows)
     settings = OptimizeSettings(learning_rate=1e-4)
-    done = optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
-    assert any("the longer step wins 100%" in warning for warning in done.warnings)
+    optimize_model(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings=settings, seed=0, monitor=quiet)
+    assert any("the longer step wins 100%" in warning for warning in quiet.warnings)
     stopping = settings.model_copy(update={"guards": GuardSettings(stop=True)})
     with pytest.raises(ModelError, match=r"stopped, as guards\.stop asks: the longer step"):
-        optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out2", stopping, 0, quiet)
+        optimize_model(random_model, tmp_path / "p.jsonl", tmp_path / "out2", settings=stopping, seed=0, monitor=quiet)
     assert not (tmp_path / "out2").exists()
 
 
@@ -79,12 +86,14 @@ def test_a_run_reports_its_warnings_or_stops_as_asked(
     ],
 )
 def test_every_variant_trains_and_merges(
-    preference: Preference, quiet: Progress, random_model: Path, tmp_path: Path, changes: dict[str, object]
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     rows = [preference(tokenizer, f"{i}+1=2\n", f"{i}-1=33\n") for i in range(8)]
     write_rows(tmp_path / "p.jsonl", rows)
     settings = OptimizeSettings(**{"learning_rate": 3e-3, "beta": 0.3, "epochs": 8, "batch_size": 4, **changes})
-    done = optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
-    assert done.figures["accuracy"] == 1.0
-    assert done.figures["parity"] < 1e-3
+    report = optimize_model(
+        random_model, tmp_path / "p.jsonl", tmp_path / "out", settings=settings, seed=0, monitor=quiet
+    )
+    assert report["accuracy"] == 1.0
+    assert report["parity"] < 1e-3

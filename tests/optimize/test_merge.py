@@ -13,57 +13,61 @@ from stepagent import ModelError, ParityError, StepPreference
 from stepagent.config.settings import LoraSettings, OptimizeSettings, TrainSettings
 from stepagent.files.jsonl import write_rows
 from stepagent.models.loading import load_model
-from stepagent.models.tokenizer import load_tokenizer
-from stepagent.optimize.dpo import optimize
+from stepagent.models.tokenizer import ChatTokenizer
+from stepagent.optimize.dpo import optimize_model
 from stepagent.optimize.merge import save_merged, surviving
+from stepagent.optimize.trainer import Monitor
 
 Preference = Callable[..., StepPreference]
-Progress = Callable[[int, int, dict[str, float]], None]
 
 CPU = torch.device("cpu")
 
 
 def test_an_adapter_trained_in_bfloat16_is_merged_in_float32(
-    preference: Preference, quiet: Progress, random_model: Path, tmp_path: Path
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
     settings = OptimizeSettings(learning_rate=5e-3, beta=0.5, epochs=4, batch_size=4, dtype="bfloat16")
-    report = optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet).figures
+    report = optimize_model(
+        random_model, tmp_path / "p.jsonl", tmp_path / "out", settings=settings, seed=0, monitor=quiet
+    )
     assert report["parity"] < 1e-3
     assert {p.dtype for p in load_model(tmp_path / "out", torch.float32, CPU).parameters()} == {torch.float32}
 
 
 def test_an_adapter_is_not_a_model_and_4_bits_need_a_gpu(
-    preference: Preference, quiet: Progress, random_model: Path, tmp_path: Path
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
     settings = OptimizeSettings(epochs=1)
-    optimize(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings, 0, quiet)
+    optimize_model(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings=settings, seed=0, monitor=quiet)
     with pytest.raises(ModelError, match="adapter: an adapter, not a model; give the folder of the merged"):
-        optimize(tmp_path / "out" / "adapter", tmp_path / "p.jsonl", tmp_path / "b", settings, 0, quiet)
+        optimize_model(
+            tmp_path / "out" / "adapter", tmp_path / "p.jsonl", tmp_path / "b", settings=settings, seed=0, monitor=quiet
+        )
     settings = OptimizeSettings(lora=LoraSettings(quantize="4bit"))
     with pytest.raises(ModelError, match="4-bit training needs a CUDA device"):
-        optimize(random_model, tmp_path / "p.jsonl", tmp_path / "b", settings, 0, quiet)
+        optimize_model(random_model, tmp_path / "p.jsonl", tmp_path / "b", settings=settings, seed=0, monitor=quiet)
 
 
 def test_how_much_of_an_update_survives_rounding() -> None:
     """bfloat16 steps near 1 are 2^-7 wide: an update of 2^-7 survives whole, one of 2^-10 not at all."""
-    old = torch.ones(4)
-    assert surviving(old, old + 2**-7, torch.bfloat16) == (4 * 2**-14, 4 * 2**-14)
-    assert surviving(old, old + 2**-10, torch.bfloat16) == (0, 4 * 2**-20)
+    before = torch.ones(4)
+    assert surviving(before, before + 2**-7, torch.bfloat16) == (4 * 2**-14, 4 * 2**-14)
+    assert surviving(before, before + 2**-10, torch.bfloat16) == (0, 4 * 2**-20)
 
 
 def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path, tmp_path: Path) -> None:
     class Forgetful(type(load_model(random_model, torch.float32, CPU))):
-        def save_pretrained(self, folder: Path, state_dict: dict[str, torch.Tensor], **other: object) -> None:
+        def save_pretrained(self, folder: Path, state_dict: dict[str, torch.Tensor], **options: object) -> None:
             zeros = {name: torch.zeros_like(weight) for name, weight in state_dict.items()}
-            super().save_pretrained(folder, state_dict=zeros, **other)
+            super().save_pretrained(folder, state_dict=zeros, **options)
 
     model = load_model(random_model, torch.float32, CPU)
     model.__class__ = Forgetful
-    tokenizer, out = load_tokenizer(random_model), tmp_path / "out"
+    tokenizer, out = ChatTokenizer(random_model), tmp_path / "out"
     with pytest.raises(ParityError, match="the written model is not the trained one"):
         save_merged(
             Accelerator(cpu=True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,18 +20,6 @@ CPU = torch.device("cpu")
 def plain_logprob(model: object, target: Target) -> torch.Tensor:
     logprobs = model(input_ids=torch.tensor([target.ids])).logits[0].log_softmax(-1)
     return sum(logprobs[i - 1, target.ids[i]] for i in range(target.start, len(target.ids)))
-
-
-def random_units(seed: int, count: int, vocabulary: int = 31) -> list[Unit]:
-    """Pairs that hang on random prefixes of one another, as in trees, and some that share nothing."""
-    rng = random.Random(seed)
-    trunk = [rng.randrange(vocabulary) for _ in range(40)]
-    units = []
-    for _ in range(count):
-        prefix = trunk[: rng.randint(1, 40)] if rng.random() < 0.8 else [rng.randrange(vocabulary) for _ in range(9)]
-        steps = [[rng.randrange(vocabulary) for _ in range(rng.randint(1, 9))] for _ in range(2)]
-        units.append(tuple(Target((*prefix, *step), len(prefix)) for step in steps))
-    return units
 
 
 def test_a_small_forest_as_literal_tensors() -> None:
@@ -70,8 +57,8 @@ def test_packed_log_probs_and_gradients_equal_plain_ones(random_units: Units, ra
     plain = torch.stack([plain_logprob(model, target) for unit in units for target in unit])
     (plain * weights).sum().backward()
     assert torch.allclose(packed, plain, rtol=0, atol=1e-5)  # the model's norms round to float32
-    for got, parameter in zip(gradients, model.parameters(), strict=True):
-        assert (got - parameter.grad).norm() <= 1e-5 * parameter.grad.norm() + 1e-9
+    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
+        assert (gradient - parameter.grad).norm() <= 1e-5 * parameter.grad.norm() + 1e-9
 
 
 def test_packs_hold_every_unit_once_within_the_budget(random_units: Units) -> None:

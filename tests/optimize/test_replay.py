@@ -14,15 +14,15 @@ from stepagent import Message, StepPreference
 from stepagent.config.settings import OptimizeSettings
 from stepagent.files.jsonl import write_rows
 from stepagent.models.loading import load_model
-from stepagent.models.tokenizer import load_tokenizer
+from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.batches import PackedBatches
-from stepagent.optimize.dpo import DpoTrainer, optimize
+from stepagent.optimize.dpo import DpoTrainer, Replay, optimize_model
 from stepagent.optimize.packing import Target, make_packs
 from stepagent.optimize.scoring import plain_logprobs
 from stepagent.optimize.sft import SftRow, encode
+from stepagent.optimize.trainer import Monitor
 
 Preference = Callable[..., StepPreference]
-Progress = Callable[[int, int, dict[str, float]], None]
 
 ROW = SftRow((Message("user", "1+2"),), "1+2=3")
 
@@ -55,30 +55,38 @@ def test_replayed_rows_are_dealt_out_evenly_beside_whole_batches_of_pairs() -> N
         pairs, range(20), settings, seed=0, weigh=lambda pack: sum(u < 20 for u in pack.units), beside=rows
     )
     assert batches.steps == 10
-    seen: list[int] = []
+    indices: list[int] = []
     for step in range(10):
         share = batches[step]
         units = [unit for pack in share.packs for unit in pack.units]
         assert sum(unit < 20 for unit in units) == share.mean_over == 4
         assert sum(unit >= 20 for unit in units) in (1, 2)
-        seen += units
-    assert all(seen.count(unit) == 2 for unit in range(27))
+        indices += units
+    assert all(indices.count(unit) == 2 for unit in range(27))
 
 
 @pytest.mark.slow
 def test_what_is_replayed_is_not_forgotten(
-    preference: Preference, quiet: Progress, random_model: Path, tmp_path: Path
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(random_model)
+    tokenizer = ChatTokenizer(random_model)
     write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+2=4\n", f"{i}\n") for i in range(10)] * 2)
     settings = OptimizeSettings(learning_rate=1e-2, epochs=4, batch_size=10, lora=None)
     (pack,) = make_packs([(0, (encode(tokenizer, ROW),))], 100)
-    left = {}
+    logprobs = {}
     for name, weight in (("without", None), ("with", 1.0)):
-        replay = (lambda pairs: [ROW] * (pairs // 4)) if weight else None
-        report = optimize(random_model, tmp_path / "p.jsonl", tmp_path / name, settings, 0, quiet, None, replay, 1.0)
-        assert report.figures.get("replayed rows") == (5 if weight else None)
+        replay = Replay(lambda pairs: [ROW] * (pairs // 4), weight) if weight else None
+        report = optimize_model(
+            random_model,
+            tmp_path / "p.jsonl",
+            tmp_path / name,
+            settings=settings,
+            seed=0,
+            monitor=quiet,
+            replay=replay,
+        )
+        assert report.get("replayed rows") == (5 if weight else None)
         trained = load_model(tmp_path / name, torch.float32, torch.device("cpu"))
         with torch.no_grad():
-            left[name] = plain_logprobs(trained, pack).item()
-    assert left["with"] > left["without"] + 1
+            logprobs[name] = plain_logprobs(trained, pack).item()
+    assert logprobs["with"] > logprobs["without"] + 1

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from stepagent.config.settings import OptimizeSettings
-from stepagent.optimize.dpo import optimize
+from stepagent.optimize.dpo import optimize_model
 
 
 def let_accelerate_shard_on_a_cpu() -> None:
@@ -35,15 +35,27 @@ def main() -> None:
     largest_file = int(sys.argv[7]) if len(sys.argv) > 7 else 0
     losses: list[float] = []
 
-    def note(step: int, steps: int, logs: dict[str, float]) -> None:
-        losses.append(logs["loss"])
-        Path(curve).write_text(json.dumps(losses))
-        if step == stop_at:
-            sys.exit(9)
-        if step == 3 and largest_file:  # a full disk from here on
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    class Curve:
+        """A monitor that writes the curve down, stops the process or fills the disk."""
 
-    optimize(model, Path(data), Path(out), OptimizeSettings(**json.loads(settings)), 0, note)
+        def step(self, step: int, steps: int, metrics: dict[str, float]) -> None:
+            losses.append(metrics["loss"])
+            Path(curve).write_text(json.dumps(losses))
+            if step == stop_at:
+                sys.exit(9)
+            if step == 3 and largest_file:  # a full disk from here on
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+        def warn(self, warning: str) -> None: ...
+
+    optimize_model(
+        model,
+        Path(data),
+        Path(out),
+        settings=OptimizeSettings(**json.loads(settings)),
+        seed=0,
+        monitor=Curve(),
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from stepagent.testing import ListedGenerator, RankingJudge
 
 
 async def test_problems_are_read_only_as_they_are_needed() -> None:
-    read: list[int] = []
+    starts: list[int] = []
     ended: list[int] = []
 
     class Yielding(ListedGenerator):
@@ -27,13 +27,13 @@ async def test_problems_are_read_only_as_they_are_needed() -> None:
 
     def stream() -> list[tuple[int, Problem]]:
         for place in range(100):
-            read.append(place)
+            starts.append(place)
             yield place, Problem(str(place), "q")
 
-    def finished(place: int, _: StepTree) -> None:
+    def finish(place: int, _: StepTree) -> None:
         ended.append(place)
-        assert len(read) - len(ended) <= 4
+        assert len(starts) - len(ended) <= 4
 
     strategy = StepSearch(Yielding(["a"], ["b."]), RankingJudge(len), 1)
-    await search_all(strategy, stream(), 0, concurrency=4, finished=finished)
+    await search_all(strategy, stream(), 0, concurrency=4, finished=finish)
     assert sorted(ended) == list(range(100))

@@ -15,7 +15,7 @@ from stepagent import (
 )
 from stepagent.preferences import level_outcome
 from stepagent.search.step import StepSearch
-from stepagent.testing import ListedGenerator, RankingJudge, step
+from stepagent.testing import ListedGenerator, RankingJudge
 
 Collect = Callable[[Iterable[StepTree]], tuple[list[StepPreference], Counter[str]]]
 
@@ -23,13 +23,13 @@ Collect = Callable[[Iterable[StepTree]], tuple[list[StepPreference], Counter[str
 PROBLEM = Problem("p", "q", answer="secret")
 
 
-def by_number(text: str) -> float:
+def number_in(text: str) -> float:
     return float(text.strip("ab."))
 
 
 async def test_the_best_candidate_is_followed_and_best_against_worst_is_the_pair(collect: Collect) -> None:
     generator = ListedGenerator(["1a", "3a", "2a"], ["5.", "4."])
-    tree = await StepSearch(generator, RankingJudge(by_number), width=3).search(PROBLEM, seed=1)
+    tree = await StepSearch(generator, RankingJudge(number_in), width=3).search(PROBLEM, seed=1)
     assert tree.status == "ended"
     assert [s.text for s in tree.solution()] == ["3a", "5."]
     rows, outcomes = collect([tree])
@@ -47,7 +47,7 @@ async def test_the_best_candidate_is_followed_and_best_against_worst_is_the_pair
 
 
 async def test_one_distinct_candidate_is_followed_without_a_verdict(collect: Collect) -> None:
-    judge = RankingJudge(by_number)
+    judge = RankingJudge(number_in)
     tree = await StepSearch(ListedGenerator(["1a"], ["2."]), judge).search(PROBLEM, seed=0)
     assert tree.status == "ended"
     assert judge.calls == 0
@@ -56,7 +56,7 @@ async def test_one_distinct_candidate_is_followed_without_a_verdict(collect: Col
 
 async def test_no_signal_drops_the_last_step_and_its_pair_and_samples_there_again(collect: Collect) -> None:
     generator = ListedGenerator(["1a", "2a"], ["3a", "3b"])
-    tree = await StepSearch(generator, RankingJudge(by_number), max_rollbacks=2).search(PROBLEM, seed=0)
+    tree = await StepSearch(generator, RankingJudge(number_in), max_rollbacks=2).search(PROBLEM, seed=0)
     assert tree.status == "no_signal"
     assert tree.rollbacks == 2
     assert generator.prefixes == [(), ("2a",), (), ("2a",), (), ("2a",)]
@@ -67,13 +67,13 @@ async def test_no_signal_drops_the_last_step_and_its_pair_and_samples_there_agai
 
 async def test_no_signal_at_the_first_step_samples_it_again() -> None:
     generator = ListedGenerator(["1a", "1b"])
-    tree = await StepSearch(generator, RankingJudge(by_number), max_rollbacks=1).search(PROBLEM, seed=0)
+    tree = await StepSearch(generator, RankingJudge(number_in), max_rollbacks=1).search(PROBLEM, seed=0)
     assert (tree.status, tree.path, generator.prefixes) == ("no_signal", [], [(), ()])
 
 
 async def test_flawed_candidates_are_kept_in_the_tree_but_never_judged_or_followed() -> None:
     generator = ListedGenerator(["9…", "1a"], ["2."])
-    tree = await StepSearch(generator, RankingJudge(by_number)).search(PROBLEM, seed=0)
+    tree = await StepSearch(generator, RankingJudge(number_in)).search(PROBLEM, seed=0)
     assert [s.text for s in tree.solution()] == ["1a", "2."]
     assert tree.nodes[0].candidate.flaws == ("runaway",)
     assert tree.levels[0].judged == (1,)
@@ -81,7 +81,7 @@ async def test_flawed_candidates_are_kept_in_the_tree_but_never_judged_or_follow
 
 async def test_the_loop_ends_after_max_iterations() -> None:
     generator = ListedGenerator(*[["1a"]] * 9)
-    tree = await StepSearch(generator, RankingJudge(by_number), max_iterations=4).search(PROBLEM, seed=0)
+    tree = await StepSearch(generator, RankingJudge(number_in), max_iterations=4).search(PROBLEM, seed=0)
     assert tree.status == "max_iterations"
     assert len(tree.path) == 4
 
@@ -91,7 +91,7 @@ async def test_a_request_that_fails_for_good_is_a_record() -> None:
         async def propose(self, *_: object) -> Proposal:
             raise BackendError("server gone")
 
-    tree = await StepSearch(Failing(), RankingJudge(by_number)).search(PROBLEM, seed=0)
+    tree = await StepSearch(Failing(), RankingJudge(number_in)).search(PROBLEM, seed=0)
     assert (tree.status, tree.error) == ("failed", "server gone")
 
 
@@ -99,11 +99,11 @@ async def test_a_tree_survives_its_json_line() -> None:
     from pydantic import TypeAdapter
 
     generator = ListedGenerator(["1a", "2a"], ["3a", "3b"])
-    tree = await StepSearch(generator, RankingJudge(by_number)).search(PROBLEM, seed=0)
+    tree = await StepSearch(generator, RankingJudge(number_in)).search(PROBLEM, seed=0)
     adapter = TypeAdapter(StepTree)
-    again = adapter.validate_json(adapter.dump_json(tree))
-    assert again == tree
-    assert [level_outcome(level) for level in again.levels] == [level_outcome(level) for level in tree.levels]
+    copy = adapter.validate_json(adapter.dump_json(tree))
+    assert copy == tree
+    assert [level_outcome(level) for level in copy.levels] == [level_outcome(level) for level in tree.levels]
 
 
 async def test_a_step_keeps_its_terminator_and_the_judge_reads_it_without(collect: Collect) -> None:
@@ -111,7 +111,7 @@ async def test_a_step_keeps_its_terminator_and_the_judge_reads_it_without(collec
 
     def rank(content: str) -> float:
         contents.add(content)
-        return by_number(content)
+        return number_in(content)
 
     generator = ListedGenerator(["1a\n", "2a\n"], ["3."])
     tree = await StepSearch(generator, RankingJudge(rank)).search(PROBLEM, seed=0)
@@ -131,4 +131,4 @@ async def test_a_level_whose_judge_fails_without_votes_is_a_failed_tree() -> Non
             return Verdict("error", ())
 
     tree = await StepSearch(ListedGenerator(("a", "b")), Failing(), 2).search(PROBLEM, 0)
-    assert (tree.status, tree.error) == ("failed", "judging a level failed: the judge gave no verdict")
+    assert (tree.status, tree.error) == ("failed", "judging a level failed: the judge gave no reason")

@@ -19,22 +19,22 @@ from stepagent.serve.proof import Probe, prove
 IDS = (5, 6, 7)
 
 
-def says(*values: float) -> object:
+def server_of(*values: float) -> object:
     return lambda ids: list(values)
 
 
-def probe(old: tuple[float, ...] = (-3.0,)) -> Probe:
+def probe(previous: tuple[float, ...] = (-3.0,)) -> Probe:
     """Position 2 is compared: the new model says -1 there, the previous one -3 (2 nats apart)."""
-    return Probe(IDS, (2,), (-1.0,), old)
+    return Probe(IDS, (2,), (-1.0,), previous)
 
 
 def test_a_server_near_the_new_model_is_proven() -> None:
-    proof = prove([probe()], says(-9.0, -1.1))
+    proof = prove([probe()], server_of(-9.0, -1.1))
     assert (proof.outcome, proof.to_new, proof.to_old) == ("proven", pytest.approx(0.1), pytest.approx(1.9))
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("logprob", "message"),
     [
         (-2.9, r"lies with the previous model: 1\.9 nats per token from the new one, 0\.1 from the previous"),
         (-2.0, "lies with neither model"),
@@ -42,23 +42,23 @@ def test_a_server_near_the_new_model_is_proven() -> None:
         (math.nan, "lies with neither model: inf"),
     ],
 )
-def test_a_server_elsewhere_is_refused(said: float, why: str) -> None:
-    with pytest.raises(ServeError, match=why):
-        prove([probe()], says(0.0, said))
+def test_a_server_elsewhere_is_refused(logprob: float, message: str) -> None:
+    with pytest.raises(ServeError, match=message):
+        prove([probe()], server_of(0.0, logprob))
 
 
 def test_models_closer_than_the_servers_noise_are_said_to_be() -> None:
-    close = probe(old=(-1.01,))
-    assert prove([close], says(0.0, -1.006)).outcome == "indistinct"
-    assert prove([close], says(0.0, -1.0001)).outcome == "proven"
+    close = probe(previous=(-1.01,))
+    assert prove([close], server_of(0.0, -1.006)).outcome == "indistinct"
+    assert prove([close], server_of(0.0, -1.0001)).outcome == "proven"
     with pytest.raises(ServeError, match="lies with neither model"):
-        prove([close], says(0.0, -1.3))
+        prove([close], server_of(0.0, -1.3))
 
 
 def test_without_a_previous_model_the_distance_decides() -> None:
-    assert prove([probe(old=())], says(0.0, -1.05)).outcome == "near"
+    assert prove([probe(previous=())], server_of(0.0, -1.05)).outcome == "near"
     with pytest.raises(ServeError, match=r"0\.5 nats per token away from the model it should serve"):
-        prove([probe(old=())], says(0.0, -1.5))
+        prove([probe(previous=())], server_of(0.0, -1.5))
 
 
 def start(process: Process, port: int, code: str, patience: float = 20) -> None:
@@ -87,7 +87,7 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     end = time.monotonic() + 10
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
         if time.monotonic() > end:
@@ -104,7 +104,7 @@ def test_a_process_is_stopped_with_its_children_and_keeps_its_log(tmp_path: Path
     assert psutil.pid_exists(child)
     process.stop()
     assert not process.alive()
-    assert gone(child)
+    assert has_ended(child)
     assert not (tmp_path / "server.json").exists()
 
 
@@ -114,7 +114,7 @@ def test_a_process_that_outlived_its_parent_is_found_and_ended(tmp_path: Path, p
     orphan = json.loads((tmp_path / "server.json").read_text())["pid"]
     second = Process(tmp_path)
     start(second, port, LISTEN)
-    assert gone(orphan)
+    assert has_ended(orphan)
     second.stop()
     first.stop()
 
@@ -126,9 +126,9 @@ def test_what_keeps_a_server_from_starting_is_said(tmp_path: Path, port: int) ->
     with pytest.raises(ServeError, match=r"did not answer within 1 s \(serve\.start_seconds\)"):
         start(process, port, "import time; time.sleep(60)", patience=1)
     assert not process.alive()
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", port))
-        other.listen()
+    with socket.socket() as rival:
+        rival.bind(("127.0.0.1", port))
+        rival.listen()
         with pytest.raises(ServeError, match=r"is taken by another program; choose another serve\.port"):
             start(process, port, LISTEN)
     with pytest.raises(ServeError, match=r"serve\.command: cannot run 'no-such-program'"):

@@ -23,19 +23,19 @@ evaluate: {{problems: {{path: "{folder}/problems.jsonl", sample: 20}}}}
 """
 
 
-def compare(folder: Path, names: str, *more: str) -> subprocess.CompletedProcess[str]:
+def compare(folder: Path, names: str, *options: str) -> subprocess.CompletedProcess[str]:
     config = folder / "c.yaml"
     config.write_text(CONFIG.format(folder=folder))
     rows = [{"id": f"p{i}", "question": f"1+1 ({i})", "answer": "2"} for i in range(24)]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [sys.executable, "-m", "stepagent", "evaluate", str(config), "--out", str(folder / "out")]
-    return subprocess.run([*command, "--compare", names, *more], capture_output=True, text=True, check=False)
+    return subprocess.run([*command, "--compare", names, *options], capture_output=True, text=True, check=False)
 
 
 def test_each_strategy_grows_to_the_budget_and_no_further(tmp_path: Path) -> None:
     names = "greedy,best_of_n,step,beam,dvts,best_first,mcts"
-    done = compare(tmp_path, names, "--budget", "100")
-    assert done.returncode == 0, done.stderr
+    result = compare(tmp_path, names, "--budget", "100")
+    assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "compare.json").read_text())
     points = report["points"]
     assert {point["strategy"] for point in points} == set(names.split(","))
@@ -52,24 +52,24 @@ def test_each_strategy_grows_to_the_budget_and_no_further(tmp_path: Path) -> Non
     low, high = wilson(judged["solved"], 20)
     assert (judged["low"], judged["high"]) == (low, high)
     assert (tmp_path / "out" / "compare.png").stat().st_size > 5000
-    assert "* step" in done.stdout
+    assert "* step" in result.stdout
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("trees.jsonl")}
     assert len(before) == len(points)
-    again = compare(tmp_path, names, "--budget", "100")
-    assert again.returncode == 0
+    rerun = compare(tmp_path, names, "--budget", "100")
+    assert rerun.returncode == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is searched twice"
 
 
 @pytest.mark.parametrize(
-    ("names", "more", "message"),
+    ("names", "options", "message"),
     [
         ("step", [], "--budget: say how many sampled tokens"),
         ("stepp", ["--budget", "9"], "search.kind: unknown kind 'stepp'; did you mean 'step'?"),
         ("step,step", ["--budget", "9"], "--compare: a strategy is named twice"),
     ],
 )
-def test_bad_comparisons_are_one_sentence(tmp_path: Path, names: str, more: list[str], message: str) -> None:
-    done = compare(tmp_path, names, *more)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_comparisons_are_one_sentence(tmp_path: Path, names: str, options: list[str], message: str) -> None:
+    result = compare(tmp_path, names, *options)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from stepagent.assembly.session import Session
 from stepagent.config.loading import load_config
 from stepagent.config.settings import ServeSettings
 from stepagent.errors import ConfigError
-from stepagent.stages.deploy import deploy_run, make_server, serve_run
+from stepagent.stages.deploy import deploy_command, make_server, serve_command
 from stepagent.stages.iterate import check_inputs
 
 BASE = {"model": "m", "problems": "p.jsonl"}
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"serve": {"command": ["v"]}}, "serve: is for backend.kind: openai"),
         ({"backend": {"kind": "openai"}}, r"backend\.base_url: name a running server, or set serve\.command"),
@@ -30,12 +31,12 @@ BASE = {"model": "m", "problems": "p.jsonl"}
         ({"prices": {"m": {"prompt": 1}}}, "completion"),
     ],
 )
-def test_settings_that_cannot_be_meant(settings: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_settings_that_cannot_be_meant(settings: dict[str, object], message: str, tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     (tmp_path / "p.jsonl").write_text('{"question": "q"}\n')
     path.write_text(json.dumps({**BASE, "problems": str(tmp_path / "p.jsonl"), **settings}))
-    with pytest.raises(ConfigError, match=said):
-        check_inputs(load_config(path), path.parent)
+    with pytest.raises(ConfigError, match=message), Session(load_config(path), path.parent) as session:
+        check_inputs(session)
 
 
 def test_a_managed_server_gets_a_key_and_an_external_one_the_backends(
@@ -62,9 +63,9 @@ def test_a_managed_server_gets_a_key_and_an_external_one_the_backends(
 
 def test_deploy_and_serve_say_what_a_run_lacks(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"not a run's folder \(config\.yaml is missing\)"):
-        deploy_run(tmp_path, None)
+        deploy_command(tmp_path, None)
     (tmp_path / "config.yaml").write_text(json.dumps(BASE))
     with pytest.raises(ConfigError, match="asks its model in process; there is no server"):
-        deploy_run(tmp_path, None)
+        deploy_command(tmp_path, None)
     with pytest.raises(ConfigError, match=r"serve\.command is not set"):
-        serve_run(tmp_path)
+        serve_command(tmp_path)

@@ -36,7 +36,7 @@ def small_world(folder: Path) -> list[str]:
 def test_two_rounds_leave_every_file_and_no_reference_in_the_loop(tmp_path: Path) -> None:
     run = tmp_path / "demo"
     summary = run_demo(run, small_world(run))
-    assert [model["name"] for model in summary["models"]] == ["M0", "M1", "M2", "M3"]
+    assert [model["name"] for model in summary["models"]] == ["M_0", "M_1", "M_2", "M_3"]
     for model in summary["models"]:
         assert 0 <= model["greedy_accuracy"] <= 1
         assert {
@@ -56,15 +56,15 @@ def test_two_rounds_leave_every_file_and_no_reference_in_the_loop(tmp_path: Path
             rows = [json.loads(line) for line in lines]
             assert len(rows) == 12
             assert all(row.get("problem", row)["answer"] is None for row in rows)
-    seen = [
+    ids = [
         {json.loads(line)["id"] for line in (run / f"round_{i}" / "problems.jsonl").read_text().splitlines()}
         for i in (1, 2)
     ]
-    assert not seen[0] & seen[1], "rounds draw fresh problems"
+    assert not ids[0] & ids[1], "rounds draw fresh problems"
 
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
-    again = run_demo(run, SMALL)
-    assert again["models"] == summary["models"]
+    rerun = run_demo(run, SMALL)
+    assert rerun["models"] == summary["models"]
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} == before, "nothing ran twice"
 
 
@@ -73,7 +73,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     run = tmp_path / "demo"
     overrides = [part for override in small_world(run) for part in ("--set", override)]
     command = [sys.executable, "-m", "stepagent", "demo", "--runs", str(tmp_path), *overrides]
-    kept: dict[str, list[str]] = {}
+    finished_lines: dict[str, list[str]] = {}
     finished = None
     for wait in (4.0, 2.0, 3.0, 2.5, None):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "120"})
@@ -88,13 +88,13 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
         time.sleep(wait)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        for name, lines in kept.items():
+        for name, lines in finished_lines.items():
             assert (run / name).read_text().splitlines()[: len(lines)] == lines, "finished trees are lost"
         for trees in run.glob("round_*/trees.jsonl"):
             whole = [line for line in trees.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept[str(trees.relative_to(run))] = [line.rstrip("\n") for line in whole]
+            finished_lines[str(trees.relative_to(run))] = [line.rstrip("\n") for line in whole]
     assert finished is not None
-    assert [model["name"] for model in finished["models"]] == ["M0", "M1", "M2", "M3"]
+    assert [model["name"] for model in finished["models"]] == ["M_0", "M_1", "M_2", "M_3"]
     for index in (1, 2):
         ids = [
             json.loads(line)["problem"]["id"]

@@ -28,9 +28,9 @@ search: {{width: 3, max_iterations: 8}}
 
 def say(context: str, seed: int) -> str:
     """Lines of sums, and verdicts that prefer the larger of two first digits."""
-    asked = context.removesuffix("<assistant>").rpartition("<user>")[2]
-    if "|A " in asked:
-        a, b = (asked.partition(mark)[2][:1] for mark in ("|A ", "|B "))
+    question = context.removesuffix("<assistant>").rpartition("<user>")[2]
+    if "|A " in question:
+        a, b = (question.partition(mark)[2][:1] for mark in ("|A ", "|B "))
         return "[[C]]" if a == b else "[[A]]" if a > b else "[[B]]"
     lines = context.rpartition("<assistant>")[2].count("\n")
     number = random.Random(f"{context}{seed}").randrange(4)
@@ -56,29 +56,29 @@ def test_killed_twenty_times_a_search_gives_the_same_and_asks_nothing_twice(
         assert calm.wait(300) == 0
         expected = (tmp_path / "calm" / "preferences.jsonl").read_bytes()
         assert expected
-        whole = len(stub.served)
-        stub.served.clear()
+        whole = len(stub.requests)
+        stub.requests.clear()
 
         rng, out, lost, kills = random.Random(0), tmp_path / "killed", 0, 0
         while kills < 20:
-            running, before = start(out), len(stub.served)
+            running, before = start(out), len(stub.requests)
             until = before + rng.randrange(max(2, whole // 20))
-            while len(stub.served) <= until and running.poll() is None:
+            while len(stub.requests) <= until and running.poll() is None:
                 time.sleep(0.005)
             running.kill()
             assert running.wait(60) != 0, "it was to be killed before it was done"
             kills += 1
             time.sleep(0.3)  # what the stub was still answering
-            now = len(stub.served) - committed(out)
-            assert now - lost <= IN_FLIGHT, "what one kill loses was in flight"
-            lost = now
+            loss = len(stub.requests) - stored_replies(out)
+            assert loss - lost <= IN_FLIGHT, "what one kill loses was in flight"
+            lost = loss
         assert start(out).wait(300) == 0
     assert (out / "preferences.jsonl").read_bytes() == expected
-    assert committed(out) == whole
-    assert len(stub.served) == whole + lost, "only what was lost in flight was asked again"
+    assert stored_replies(out) == whole
+    assert len(stub.requests) == whole + lost, "only what was lost in flight was asked again"
 
 
-def committed(out: Path) -> int:
+def stored_replies(out: Path) -> int:
     path = out / "responses.sqlite"
     if not path.exists():
         return 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stepagent.stages.measure_judge import calibration_error, share
+from stepagent.report.shares import share
+from stepagent.stages.measure_judge import calibration_error
 
 
 def test_shares_and_calibration_by_hand() -> None:

@@ -31,20 +31,20 @@ def say(context: str, seed: int) -> str:
     return f"{number}=" if lines == 2 else f"{number}+{lines}\nmore\n"
 
 
-def search(config: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stepagent", "search", str(config), "--out", str(out), *more]
+def search(config: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "stepagent", "search", str(config), "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def workers(driver: int) -> list[psutil.Process]:
-    found = []
+    processes = []
     for child in psutil.Process(driver).children(recursive=True):
         try:
             if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::Worker"):
-                found.append(child)
+                processes.append(child)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 @pytest.mark.slow
@@ -62,11 +62,11 @@ def test_a_thousand_problems_on_two_workers_of_which_one_is_killed(tmp_path: Pat
         while driver.poll() is None and not (trees.exists() and trees.read_bytes().count(b"\n") > 100):
             time.sleep(0.05)
         assert driver.poll() is None, driver.communicate()[1]
-        both = workers(driver.pid)
-        assert len(both) == 2
-        both[0].kill()
-        _, said = driver.communicate(timeout=300)
-        assert driver.returncode == 0, said
+        pair = workers(driver.pid)
+        assert len(pair) == 2
+        pair[0].kill()
+        _, errors = driver.communicate(timeout=300)
+        assert driver.returncode == 0, errors
     ids = [json.loads(line)["problem"]["id"] for line in trees.read_text().splitlines()]
     assert len(ids) == 1000
     assert set(ids) == {row["id"] for row in rows}
@@ -82,8 +82,8 @@ def test_what_a_worker_cannot_make_is_one_sentence(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     with serve(Stub(say, tokenises=False)) as url:
         config.write_text(CONFIG.format(folder=tmp_path, url=url).replace("model: m", "model: other"))
-        done = search(config, tmp_path / "out", "--runner", "ray")
-        _, said = done.communicate(timeout=120)
-    assert done.returncode == 2
-    assert "Traceback" not in said
-    assert "does not serve 'other'; it has m" in said
+        process = search(config, tmp_path / "out", "--runner", "ray")
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "Traceback" not in errors
+    assert "does not serve 'other'; it has m" in errors

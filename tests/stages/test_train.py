@@ -7,25 +7,25 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stepagent.stages.training_alone_tmp import init_alone
 
 from stepagent import ConfigError, ModelError
+from stepagent.assembly.session import Session
 from stepagent.config.settings import Config
 from stepagent.files.jsonl import write_rows
-from stepagent.stages.train import replayer, sft_rows
+from stepagent.stages.train import init_command, replay_of, sft_rows
 
 
-def config(folder: Path, **more: object) -> Config:
+def config(folder: Path, **changes: object) -> Config:
     write_rows(folder / "ift.jsonl", [{"question": f"{i}", "solution": "=1"} for i in range(10)])
     row = {"question": "1", "prefix": [], "first": "=1", "second": "=2", "judgement": "[[A]]"}
     write_rows(folder / "eft.jsonl", [row] * 4)
-    given = {
+    settings = {
         "model": "m",
         "problems": "p.jsonl",
         "judge": {"prompt": "demo_judge"},
         "init": {"ift": folder / "ift.jsonl", "eft": folder / "eft.jsonl"},
     }
-    return Config.model_validate({**given, **more})
+    return Config.model_validate({**settings, **changes})
 
 
 @pytest.mark.parametrize(
@@ -33,62 +33,63 @@ def config(folder: Path, **more: object) -> Config:
     [({}, (10, 4)), ({"ift": 0.5, "eft": 3}, (5, 12)), ({"ift": 0, "eft": 1.25}, (0, 5))],
 )
 def test_the_mix_says_how_often_a_set_is_seen(tmp_path: Path, mix: dict[str, float], counts: tuple[int, int]) -> None:
-    made = config(tmp_path)
-    assert made.init
-    init = made.init.model_copy(update={"mix": made.init.mix.model_copy(update=mix)})
-    rows = sft_rows(made, init)
+    setup = config(tmp_path)
+    assert setup.init
+    init = setup.init.model_copy(update={"mix": setup.init.mix.model_copy(update=mix)})
+    rows = sft_rows(setup, init)
     judged = sum(row.response == "[[A]]" for row in rows)
     assert (len(rows) - judged, judged) == counts
-    assert sft_rows(made, init) == rows
+    assert sft_rows(setup, init) == rows
 
 
 def test_a_mix_of_nothing_and_a_replay_from_nowhere_are_errors(tmp_path: Path) -> None:
-    made = config(tmp_path)
-    assert made.init
-    nothing = made.init.mix.model_copy(update={"ift": 0.0, "eft": 0.0})
+    setup = config(tmp_path)
+    assert setup.init
+    nothing = setup.init.mix.model_copy(update={"ift": 0.0, "eft": 0.0})
     with pytest.raises(ConfigError, match=r"init\.mix: weighs both sets with 0"):
-        sft_rows(made, made.init.model_copy(update={"mix": nothing}))
+        sft_rows(setup, setup.init.model_copy(update={"mix": nothing}))
     with pytest.raises(ConfigError, match="replay: draws from the files that 'init' names"):
-        replayer(config(tmp_path, init=None, replay={"eft": 0.1}), "round 1")
+        replay_of(config(tmp_path, init=None, replay={"eft": 0.1}), "round 1")
 
 
 def test_so_many_rows_for_each_pair_and_other_ones_each_round(tmp_path: Path) -> None:
-    made = config(tmp_path, replay={"ift": 0.1, "eft": 0.5})
-    drawn = {name: replayer(made, name) for name in ("round 1", "round 2")}
-    first, second = ([row.messages[0].content for row in draw(40)] for draw in drawn.values() if draw)
+    setup = config(tmp_path, replay={"ift": 0.1, "eft": 0.5})
+    replays = {name: replay_of(setup, name) for name in ("round 1", "round 2")}
+    first, second = ([row.messages[0].content for row in replay.draw(40)] for replay in replays.values() if replay)
     assert len(first) == 4 + 4  # the EFT file holds no more
     assert first != second
-    assert replayer(config(tmp_path), "round 1") is None
+    assert replay_of(config(tmp_path), "round 1") is None
 
 
 @pytest.mark.slow
 def test_init_measures_both_models_and_finishes_what_was_killed(tmp_path: Path) -> None:
-    from stepagent.data.ift import Columns, ift_stage
+    from stepagent.data.ift import Columns, make_ift
     from stepagent.demo.run import demo_config
 
     data = tmp_path / "demo" / "data"
     changes = ["init.eft=null", "evaluate.pairs=null", "init.epochs=1"]
-    made = demo_config(tmp_path / "demo", changes)
-    ift_stage(made, str(data / "solutions.jsonl"), Columns(), False, made.model, data / "ift")
+    setup = demo_config(tmp_path / "demo", changes)
+    with Session(setup, data / "ift") as session:
+        make_ift(session, str(data / "solutions.jsonl"), Columns())
     held_out = data / "held_out.jsonl"
     held_out.write_text("".join(held_out.read_text().splitlines(keepends=True)[:40]))
-    assert made.init
+    assert setup.init
     out, folder = tmp_path / "M_1", tmp_path / "M_1-evaluation"
-    init_alone(made, made.init, out)
+    init_command(setup, setup.init, out)
     figures = [json.loads((folder / name / "metrics.json").read_text()) for name in ("M_0", "M_1")]
     assert figures[0]["greedy_accuracy"] < figures[1]["greedy_accuracy"]
     assert figures[1]["valid_format"] > 0.9
 
     weights = (out / "model.safetensors").stat().st_mtime_ns
     shutil.rmtree(folder / "M_1")
-    init_alone(made, made.init, out)
+    init_command(setup, setup.init, out)
     assert json.loads((folder / "M_1" / "metrics.json").read_text()) == figures[1]
     assert (out / "model.safetensors").stat().st_mtime_ns == weights
 
-    other = made.init.model_copy(update={"learning_rate": 1e-9})
+    settings = setup.init.model_copy(update={"learning_rate": 1e-9})
     with pytest.raises(ModelError, match="is there already"):
-        init_alone(made.model_copy(update={"init": other}), other, out)
+        init_command(setup.model_copy(update={"init": settings}), settings, out)
     shutil.rmtree(out)
-    init_alone(made.model_copy(update={"init": other}), other, out)
-    again = json.loads((folder / "M_1" / "metrics.json").read_text())
-    assert again["greedy_accuracy"] == figures[0]["greedy_accuracy"], "measured anew, not read from before"
+    init_command(setup.model_copy(update={"init": settings}), settings, out)
+    metrics = json.loads((folder / "M_1" / "metrics.json").read_text())
+    assert metrics["greedy_accuracy"] == figures[0]["greedy_accuracy"], "measured anew, not read from before"

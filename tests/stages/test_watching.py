@@ -24,7 +24,7 @@ FIRST = Watched(ended=0.9, pairs_per_problem=2.0, steps_per_solution=8.0, tokens
 
 
 @pytest.mark.parametrize(
-    ("now", "sentence"),
+    ("change", "sentence"),
     [
         ({"seats_agree": 0.71}, None),
         ({"seats_agree": 0.69}, "judged pairs whose seats agree 90% -> 69% (may fall by 20%)"),
@@ -38,26 +38,26 @@ FIRST = Watched(ended=0.9, pairs_per_problem=2.0, steps_per_solution=8.0, tokens
         ({"tokens_per_step": None, "seats_agree": None, "steps_per_solution": None}, None),
     ],
 )
-def test_the_rule(now: dict[str, float | None], sentence: str | None) -> None:
-    changed = replace(FIRST, **now)  # type: ignore[arg-type]
+def test_the_rule(change: dict[str, float | None], sentence: str | None) -> None:
+    changed = replace(FIRST, **change)  # type: ignore[arg-type]
     assert drift(FIRST, changed, WatchSettings()) == ([sentence] if sentence else [])
 
 
 def test_what_is_counted() -> None:
     def tree(status: str, texts: list[str]) -> StepTree:
-        made = StepTree(Problem("p", "q"), status=status)  # type: ignore[arg-type]
+        step_tree = StepTree(Problem("p", "q"), status=status)  # type: ignore[arg-type]
         parent = None
         for text in texts:
-            level = made.add(parent, (Candidate(step(text)), Candidate(step(text + "?"))))
+            level = step_tree.add(parent, (Candidate(step(text)), Candidate(step(text + "?"))))
             votes = (Vote(0, 1, "first"), Vote(1, 0, "second" if text != "bb" else "first"))
             level.judged, level.chosen = level.nodes, level.nodes[0]
             level.verdict = Verdict("ok", (1.0, 0.0), 0, worst=1, margin=0.9, votes=votes)
             parent = level.nodes[0]
-            made.path.append(parent)
-        return made
+            step_tree.path.append(parent)
+        return step_tree
 
-    seen = watched([tree("ended", ["aaa", "bb", "c"]), tree("no_signal", ["bb"])])
-    assert seen == Watched(0.5, 2.0, 3.0, tokens_per_step=2.0, positions_agree=0.5)
+    counts = watched([tree("ended", ["aaa", "bb", "c"]), tree("no_signal", ["bb"])])
+    assert counts == Watched(0.5, 2.0, 3.0, tokens_per_step=2.0, positions_agree=0.5)
     assert watched([tree("ended", ["aaa"]), tree("failed", [])]).ended == 1.0
     assert watched([]) == Watched(0.0, 0.0, None, tokens_per_step=None, positions_agree=None)
 
@@ -66,9 +66,9 @@ def test_watched_problems_are_the_last_of_the_pool_and_carry_no_answer(tmp_path:
     pool = [{"id": str(i), "question": f"q{i}", "answer": "1"} for i in range(50)]
     write_rows(tmp_path / "p.jsonl", pool)
     draw_problems(tmp_path / "p.jsonl", 0, slice(-10, None), tmp_path / "w.jsonl")
-    drawn = read_rows(tmp_path / "w.jsonl", Problem)
-    assert len(drawn) == 10
-    assert all(problem.answer is None for problem in drawn)
+    problems = read_rows(tmp_path / "w.jsonl", Problem)
+    assert len(problems) == 10
+    assert all(problem.answer is None for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -91,25 +91,25 @@ def test_which_model_a_round_goes_on_from_and_which_one_the_server_keeps(
 ) -> None:
     from stepagent.stages import iterate
 
-    used: list[int] = []
-    served: list[int] = []
+    starts: list[int] = []
+    deployments: list[int] = []
 
-    def trained(*given: Any) -> dict[str, int]:
-        used.append(given[4])
+    def train(*arguments: Any) -> dict[str, int]:
+        starts.append(arguments[4])
         return {}
 
     monkeypatch.setattr(iterate, "_evaluate", lambda *_: [])
-    monkeypatch.setattr(iterate, "watch", lambda *given: ["ways"] if given[-1] in drifting else [])
-    monkeypatch.setattr(iterate, "_round", trained)
+    monkeypatch.setattr(iterate, "watch", lambda *arguments: ["ways"] if arguments[-1] in drifting else [])
+    monkeypatch.setattr(iterate, "_round", train)
     config = Config.model_validate({"model": "m", "problems": "p", "rounds": 3, "watch": {"then": then}})
-    asked = SimpleNamespace(served=True, deploy=lambda _, index: served.append(index))
+    service = SimpleNamespace(served=True, deploy=lambda _, index: deployments.append(index))
     run = RunFolder(tmp_path)
     for _ in range(2):
-        used.clear()
-        turned = iterate._turn(config, run, asked, [slice(0, 1)] * 3)  # type: ignore[arg-type]
-        assert used == sources
-        assert turned.last_good == last_good
-        assert served == deployed, "once, also if the finished run is started again"
+        starts.clear()
+        outcome = iterate._turn(config, run, service, [slice(0, 1)] * 3)  # type: ignore[arg-type]
+        assert starts == sources
+        assert outcome.last_good == last_good
+        assert deployments == deployed, "once, also if the finished run is started again"
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_a_wrecked_model_stops_the_run_and_roll_back_goes_on_from_the_last_good_
     assert summary["last_good"] == "M_1"
     assert "M_2" in summary["drifted"]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    used = [manifest[f"round {i}: search"]["inputs"]["model"] for i in (1, 2)]
-    assert used[0] == used[1], "round 2 searched with M_1 again"
+    models = [manifest[f"round {i}: search"]["inputs"]["model"] for i in (1, 2)]
+    assert models[0] == models[1], "round 2 searched with M_1 again"
     ids = [{p.id for p in read_rows(tmp_path / f"round_{i}" / "problems.jsonl", Problem)} for i in (1, 2)]
     assert not ids[0] & ids[1]

@@ -1,0 +1,50 @@
+"""Types of constructor arguments that say more than their values: addresses, prompt files, transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from stepagent.config.settings import Positive
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Marks a constructor argument that says how an endpoint is asked, not what: results do not depend on it, so
+    a finished stage stays finished when it changes. `only` limits the mark to values of that type."""
+
+    only: type = object
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """Marks a constructor argument that names a prompt file. `load` raises ConfigError for a bad one; binding
+    calls it, so that it is reported before anything is made."""
+
+    load: Callable[[str], object]
+
+
+def check_addresses(value: str | list[str]) -> str | list[str]:
+    """Return the address or addresses of OpenAI-compatible endpoints. Raises ValueError for one that cannot be one."""
+    addresses = [value] if isinstance(value, str) else value
+    if not addresses:
+        raise ValueError("names no address; give one or more")
+    for address in addresses:
+        if not address.startswith(("http://", "https://")):
+            raise ValueError(f"'{address}' is no address; write http://HOST:PORT/v1")
+        if not address.rstrip("/").endswith("/v1"):
+            raise ValueError(f"'{address}' should end in /v1; add it")
+    return value
+
+
+BaseUrl = Annotated[str, AfterValidator(check_addresses)]
+BaseUrls = Annotated[str | list[str], AfterValidator(check_addresses), Transport(only=list)]
+"""Addresses of one pool serve the same weights: any of them may come or go."""
+Seconds = Annotated[Positive, Transport()]
+Requests = Annotated[Positive, Transport()]
+RatePerMinute = Annotated[Positive | None, Transport()]
+KeyVariable = Annotated[str, Transport()]
+"""The environment variable that holds an API key."""
