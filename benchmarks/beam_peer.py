@@ -12,7 +12,6 @@ measured on the work it asked for.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import tempfile
@@ -22,14 +21,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from _bench import make_config, make_parser, write_figures
 from seeded_text import stub_server
 
-from stepagent.assembly.components import make_components
-from stepagent.assembly.session import Resources
-from stepagent.config.loading import load_config
+from stepagent.assembly.session import Session
 from stepagent.search.runner import search_all
 from stepagent.tree import StepTree
-from stepagent.types import Problem
+from stepagent.types import ModelVersion, Problem
 
 CONFIG = """
 model: stub
@@ -41,26 +39,26 @@ search: {{kind: beam, width: {width}, beams: {width}, max_steps: {depth}}}
 """
 
 
-def ours(url: str, problems: Sequence[Problem], folder: Path, slots: int, width: int, depth: int) -> float:
-    """Wall seconds of our beam search."""
-    path = folder / "c.yaml"
-    path.write_text(CONFIG.format(url=url, slots=slots, width=width, depth=depth))
-    config = load_config(path)
+def search_ours(
+    url: str, problems: Sequence[Problem], folder: Path, *, slots: int, width: int, depth: int, seed: int
+) -> float:
+    """Return the wall seconds of our beam search."""
+    config = make_config(CONFIG, url=url, slots=slots, width=width, depth=depth)
     trees: list[StepTree] = []
-    with Resources(config, folder / "out") as resources:
-        strategy = make_components(config, "stub", resources).strategy
+    with Session(config, folder) as session:
+        strategy = session.parts(ModelVersion.at(config.model)).strategy
         work = search_all(
-            strategy, enumerate(problems), 0, concurrency=len(problems), finished=lambda _, tree: trees.append(tree)
+            strategy, enumerate(problems), seed, concurrency=len(problems), finished=lambda _, tree: trees.append(tree)
         )
         start = time.perf_counter()
-        resources.run(work)
+        session.run(work)
         seconds = time.perf_counter() - start
     assert all(tree.status == "ended" for tree in trees), trees[0].error
     return seconds
 
 
-def theirs(url: str, problems: Sequence[Problem], slots: int, width: int, depth: int) -> float:
-    """Wall seconds of its_hub's beam search."""
+def search_theirs(url: str, problems: Sequence[Problem], *, slots: int, width: int, depth: int) -> float:
+    """Return the wall seconds of its_hub's beam search."""
     from its_hub.core.algorithms.beam_search import BeamSearch
     from its_hub.core.lms.openai_lm import OpenAICompatibleLanguageModel
     from its_hub.core.lms.step_generation import StepGeneration
@@ -85,36 +83,30 @@ def theirs(url: str, problems: Sequence[Problem], slots: int, width: int, depth:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--problems", type=int, default=32)
-    parser.add_argument("--slots", type=int, default=64)
-    parser.add_argument("--width", type=int, default=4)
-    parser.add_argument("--depth", type=int, default=6)
-    parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--seconds-per-token", type=float, default=0.003)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    problems = [Problem(str(i), f"What is {i}+{i}?") for i in range(asked.problems)]
-    size = (asked.slots, asked.width, asked.depth)
+    parser = make_parser(__doc__, problems=32, slots=64, width=4, depth=6, tokens=40, seconds_per_token=0.003)
+    options = parser.parse_args()
+    problems = [Problem(str(i), f"What is {i}+{i}?") for i in range(options.problems)]
+    sizes = {name: getattr(options, name) for name in ("slots", "width", "depth")}
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as work:
         arms: dict[str, Callable[[str], float]] = {
-            "stepagent": lambda url: ours(url, problems, Path(work), *size),
-            "its_hub": lambda url: theirs(url, problems, *size),
+            "stepagent": lambda url: search_ours(url, problems, Path(work), seed=options.seed, **sizes),
+            "its_hub": lambda url: search_theirs(url, problems, **sizes),
         }
         for name, run in arms.items():
-            stub = stub_server(asked.slots, asked.seconds_per_token, asked.tokens, asked.depth, slot_per_choice=True)
+            stub = stub_server(
+                options.slots, options.seconds_per_token, options.tokens, depth=options.depth, slot_per_choice=True
+            )
             with stub as url:
                 seconds = run(url)
                 with urllib.request.urlopen(f"{url}/work") as reply:
-                    done = json.load(reply)
-            busy = done / asked.slots / seconds
-            figures[name] = {"seconds": seconds, "work_seconds": done, "busy": busy}
-            print(f"{name:12}{seconds:8.2f} s, {done:9.1f} slot seconds of work, slots busy {busy:6.1%}")
+                    slot_seconds = json.load(reply)
+            busy = slot_seconds / options.slots / seconds
+            figures[name] = {"seconds": seconds, "work_seconds": slot_seconds, "busy": busy}
+            print(f"{name:12}{seconds:8.2f} s, {slot_seconds:9.1f} slot seconds of work, slots busy {busy:6.1%}")
     ratio = figures["stepagent"]["busy"] / figures["its_hub"]["busy"]
     print(f"stepagent keeps {ratio:.2f} times as much of the server at work")
-    if asked.json:
-        asked.json.write_text(json.dumps({**figures, "busy_over_its_hub": ratio}, indent=2) + "\n")
+    write_figures(options.json, {**figures, "busy_over_its_hub": ratio})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What our client costs: CPU time per request of a whole search, over that of the bare openai client.
+"""The cost of our client: CPU time per request of a whole search, over that of the bare openai client.
 
     python benchmarks/client_overhead.py --problems 200 --json client_overhead.json
 
@@ -7,18 +7,13 @@ Then the very same requests are sent by `openai.AsyncOpenAI` with the same trans
 flight, through its `create` methods (`bare`) and through its untyped `post`, the least it can do
 (`untyped`), and nothing is done with the replies. `stepagent_over_bare` and `stepagent_over_untyped` are
 ratios of median CPU seconds per request. `--memory 1000,100000` prints instead the peak memory of searches
-over so many small problems (width 2, depth 2, scripted replies), each in a process of its own.
+over these numbers of small problems (width 2, depth 2, scripted replies), each in a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -26,18 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import openai
+from _bench import make_config, make_parser, measure_apart, peak_mib, write_figures
 from seeded_text import stub_server
 
+from stepagent.assembly.session import Session
 from stepagent.backends.endpoint import Endpoint
-from stepagent.config.loading import load_config
 from stepagent.config.settings import Config
 from stepagent.files.jsonl import write_rows
-from stepagent.stages.alone_tmp import search_alone
-from stepagent.types import Candidate, Problem, Proposal, Step, Usage
+from stepagent.files.problems import ProblemFile
+from stepagent.stages.search import search
+from stepagent.types import Candidate, ModelVersion, Problem, Proposal, Step, Usage
 
 Request = tuple[str, Mapping[str, Any]]
 
 CONFIG = """
+seed: {seed}
 model: stub
 problems: {problems}
 concurrency: {in_flight}
@@ -72,19 +70,23 @@ class Coins:
         )
 
 
-def peak_memory(problems: int) -> float:
-    """Peak MiB of a search over so many scripted problems."""
+def measure(problems: str) -> tuple[float]:
+    """Return the peak MiB of a search over this number of scripted problems."""
     with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        path = folder / "problems.jsonl"
-        write_rows(path, (Problem(str(i), f"What is {i}+{i}?") for i in range(problems)))
-        (folder / "c.yaml").write_text(SCRIPTED.format(problems=path))
-        search_alone(load_config(folder / "c.yaml"), "none", path, folder / "out")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        path = write_problems(Path(work), int(problems))
+        run_search(make_config(SCRIPTED, problems=path), path, Path(work) / "out")
+    return (peak_mib(),)
 
 
-def bare(url: str, requests: Sequence[Request], in_flight: int, typed: bool) -> float:
-    """CPU seconds to send `requests` with the openai client alone."""
+def write_problems(folder: Path, count: int) -> Path:
+    """Write `count` problems into `folder`. Returns their file."""
+    path = folder / "problems.jsonl"
+    write_rows(path, (Problem(str(i), f"What is {i}+{i}?") for i in range(count)))
+    return path
+
+
+def send_bare(url: str, requests: Sequence[Request], in_flight: int, *, typed: bool) -> float:
+    """Return the CPU seconds to send `requests` with the openai client alone."""
 
     async def send() -> float:
         client = openai.AsyncOpenAI(
@@ -94,14 +96,14 @@ def bare(url: str, requests: Sequence[Request], in_flight: int, typed: bool) -> 
 
         async def work() -> None:
             for path, body in waiting:
-                more = {"extra_body": {"return_token_ids": True, "include_stop_str_in_output": True}}
-                known = {key: body[key] for key in body.keys() - more["extra_body"].keys()}
+                extra = {"extra_body": {"return_token_ids": True, "include_stop_str_in_output": True}}
+                standard = {key: body[key] for key in body.keys() - extra["extra_body"].keys()}
                 if not typed:
                     await client.post(path, body={"model": "stub", **body}, cast_to=object)
                 elif path == "completions":
-                    await client.completions.create(model="stub", **known, **more)  # type: ignore[call-overload]
+                    await client.completions.create(model="stub", **standard, **extra)  # type: ignore[call-overload]
                 else:
-                    await client.chat.completions.create(model="stub", **known, **more)  # type: ignore[call-overload]
+                    await client.chat.completions.create(model="stub", **standard, **extra)  # type: ignore[call-overload]
 
         start = time.process_time()
         async with asyncio.TaskGroup() as group:
@@ -114,45 +116,30 @@ def bare(url: str, requests: Sequence[Request], in_flight: int, typed: bool) -> 
     return asyncio.run(send())
 
 
-def searched(config: Config, problems: Path, out: Path) -> float:
-    """CPU seconds of a whole search."""
+def run_search(config: Config, problems: Path, out: Path) -> float:
+    """Return the CPU seconds of a whole search."""
     start = time.process_time()
-    search_alone(config, config.model, problems, out)
+    with Session(config, out) as session:
+        search(session, ModelVersion.at(config.model), ProblemFile(problems), out=out)
     return time.process_time() - start
 
 
-def memory(sizes: Sequence[str], path: Path | None) -> None:
+def print_memory(sizes: Sequence[str], path: Path | None) -> None:
     """Print the peak memory of each size, from a process of its own."""
-    code = "import sys, client_overhead as it; print(it.peak_memory(int(sys.argv[1])))"
     figures = {}
     for size in sizes:
-        done = subprocess.run(
-            [sys.executable, "-c", code, size],
-            cwd=Path(__file__).parent,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        figures[size] = float(done.stdout.splitlines()[-1])
+        (figures[size],) = measure_apart("client_overhead", size)
         print(f"{int(size):>9,} problems: {figures[size]:.0f} MiB", flush=True)
-    if path:
-        path.write_text(json.dumps({"peak_mib": figures}, indent=2) + "\n")
+    write_figures(path, {"peak_mib": figures})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--problems", type=int, default=200)
-    parser.add_argument("--in-flight", type=int, default=32)
-    parser.add_argument("--width", type=int, default=4)
-    parser.add_argument("--depth", type=int, default=5)
+    parser = make_parser(__doc__, problems=200, in_flight=32, width=4, depth=5, repeats=3)
     parser.add_argument("--tokens", type=int, default=40, help="of a step and of a verdict")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory", help="only peak memory, of searches over so many problems: 1000,100000")
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    if asked.memory:
-        memory(asked.memory.split(","), asked.json)
+    parser.add_argument("--memory", help="only peak memory, of searches over these numbers of problems: 1000,100000")
+    options = parser.parse_args()
+    if options.memory:
+        print_memory(options.memory.split(","), options.json)
         return
     recorded: list[Request] = []
     post = Endpoint.post
@@ -162,33 +149,27 @@ def main() -> None:
             recorded.append((path, body))
         return await post(self, path, body)
 
-    with (
-        tempfile.TemporaryDirectory() as work,
-        stub_server(10**6, 0.0, asked.tokens, asked.depth) as url,
-    ):
+    stub = stub_server(10**6, 0.0, options.tokens, depth=options.depth)
+    with tempfile.TemporaryDirectory() as work, stub as url:
         folder = Path(work)
-        problems = folder / "problems.jsonl"
-        write_rows(problems, [Problem(str(i), f"What is {i}+{i}?") for i in range(asked.problems)])
-        path = folder / "c.yaml"
-        path.write_text(CONFIG.format(problems=problems, url=url, in_flight=asked.in_flight, width=asked.width))
-        config = load_config(path, [f"seed={asked.seed}"])
+        problems = write_problems(folder, options.problems)
+        sizes = {name: getattr(options, name) for name in ("in_flight", "width", "seed")}
+        config = make_config(CONFIG, problems=problems, url=url, **sizes)
         Endpoint.post = record  # type: ignore[method-assign]
-        searched(config, problems, folder / "first")
+        run_search(config, problems, folder / "first")
         Endpoint.post = post  # type: ignore[method-assign]
         requests = list(recorded)
         seconds: dict[str, list[float]] = {"stepagent": [], "bare": [], "untyped": []}
-        for repeat in range(asked.repeats):
-            seconds["stepagent"].append(searched(config, problems, folder / str(repeat)))
+        for repeat in range(options.repeats):
+            seconds["stepagent"].append(run_search(config, problems, folder / str(repeat)))
             for name in ("bare", "untyped"):
-                seconds[name].append(bare(url, requests, asked.in_flight, name == "bare"))
-    each = {name: statistics.median(values) / len(requests) for name, values in seconds.items()}
-    ratios = {f"stepagent_over_{name}": each["stepagent"] / each[name] for name in ("bare", "untyped")}
-    shown = ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in each.items())
-    print(f"CPU per request, {len(requests)} requests: {shown}")
-    print(", ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
-    if asked.json:
-        figures = {**ratios, "cpu_seconds_per_request": each, "requests": len(requests)}
-        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
+                seconds[name].append(send_bare(url, requests, options.in_flight, typed=name == "bare"))
+    costs = {name: statistics.median(values) / len(requests) for name, values in seconds.items()}
+    ratios = {f"stepagent_over_{name}": costs["stepagent"] / costs[name] for name in ("bare", "untyped")}
+    milliseconds = ", ".join(f"{name} {1000 * cost:.2f} ms" for name, cost in costs.items())
+    print(f"CPU per request, {len(requests)} requests: {milliseconds}")
+    print(", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
+    write_figures(options.json, {**ratios, "cpu_seconds_per_request": costs, "requests": len(requests)})
 
 
 if __name__ == "__main__":

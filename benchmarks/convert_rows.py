@@ -4,29 +4,27 @@
 
 Preferences of about 0.5 kB are exported for TRL (conversational) and those rows imported as labelled pairs;
 trees of six judged steps are exported for process reward models. Each size and direction is a process of its
-own; the ratio is that of the peak memories of the largest and the smallest size.
+own; the ratio is that of the peak memories of the largest and the smallest size. Nothing is drawn: --seed changes
+nothing.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from own_process import measured
+from _bench import make_parser, measure_apart, peak_mib, write_figures
 
-from stepagent.data.convert import export_stage, import_stage
+from stepagent.data.convert import export_rows, import_rows
 from stepagent.files.jsonl import write_rows
 from stepagent.tree import StepTree
 from stepagent.types import Candidate, Problem, Step, StepPreference, Verdict
 
 
 def preferences(rows: int) -> Iterator[StepPreference]:
-    """Pairs of steps after three others."""
+    """Yield pairs of steps after three others."""
     for i in range(rows):
         prefix = tuple(f"Step {n}: we add {i} and {n}, which gives {i + n}.\n" for n in range(1, 4))
         yield StepPreference(
@@ -51,7 +49,7 @@ def preferences(rows: int) -> Iterator[StepPreference]:
 
 
 def trees(rows: int) -> Iterator[StepTree]:
-    """Six levels of two judged steps each."""
+    """Yield trees of six levels with two judged steps each."""
     for i in range(rows):
         tree = StepTree(Problem(str(i), f"What is {i}?"), status="ended")
         parent = None
@@ -66,45 +64,41 @@ def trees(rows: int) -> Iterator[StepTree]:
 
 
 def measure(kind: str, size: str) -> tuple[float, float]:
-    """Seconds of one conversion of `size` rows, and peak MiB of this process."""
+    """Return the seconds of one conversion of `size` rows, and the peak MiB of this process."""
     rows = int(size)
     with tempfile.TemporaryDirectory() as work:
         source, middle, out = (Path(work) / name for name in ("in.jsonl", "trl.jsonl", "out.jsonl"))
         write_rows(source, trees(rows) if kind == "trees for prm" else preferences(rows))
         if kind == "import of TRL rows":
-            export_stage(source, "trl-conversational", "", middle)
+            export_rows(source, "trl-conversational", "", out=middle)
         start = time.perf_counter()
         if kind == "trees for prm":
-            export_stage(source, "prm", None, out)
+            export_rows(source, "prm", None, out=out)
         elif kind == "preferences for TRL":
-            export_stage(source, "trl-conversational", "", out)
+            export_rows(source, "trl-conversational", "", out=out)
         else:
-            import_stage(str(middle), "pairs", out)
+            import_rows(str(middle), "pairs", out)
         seconds = time.perf_counter() - start
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return seconds, peak_mib()
 
 
 KINDS = ("preferences for TRL", "import of TRL rows", "trees for prm")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", default="10000,1000000")
+    parser = make_parser(__doc__, rows="10000,1000000")
     parser.add_argument("--trees", default="1000,100000", help="sizes of the tree files")
-    parser.add_argument("--seed", type=int, default=0, help="nothing here is drawn")
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for kind in KINDS:
         figures[kind] = {}
-        for size in (asked.trees if kind == "trees for prm" else asked.rows).split(","):
-            seconds, peak = measured("convert_rows", kind, size)
+        for size in (options.trees if kind == "trees for prm" else options.rows).split(","):
+            seconds, peak = measure_apart("convert_rows", kind, size)
             figures[kind][size] = {"seconds": seconds, "peak_mib": peak}
             print(f"{kind:20} {int(size):>9,} rows: {seconds:.1f} s, {peak:.0f} MiB", flush=True)
-        peaks = [one["peak_mib"] for one in figures[kind].values()]
+        peaks = [row["peak_mib"] for row in figures[kind].values()]
         print(f"{kind:20} memory, last over first size: {peaks[-1] / peaks[0]:.2f}")
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,19 @@ The requests differ only in how many are open at once, so both grow the same tre
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
+from _bench import make_parser, write_figures
+
 from stepagent.backends.transformers import TransformersBackend
 from stepagent.config.settings import Config
 from stepagent.demo.data import write_data
 from stepagent.demo.run import demo_config, make_data
-from stepagent.files.problems import load_problems, problem_file
+from stepagent.files.problems import ProblemFile
 from stepagent.generators.sample import SampleGenerator
 from stepagent.interfaces import Backend
 from stepagent.judges.pairwise import PairwiseJudge
@@ -32,19 +32,20 @@ from stepagent.types import Completions, Problem, Prompt, Sampling
 
 
 class OneAtATime:
-    """Lets one request through at a time."""
+    """Backend that lets one request through at a time."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._turn = asyncio.Lock()
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        """See Backend."""
         async with self._turn:
             return await self._backend.complete(prompt, sampling)
 
 
-def timed(config: Config, backend: Backend, problems: list[Problem]) -> tuple[float, int, list[str]]:
-    """Seconds, steps kept and the solutions of one search over all problems."""
+def time_search(config: Config, backend: Backend, problems: list[Problem]) -> tuple[float, int, list[str]]:
+    """Return the seconds, the steps kept and the solutions of one search over all problems."""
     generator = SampleGenerator(backend, **config.generator.arguments())
     judge = PairwiseJudge(backend, **config.judge.arguments())
     strategy = StepSearch(generator, judge, **config.search.arguments())
@@ -61,54 +62,40 @@ def timed(config: Config, backend: Backend, problems: list[Problem]) -> tuple[fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--problems", type=int, default=64)
-    parser.add_argument("--width", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = make_parser(__doc__, problems=64, width=6, repeats=3)
     parser.add_argument("--model", help="an M_1 of the demo [default: trained now from the shipped M_0]")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        config = demo_config(folder, [f"seed={arguments.seed}", f"search.width={arguments.width}"])
+        config = demo_config(folder, [f"seed={options.seed}", f"search.width={options.width}"])
         assert config.init
-        model = arguments.model or str(folder / "M_1")
-        if not arguments.model:
+        model = options.model or str(folder / "M_1")
+        if not options.model:
             make_data(config, folder)
             initialize(config, config.init, folder / "M_1")
-        if arguments.problems > len(load_problems(problem_file(config.problems, folder))):
-            write_data(
-                folder / "more",
-                arguments.seed,
-                solutions=1,
-                eft=1,
-                problems=arguments.problems,
-                held_out=1,
-            )
-            more = folder / "more" / "problems.jsonl"
-        else:
-            more = problem_file(config.problems, folder)
-        problems = load_problems(more)[: arguments.problems]
-        problems = [problem.without_answer() for problem in problems]
+        file = ProblemFile.of(config.problems, folder)
+        if options.problems > len(file):
+            out = folder / "larger"
+            write_data(out, options.seed, solutions=1, eft=1, problems=options.problems, held_out=1)
+            file = ProblemFile(out / "problems.jsonl")
+        problems = list(file)[: options.problems]
         backend = TransformersBackend(model, **config.backend.arguments())
-        timed(config, backend, problems[:4])
+        time_search(config, backend, problems[:4])
         rates: dict[str, list[float]] = {"together": [], "one at a time": []}
-        found: dict[str, list[str]] = {}
-        for repeat in range(arguments.repeats):
+        solutions: dict[str, list[str]] = {}
+        for repeat in range(options.repeats):
             order = list(rates)[:: 1 if repeat % 2 else -1]
             for name in order:
-                used = backend if name == "together" else OneAtATime(backend)
-                seconds, steps, found[name] = timed(config, used, problems)
+                arm = backend if name == "together" else OneAtATime(backend)
+                seconds, steps, solutions[name] = time_search(config, arm, problems)
                 rates[name].append(steps / seconds)
                 print(f"{name:14} {steps} steps in {seconds:.2f} s: {steps / seconds:.1f} steps/s", flush=True)
-    same = sum(a == b for a, b in zip(*found.values(), strict=True))
+    equal = sum(a == b for a, b in zip(*solutions.values(), strict=True))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratio = medians["together"] / medians["one at a time"]
-    print(f"{same} of {len(problems)} solutions equal; together over one at a time: {ratio:.1f}x")
-    if arguments.json:
-        figures = {"ratio": ratio, "steps_per_second": medians, "problems": len(problems), "equal": same}
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"{equal} of {len(problems)} solutions equal; together over one at a time: {ratio:.1f}x")
+    figures = {"ratio": ratio, "steps_per_second": medians, "problems": len(problems), "equal": equal}
+    write_figures(options.json, figures)
 
 
 if __name__ == "__main__":

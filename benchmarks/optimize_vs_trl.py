@@ -5,7 +5,7 @@
 Same model (a Qwen2 from a config, random weights, float32), same LoRA, same pairs, same optimizer steps of 32
 pairs, reference log-probabilities computed once beforehand by the model with its adapter off. Each run is a
 process of its own; runs are interleaved; figures are medians. TRL is swept over its batch size, padded.
-"plain" is our own trainer scoring every sequence in a forward pass of its own: what packing must beat.
+"plain" is our own trainer scoring every sequence in a forward pass of its own, which packing must beat.
 Time is the reference pass plus training, first batch to last step; memory is the peak above what the
 process held before them.
 """
@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,13 +24,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _bench import WarningMonitor, make_parser, peak_mib, write_figures
+
 BATCH = 32
 LORA = {"rank": 8, "alpha": 16}
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def make_trees(options: argparse.Namespace) -> list[list[tuple[list[int], list[int], list[int]]]]:
-    """Per tree its pairs (context ids, best step, worst step): the context grows by the best step."""
+    """Return per tree its pairs (context ids, best step, worst step): the context grows by the best step."""
     rng = random.Random(options.seed)
 
     def tokens(count: int) -> list[int]:
@@ -49,6 +50,7 @@ def make_trees(options: argparse.Namespace) -> list[list[tuple[list[int], list[i
 
 
 def make_model(options: argparse.Namespace) -> Any:
+    """Return a Qwen2 with random weights."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -70,7 +72,7 @@ def make_model(options: argparse.Namespace) -> Any:
 
 
 def run_ours(options: argparse.Namespace, packed: bool) -> float:
-    """Seconds for the reference pass and one epoch."""
+    """Return the seconds for the reference pass and one epoch."""
     import torch
 
     from stepagent.config.settings import LoraSettings, OptimizeSettings
@@ -106,13 +108,12 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
 
     batches = PackedBatches(units, groups, settings, seed=options.seed, weigh=lambda pack: len(pack.units))
     with tempfile.TemporaryDirectory() as folder:
-        yield_memory()
+        note_memory()
         trainer = Timed(
             add_adapter(make_model(options), lora),
             batches,
             training_arguments(settings, batches.steps, Path(folder), seed=options.seed, device=torch.device("cpu")),
-            lambda *_: None,
-            print,
+            monitor=WarningMonitor(),
             settings=settings,
             smoothing=torch.zeros(len(units)),
             guards=Guards(settings.guards, batches.steps),
@@ -123,7 +124,7 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
 
 
 def run_trl(options: argparse.Namespace, batch: int) -> float:
-    """Seconds for the reference pass and one epoch of TRL's DPOTrainer."""
+    """Return the seconds for the reference pass and one epoch of TRL's DPOTrainer."""
     from datasets import Dataset
     from peft import LoraConfig
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -148,11 +149,11 @@ def run_trl(options: argparse.Namespace, batch: int) -> float:
     class Timed(DPOTrainer):  # type: ignore[misc]
         def _precompute_ref_logps(self, *args: Any, **kwargs: Any) -> Any:
             nonlocal spent
-            yield_memory()
+            note_memory()
             start = time.perf_counter()
-            done = super()._precompute_ref_logps(*args, **kwargs)
+            logprobs = super()._precompute_ref_logps(*args, **kwargs)
             spent += time.perf_counter() - start
-            return done
+            return logprobs
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = Timed(
@@ -186,7 +187,7 @@ def run_trl(options: argparse.Namespace, batch: int) -> float:
 
 
 def training_seconds(trainer: Any) -> float:
-    """From the first batch to the last step; a Trainer's start-up (the same for all) is left out."""
+    """Return the seconds from the first batch to the last step, without a Trainer's start-up (the same for all)."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -202,61 +203,54 @@ def training_seconds(trainer: Any) -> float:
     return float(clock.seconds)
 
 
-_held = 0
+_base_mib = 0.0
 
 
-def yield_memory() -> None:
-    """Note what the process holds before the work begins."""
-    global _held
-    _held = _held or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def note_memory() -> None:
+    """Note the memory that the process holds before the work begins."""
+    global _base_mib
+    _base_mib = _base_mib or peak_mib()
 
 
 def work(options: argparse.Namespace) -> None:
-    """One measurement in this process; prints its figures as the last line."""
+    """Measure once in this process, and print the figures as the last line."""
     kind, _, batch = options.worker.partition(":")
     seconds = run_trl(options, int(batch)) if kind == "trl" else run_ours(options, packed=kind == "packed")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - _held
-    print(json.dumps({"seconds": seconds, "peak_mib": peak / 1024}))
+    print(json.dumps({"seconds": seconds, "peak_mib": peak_mib() - _base_mib}))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Medians of interleaved runs for every contestant."""
+    """Return the medians of interleaved runs for every contestant."""
     kinds = ["packed", "plain", *(f"trl:{batch}" for batch in (1, 2, 4, 8))]
     runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     arguments = [item for item in sys.argv[1:] if item != "--json" and item != str(options.json)]
     for repeat in range(options.repeats):
         for kind in kinds if repeat % 2 == 0 else reversed(kinds):
             with tempfile.TemporaryDirectory() as cache:
-                done = subprocess.run(
+                result = subprocess.run(
                     [sys.executable, __file__, *arguments, "--worker", kind],
                     capture_output=True,
                     text=True,
                     check=False,
                     env={**os.environ, "HF_DATASETS_CACHE": cache, "HF_HUB_OFFLINE": "1"},
                 )
-            if done.returncode:
-                raise SystemExit(f"{kind} failed:\n{done.stderr[-2000:]}")
-            runs[kind].append(json.loads(done.stdout.strip().splitlines()[-1]))
+            if result.returncode:
+                raise SystemExit(f"{kind} failed:\n{result.stderr[-2000:]}")
+            runs[kind].append(json.loads(result.stdout.strip().splitlines()[-1]))
             print(
                 f"{kind:8} {runs[kind][-1]['seconds']:7.2f} s  peak {runs[kind][-1]['peak_mib']:6.0f} MiB",
                 flush=True,
             )
-    return {kind: {key: statistics.median(run[key] for run in done) for key in done[0]} for kind, done in runs.items()}
+    return {
+        kind: {key: statistics.median(run[key] for run in repeats) for key in repeats[0]}
+        for kind, repeats in runs.items()
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--step-tokens", type=int, default=40)
-    parser.add_argument("--prompt-tokens", type=int, default=100)
-    parser.add_argument("--trees", type=int, default=16)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--vocabulary", type=int, default=1000)
-    parser.add_argument("--token-budget", type=int, default=4096)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    tree = {"steps": 8, "step_tokens": 40, "prompt_tokens": 100, "trees": 16}
+    model = {"hidden": 128, "layers": 4, "vocabulary": 1000}
+    parser = make_parser(__doc__, **tree, **model, token_budget=4096, repeats=3)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -285,8 +279,7 @@ def main() -> None:
     for key, value in figures.items():
         if isinstance(value, float):
             print(f"{key:26} {value:.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, figures)
 
 
 if __name__ == "__main__":

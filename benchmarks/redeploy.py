@@ -10,67 +10,62 @@ need, is timed on its own. Random weights of the given size; run nothing else me
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
+from _bench import make_parser, write_figures
 from vllm_world import make_model, make_preferences, serve_settings, train_next
 
 from stepagent.files.jsonl import iter_json
 from stepagent.serve.folders import served_folder
 from stepagent.serve.proof import make_probes, prove
-from stepagent.serve.server import Model, Server
+from stepagent.serve.server import Server
+from stepagent.types import ModelVersion
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__, layers=2, reloads=10, restarts=2, seed=1)
     parser.add_argument("--hidden", type=int, default=64, help="a multiple of 32")
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--reloads", type=int, default=10)
-    parser.add_argument("--restarts", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        one = make_model(folder / "M_1", arguments.seed, arguments.hidden, arguments.layers)
-        rows = make_preferences(one, folder / "preferences.jsonl")
-        two = train_next(one, rows, folder / "M_2")
+        first = make_model(folder / "M_1", options.seed, options.hidden, layers=options.layers)
+        rows = make_preferences(first, folder / "preferences.jsonl")
+        second = train_next(first, rows, folder / "M_2")
         sequences = [(*row["prompt_ids"], *row["chosen_ids"]) for _, row in iter_json(rows)]
-        models = [one, two]
+        models = [first, second]
         start = time.perf_counter()
         probes = [make_probes(sequences, models[i], models[1 - i]) for i in (0, 1)]
         choosing = (time.perf_counter() - start) / 2
         seconds: dict[str, list[float]] = {"reload": [], "restart": [], "proof": []}
         with Server(serve_settings(), folder / "server", lambda _: None) as server:
-            server.deploy(Model(str(one), 1, None, sequences))
+            server.deploy(ModelVersion.at(str(first)), None, sequences)
 
             def answer() -> None:
                 server.client.logprobs(server.name, sequences[0])
 
-            def shown(which: int) -> None:
+            def time_proof(index: int) -> None:
                 start = time.perf_counter()
-                proof = prove(probes[which], lambda ids: server.client.logprobs(server.name, ids))
+                proof = prove(probes[index], lambda ids: server.client.logprobs(server.name, ids))
                 seconds["proof"].append(time.perf_counter() - start)
                 assert proof.outcome == "proven"
 
-            for repeat in range(arguments.reloads + 1):
-                which = 1 - repeat % 2
+            for repeat in range(options.reloads + 1):
+                index = 1 - repeat % 2
                 start = time.perf_counter()
-                server.client.reload(served_folder(models[which]))
+                server.client.reload(served_folder(models[index]))
                 answer()
                 if repeat:  # the first one warms up
                     seconds["reload"].append(time.perf_counter() - start)
-                shown(which)
-            for repeat in range(arguments.restarts):
+                time_proof(index)
+            for repeat in range(options.restarts):
                 start = time.perf_counter()
                 server.start(str(models[repeat % 2]))
                 answer()
                 seconds["restart"].append(time.perf_counter() - start)
-                shown(repeat % 2)
+                time_proof(repeat % 2)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = medians["restart"] / medians["reload"]
     for name, values in seconds.items():
@@ -78,9 +73,8 @@ def main() -> None:
         print(f"{name:8} median {medians[name]:8.3f} s  ({span})")
     print(f"choosing the probes: {choosing:.2f} s")
     print(f"restart over reload: {ratio:.1f}")
-    if arguments.json:
-        figures = {"restart_over_reload": ratio, "seconds": medians, "choosing_probes_seconds": choosing}
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    figures = {"restart_over_reload": ratio, "seconds": medians, "choosing_probes_seconds": choosing}
+    write_figures(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -17,32 +17,31 @@ ended.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from _bench import make_config, make_parser, write_figures
 from seeded_text import stub_server
 
-from stepagent.assembly.components import make_components
-from stepagent.assembly.session import Resources
+from stepagent.assembly.session import Session
 from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.pool import turn
-from stepagent.config.loading import load_config
 from stepagent.config.settings import Config
 from stepagent.interfaces import Generator, Judge
 from stepagent.search.runner import search_all
 from stepagent.search.step import StepSearch
 from stepagent.tree import StepTree
-from stepagent.types import Problem, Proposal, Step, Verdict
+from stepagent.types import ModelVersion, Problem, Proposal, Step, Verdict
 
 CONFIG = """
+seed: {seed}
 model: stub
 problems: none.jsonl
+concurrency: {count}
 backend: {{kind: openai, base_url: "{url}", max_in_flight: {slots}}}
 generator: {{prompt: demo_solve, boundary: line, temperature: 1.0, max_tokens: 4096}}
 judge: {{kind: pairwise, prompt: demo_judge, max_tokens: 4096}}
@@ -51,7 +50,7 @@ search: {{width: {width}, max_iterations: 50}}
 
 
 class LockStep:
-    """Lets go on all who wait once everybody waits."""
+    """Barrier that lets all parties go on once every one of them waits."""
 
     def __init__(self, parties: int) -> None:
         self._parties = parties
@@ -65,7 +64,7 @@ class LockStep:
         await place
 
     def leave(self) -> None:
-        """One less to wait for."""
+        """Take one party out."""
         self._parties -= 1
         self._release()
 
@@ -77,7 +76,7 @@ class LockStep:
 
 
 class InStep:
-    """A generator and a judge that wait for each other's problems before every stage."""
+    """Generator and judge that wait for each other's problems before every stage."""
 
     def __init__(self, generator: Generator, judge: Judge, barrier: LockStep) -> None:
         self._generator = generator
@@ -96,49 +95,47 @@ class InStep:
 
 
 class Record:
-    """When each problem's requests began and ended, and how long the stub worked on them."""
+    """Times of each problem's requests: their begin, their end, and the seconds that the stub worked on them."""
 
     def __init__(self) -> None:
         self.requests: dict[int, list[tuple[float, float, float]]] = {}
 
     def critical_path(self) -> float:
-        """Seconds of the longest problem, had it the server for itself."""
+        """Return the seconds of the longest problem, had it the server for itself."""
         return max(map(self._path, self.requests.values()))
 
     def _path(self, requests: list[tuple[float, float, float]]) -> float:
-        ready: list[tuple[float, float]] = []  # (when it ended, length of the path to its end)
-        for begun, ended, service in sorted(requests):
-            before = max((length for end, length in ready if end <= begun), default=0.0)
-            ready.append((ended, before + service))
+        ready: list[tuple[float, float]] = []  # (end of a request, length of the path to that end)
+        for start, end, service in sorted(requests):
+            before = max((length for earlier_end, length in ready if earlier_end <= start), default=0.0)
+            ready.append((end, before + service))
         return max(length for _, length in ready)
 
     def work(self) -> float:
-        """Seconds of all requests."""
+        """Return the seconds of all requests."""
         return sum(service for requests in self.requests.values() for _, _, service in requests)
 
 
-def searched(config: Config, problems: Sequence[Problem], how: str, folder: Path) -> tuple[float, int]:
-    """Wall seconds to search `problems`, and the steps that were kept."""
+def run_search(config: Config, problems: Sequence[Problem], schedule: str, *, folder: Path) -> tuple[float, int]:
+    """Search `problems`. Returns the wall seconds and the number of steps that were kept."""
     trees: list[StepTree] = []
-    with Resources(config, folder) as resources:
-        made = make_components(config, config.model, resources)
-        resources.run(made.judge.judge(problems[0], (), [Step("1", "1", "stop", False)] * 2, 0))  # probes
-        concurrency = {"one": 1, "lockstep": len(problems)}.get(how, config.concurrency)
+    with Session(config, folder) as session:
+        parts = session.parts(ModelVersion.at(config.model))
+        session.run(parts.judge.judge(problems[0], (), [Step("1", "1", "stop", ends=False)] * 2, 0))  # probes
+        concurrency = {"one": 1, "lockstep": len(problems)}.get(schedule, config.concurrency)
         barrier = LockStep(len(problems))
-        strategy = made.strategy
-        if how == "lockstep":
-            both = InStep(made.generator, made.judge, barrier)
-            strategy = StepSearch(both, both, **config.search.arguments())
+        strategy = parts.strategy
+        if schedule == "lockstep":
+            in_step = InStep(parts.generator, parts.judge, barrier)
+            strategy = StepSearch(in_step, in_step, **config.search.arguments())
 
         def finished(_: int, tree: StepTree) -> None:
             trees.append(tree)
-            if how == "lockstep":
+            if schedule == "lockstep":
                 barrier.leave()
 
         start = time.perf_counter()
-        resources.run(
-            search_all(strategy, enumerate(problems), config.seed, concurrency=concurrency, finished=finished)
-        )
+        session.run(search_all(strategy, enumerate(problems), config.seed, concurrency=concurrency, finished=finished))
         seconds = time.perf_counter() - start
     failed = [tree.error for tree in trees if tree.status != "ended"]
     assert not failed, failed[0]
@@ -146,63 +143,54 @@ def searched(config: Config, problems: Sequence[Problem], how: str, folder: Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--problems", type=int, default=128)
-    parser.add_argument("--slots", type=int, default=16)
-    parser.add_argument("--width", type=int, default=4)
-    parser.add_argument("--depth", type=int, default=6)
+    parser = make_parser(__doc__, problems=128, slots=16, width=4, depth=6, seconds_per_token=0.003)
     parser.add_argument("--tokens", type=int, default=40, help="of a step, in the mean, and of a verdict")
-    parser.add_argument("--seconds-per-token", type=float, default=0.003)
     parser.add_argument("--one", type=int, default=4, help="problems of the arm that takes one at a time")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    problems = [Problem(str(i), f"What is {i}+{i}?") for i in range(asked.problems)]
+    options = parser.parse_args()
+    problems = [Problem(str(i), f"What is {i}+{i}?") for i in range(options.problems)]
     post = Endpoint.post
     record = Record()
 
     async def recording(self: Endpoint, path: str, body: Mapping[str, Any]) -> Any:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         reply = await post(self, path, body)
-        if path.endswith("completions") and (whose := turn.get(None)):
-            ended = (begun, time.perf_counter(), float(reply["service_seconds"]))
-            record.requests.setdefault(whose.place, []).append(ended)
+        if path.endswith("completions") and (problem_turn := turn.get(None)):
+            times = (start, time.perf_counter(), float(reply["service_seconds"]))
+            record.requests.setdefault(problem_turn.place, []).append(times)
         return reply
 
-    stub = stub_server(asked.slots, asked.seconds_per_token, asked.tokens, asked.depth)
+    stub = stub_server(options.slots, options.seconds_per_token, options.tokens, depth=options.depth)
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as work, stub as url:
         folder = Path(work)
-        path = folder / "c.yaml"
-        path.write_text(CONFIG.format(url=url, slots=asked.slots, width=asked.width))
-        config = load_config(path, [f"seed={asked.seed}", f"concurrency={asked.problems}"])
+        sizes = {name: getattr(options, name) for name in ("slots", "width", "seed")}
+        config = make_config(CONFIG, url=url, count=len(problems), **sizes)
         Endpoint.post = recording  # type: ignore[method-assign]
-        searched(config, problems, "stepagent", folder / "record")
+        run_search(config, problems, "stepagent", folder=folder / "record")
         Endpoint.post = post  # type: ignore[method-assign]
-        for how in ("stepagent", "lockstep"):
-            seconds[how], steps = searched(config, problems, how, folder / how)
-        alone, _ = searched(config, problems[: asked.one], "one", folder / "one")
-        seconds["one"] = alone * len(problems) / len(problems[: asked.one])
-    work_seconds = record.work() / asked.slots
+        for schedule in ("stepagent", "lockstep"):
+            seconds[schedule], steps = run_search(config, problems, schedule, folder=folder / schedule)
+        sample = problems[: options.one]
+        seconds["one"] = run_search(config, sample, "one", folder=folder / "one")[0] * len(problems) / len(sample)
+    work_seconds = record.work() / options.slots
     critical = record.critical_path()
     ideal = max(critical, work_seconds)
     requests = sum(map(len, record.requests.values()))
-    print(f"{len(problems)} problems, {requests} requests, {steps} steps kept, {asked.slots} slots")
+    print(f"{len(problems)} problems, {requests} requests, {steps} steps kept, {options.slots} slots")
     print(f"work / slots {work_seconds:.2f} s, critical path {critical:.2f} s, ideal {ideal:.2f} s")
-    for how, spent in seconds.items():
-        print(f"{how:20}{spent:9.2f} s{spent / seconds['stepagent']:8.2f} x stepagent{ideal / spent:8.3f} of ideal")
-    if asked.json:
-        figures = {
-            "ideal_over_stepagent": ideal / seconds["stepagent"],
-            "lockstep_over_stepagent": seconds["lockstep"] / seconds["stepagent"],
-            "one_at_a_time_over_stepagent": seconds["one"] / seconds["stepagent"],
-            "work_over_critical_path": work_seconds / critical,
-            "seconds": {**seconds, "ideal": ideal},
-            "problems": len(problems),
-            "slots": asked.slots,
-            "requests": requests,
-        }
-        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
+    for arm, spent in seconds.items():
+        print(f"{arm:20}{spent:9.2f} s{spent / seconds['stepagent']:8.2f} x stepagent{ideal / spent:8.3f} of ideal")
+    figures = {
+        "ideal_over_stepagent": ideal / seconds["stepagent"],
+        "lockstep_over_stepagent": seconds["lockstep"] / seconds["stepagent"],
+        "one_at_a_time_over_stepagent": seconds["one"] / seconds["stepagent"],
+        "work_over_critical_path": work_seconds / critical,
+        "seconds": {**seconds, "ideal": ideal},
+        "problems": len(problems),
+        "slots": options.slots,
+        "requests": requests,
+    }
+    write_figures(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class SeededText:
     def __call__(self, context: str, seed: int) -> str:
         """Return the reply to a context: a verdict if it shows two steps, else the next step."""
         if "|A " in context:
-            first, second = (context.rpartition(f"|{seat} ")[2][:6] for seat in "AB")
+            first, second = (context.rpartition(f"|{label} ")[2][:6] for label in "AB")
             return f"{self._words(random.Random(context))} [[{'A' if first > second else 'B'}]]"
         rng = random.Random(f"{context}{seed}")
         step = f"{rng.randrange(10**6):06d} {self._words(rng)}"
@@ -39,7 +39,7 @@ class SeededText:
 
 
 def stub_server(
-    slots: int, seconds_per_token: float, tokens: int, depth: int, slot_per_choice: bool = False
+    slots: int, seconds_per_token: float, tokens: int, *, depth: int, slot_per_choice: bool = False
 ) -> AbstractContextManager[str]:
     """Return the context manager of a stub in a process of its own; it yields the base URL."""
     stub = Stub(SeededText(tokens, depth), continues=True, model="stub", window=10**6)

@@ -1,4 +1,4 @@
-"""What a token costs as a trie grows: packed forward and backward at 0.5k, 1k, 2k and 4k tokens.
+"""The cost of a token as a trie grows: packed forward and backward at 0.5k, 1k, 2k and 4k tokens.
 
     python benchmarks/trie_length.py --hidden 896 --layers 4 --json trie_length.json
 
@@ -11,13 +11,12 @@ microseconds per token, and the ratio of the longest to 1k.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from _bench import make_parser, write_figures
 from optimize_vs_trl import make_model, make_trees
 
 from stepagent.optimize.memory import keep_freed_memory
@@ -26,7 +25,7 @@ from stepagent.optimize.scoring import packed_logprobs, pick_scoring
 
 
 def make_pack(options: argparse.Namespace, length: int) -> Pack:
-    """One trie of about `length` tokens."""
+    """Return one trie of about `length` tokens."""
     levels = max(1, round((length - options.prompt_tokens) / (2 * options.step_tokens)))
     settings = argparse.Namespace(**{**vars(options), "steps": levels, "trees": 1})
     (tree,) = make_trees(settings)
@@ -38,8 +37,8 @@ def make_pack(options: argparse.Namespace, length: int) -> Pack:
     return pack
 
 
-def seconds(model: Any, pack: Pack) -> float:
-    """One forward and backward pass."""
+def time_pass(model: Any, pack: Pack) -> float:
+    """Return the seconds of one forward and backward pass."""
     start = time.perf_counter()
     torch.autograd.backward(packed_logprobs(model, pack).sum())
     spent = time.perf_counter() - start
@@ -48,16 +47,9 @@ def seconds(model: Any, pack: Pack) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    model_sizes = {"hidden": 896, "layers": 4, "vocabulary": 1000}
+    parser = make_parser(__doc__, step_tokens=40, prompt_tokens=100, **model_sizes, repeats=5)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096])
-    parser.add_argument("--step-tokens", type=int, default=40)
-    parser.add_argument("--prompt-tokens", type=int, default=100)
-    parser.add_argument("--hidden", type=int, default=896)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--vocabulary", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     keep_freed_memory()  # as the trainer does
     model = make_model(options)
@@ -69,18 +61,16 @@ def main() -> None:
     costs: dict[int, list[float]] = {length: [] for length in packs}
     for repeat in range(options.repeats + 1):
         for length, pack in packs.items():
-            cost = seconds(model, pack) / len(pack.input_ids)
+            cost = time_pass(model, pack) / len(pack.input_ids)
             if repeat:  # the first round warms up
                 costs[length].append(cost)
-    medians = {length: 1e6 * statistics.median(measured) for length, measured in costs.items()}
+    medians = {length: 1e6 * statistics.median(repeats) for length, repeats in costs.items()}
     for length, cost in medians.items():
         print(f"{len(packs[length].input_ids):6} tokens  {cost:8.1f} us a token", flush=True)
     base = min(medians, key=lambda length: abs(length - 1024))
     ratio = medians[max(medians)] / medians[base]
     print(f"{max(medians)} over {base}: {ratio:.2f}")
-    if options.json:
-        figures = {"ratio_longest_to_1k": ratio, "microseconds_per_token": medians}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(options.json, {"ratio_longest_to_1k": ratio, "microseconds_per_token": medians})
 
 
 if __name__ == "__main__":

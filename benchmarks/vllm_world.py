@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _bench import WarningMonitor
 
 from stepagent.config.settings import LoraSettings, OptimizeSettings, ServeSettings
 from stepagent.files.jsonl import write_rows
-from stepagent.models.tokenizer import load_tokenizer, render, tokenizer_sha256
-from stepagent.optimize.dpo import optimize
+from stepagent.models.tokenizer import ChatTokenizer
+from stepagent.optimize.dpo import optimize_model
 from stepagent.types import Message, StepPreference
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,7 @@ ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLIN
 
 
 def vllm_python() -> str:
-    """The interpreter that has vLLM: $STEPAGENT_VLLM, or what `make vllm` made."""
+    """Return the interpreter that has vLLM: that of $STEPAGENT_VLLM, or the one that `make vllm` made."""
     python = os.environ.get("STEPAGENT_VLLM") or str(ROOT / ".vllm" / "bin" / "python")
     if not Path(python).is_file():
         raise FileNotFoundError(f"{python}: no vLLM; run `make vllm`, or set STEPAGENT_VLLM")
@@ -29,15 +30,15 @@ def vllm_python() -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def serve_settings(**more: Any) -> ServeSettings:
-    """A managed server of the tiny models. vLLM 0.32 on a CPU dies when a seeded prompt is prefilled in parts
-    ("CPU Generator does not use offset"): the batch is made large enough that none is."""
+def serve_settings(**settings: Any) -> ServeSettings:
+    """Return the settings of a managed server of the tiny models. vLLM 0.32 on a CPU dies when a seeded prompt is
+    prefilled in parts ("CPU Generator does not use offset"): the batch is made large enough that none is."""
     return ServeSettings(
         command=(vllm_python(), "-m", "vllm.entrypoints.openai.api_server"),
         args=(
@@ -54,12 +55,13 @@ def serve_settings(**more: Any) -> ServeSettings:
         env=ENV,
         port=free_port(),
         start_seconds=300,
-        **more,
+        **settings,
     )
 
 
-def make_model(folder: Path, seed: int = 1, hidden: int = 64, layers: int = 2) -> Path:
-    """A Qwen2 with random weights, the arithmetic world's tokenizer, and heads for vLLM's CPU build."""
+def make_model(folder: Path, seed: int = 1, hidden: int = 64, *, layers: int = 2) -> Path:
+    """Write a Qwen2 with random weights, the arithmetic world's tokenizer, and heads for vLLM's CPU build. Returns its
+    folder."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from stepagent.demo.make_base import make_tokenizer
@@ -84,16 +86,12 @@ def make_model(folder: Path, seed: int = 1, hidden: int = 64, layers: int = 2) -
 
 
 def make_preferences(model: Path, path: Path, count: int = 32) -> Path:
-    """Pairs of random lines after random sums."""
-    tokenizer: Any = load_tokenizer(model)
+    """Write pairs of random lines after random sums. Returns their file."""
+    tokenizer = ChatTokenizer(model)
     rng = random.Random(0)
-
-    def ids(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-
     rows = []
     for index in range(count):
-        prompt = render(tokenizer, [Message("user", f"{rng.randrange(100)}+{rng.randrange(100)}")])
+        prompt = tokenizer.render([Message("user", f"{rng.randrange(100)}+{rng.randrange(100)}")])
         chosen, rejected = (f"{rng.randrange(10**6)}\n" for _ in range(2))
         rows.append(
             StepPreference(
@@ -102,9 +100,9 @@ def make_preferences(model: Path, path: Path, count: int = 32) -> Path:
                 rejected=rejected,
                 question="",
                 prefix=(),
-                prompt_ids=ids(prompt),
-                chosen_ids=ids(chosen),
-                rejected_ids=ids(rejected),
+                prompt_ids=tokenizer.ids(prompt),
+                chosen_ids=tokenizer.ids(chosen),
+                rejected_ids=tokenizer.ids(rejected),
                 chosen_ends=False,
                 rejected_ends=False,
                 margin=0.9,
@@ -113,7 +111,7 @@ def make_preferences(model: Path, path: Path, count: int = 32) -> Path:
                 round=1,
                 generator="sample",
                 judge="random",
-                tokenizer_sha256=tokenizer_sha256(tokenizer),
+                tokenizer_sha256=tokenizer.sha256,
             )
         )
     write_rows(path, rows)
@@ -121,7 +119,8 @@ def make_preferences(model: Path, path: Path, count: int = 32) -> Path:
 
 
 def train_next(model: Path, preferences: Path, out: Path) -> Path:
-    """M_{i+1} of `model`: a few steps of step-DPO on an adapter, merged."""
+    """Train M_{i+1} of `model`: a few steps of step-DPO on an adapter, merged. Returns its folder."""
     settings = OptimizeSettings(learning_rate=1e-2, epochs=2, batch_size=8, lora=LoraSettings(rank=8))
-    optimize(model, preferences, out, settings, 0, lambda *_: None)
+    monitor = WarningMonitor(lambda _: None)
+    optimize_model(model, preferences, out, settings=settings, seed=0, monitor=monitor)
     return out

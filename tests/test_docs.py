@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from stepagent import Backend
 from stepagent.assembly.binding import bind
+from stepagent.assembly.components import JUDGE, TYPES
 from stepagent.backends.scripted import ScriptedBackend
 from stepagent.config.settings import Component
 
@@ -23,7 +25,7 @@ def test_the_judge_in_contributing_works(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "documented_judge.py").write_text(code[1])
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     component = Component(kind="documented_judge:Shortest", params={"bonus": 1})
-    judge = bind("judge", component, {}, types={"backend": ScriptedBackend()})()
+    judge = bind("judge", component, JUDGE, types=TYPES, offers={"backend": Backend}).make(backend=ScriptedBackend())
     assert judge.bonus == 1.0
 
 
@@ -38,7 +40,7 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 def test_every_config_shown_loads(tmp_path: Path) -> None:
-    from stepagent.assembly.components import check_components
+    from stepagent.assembly.components import Binder
     from stepagent.config.loading import load_config
     from stepagent.stages.deploy import make_server
 
@@ -50,8 +52,8 @@ def test_every_config_shown_loads(tmp_path: Path) -> None:
         path = tmp_path / "c.yaml"
         path.write_text(block)
         config = load_config(path)
-        make_server(config, tmp_path)
-        check_components(config)
+        server = make_server(config, tmp_path)
+        Binder(config, serves=server is not None and server.managed).search()
 
 
 def test_every_section_shown_in_the_data_and_rounds_pages_loads(tmp_path: Path) -> None:

@@ -232,8 +232,9 @@ def _marked(hints: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[dic
                 mark.load(value)
             if isinstance(mark, Transport) and isinstance(value, mark.only):
                 transport.add(name)
-        if isinstance(value, str) and (name == "prompt" or any(isinstance(mark, PromptFile) for mark in marks)):
-            prompts[name] = prompt_path(str(value))
+        marked = any(isinstance(mark, PromptFile) for mark in marks)
+        if isinstance(value, str) and (marked or (name == "prompt" and _is_path(prompt_path(value)))):
+            prompts[name] = prompt_path(value)
     return prompts, frozenset(transport)
 
 

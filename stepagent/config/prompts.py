@@ -14,6 +14,7 @@ the inserted text, mean nothing.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def _patterns(body: str, names: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pa
 def prompt_path(name: str) -> Path:
     """Return the file of a shipped prompt, by its name (`judge_pairwise`), or `name` itself as a path."""
     path = prompts_folder() / f"{name}.md"
-    return path if path.is_file() else Path(name)
+    return path if os.path.isfile(path) else Path(name)  # a name may be a whole text, too long for a path
 
 
 def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
@@ -105,7 +106,7 @@ def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
     or its labels cannot be told apart.
     """
     path = prompt_path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         shipped = ", ".join(sorted(file.stem for file in prompts_folder().glob("*.md")))
         raise ConfigError(f"no prompt '{name}': give a file's path or one of {shipped}")
     try:

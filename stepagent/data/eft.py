@@ -85,11 +85,12 @@ def _teacher(session: Session, settings: EftSettings, labels: Labels) -> tuple[B
                 "eft.template without {first_value} and {second_value}"
             )
         return None, template
+    kind = settings.teacher.kind
+    if kind != "pairwise" and ":" not in kind:
+        raise ConfigError(f"eft.teacher.kind: a teacher writes judgements, as pairwise does, not '{kind}'")
     teacher = session.binder.other_judge("eft.teacher", settings.teacher)
-    if ":" in teacher.kind:
+    if ":" in kind:
         return teacher, None  # an own class decides by itself what it writes
-    if teacher.kind != "pairwise":
-        raise ConfigError(f"eft.teacher.kind: a teacher writes judgements, as pairwise does, not '{teacher.kind}'")
     teacher_labels = load_judge_prompt(teacher.prompt("judge_pairwise"))[1]
     if teacher_labels != labels:
         raise ConfigError(

@@ -86,7 +86,7 @@ class _RemoteStore:
 
     async def put(self, key: str, first: int, reply: Completions, *, model: str) -> None:
         try:
-            await self._ledger.put.remote(key, first, reply, model)
+            await self._ledger.put.remote(key, first, reply, model=model)
         except RayTaskError as error:
             raise _cause(error) from None
 
@@ -203,7 +203,10 @@ def ray_runner(session: Session, model: ModelVersion, workers: int) -> Runner:
             ledger: Any = beside.remote(settings, str(folder))
             actor_class = ray.remote(Worker).options(max_restarts=-1, max_concurrency=concurrency)
             cwd = os.getcwd()
-            actors = [actor_class.remote(settings, model, cwd, str(folder), ledger, index) for index in range(workers)]
+            actors = [
+                actor_class.remote(settings, model, cwd, folder=str(folder), ledger=ledger, index=index)
+                for index in range(workers)
+            ]
             pool = _Workers(actors)
             stream = iter(problems)
 

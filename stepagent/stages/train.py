@@ -71,7 +71,7 @@ def ift_rows(config: Config, path: Path) -> list[SftRow]:
 
 def eft_rows(config: Config, path: Path) -> list[SftRow]:
     """Judgements, each after its pair in the judge's prompt. Raises ConfigError or DataError."""
-    template, labels = load_judge_prompt(Binder(config).judge().prompt("judge_pairwise"))
+    template, labels = load_judge_prompt(Binder(config, serves=True).judge().prompt("judge_pairwise"))
     return [
         SftRow(
             template.messages(comparison_values(pair.question, "".join(pair.prefix), pair.first, second=pair.second)),
@@ -83,7 +83,7 @@ def eft_rows(config: Config, path: Path) -> list[SftRow]:
 
 def solve_prompt(config: Config) -> PromptTemplate:
     """Return the prompt that the config's generator puts a question in. Raises ConfigError."""
-    return load_solve_prompt(Binder(config).generator().prompt("solve"))
+    return load_solve_prompt(Binder(config, serves=True).generator().prompt("solve"))
 
 
 def _times(rows: list[SftRow], weight: float, rng: random.Random) -> list[SftRow]:
@@ -145,7 +145,8 @@ def _init_inputs(config: Config, settings: InitSettings) -> dict[str, Path]:
 
 
 def _init_identity(config: Config, settings: InitSettings) -> list[object]:
-    prompts = [Binder(config).generator().prompt("solve"), Binder(config).judge().prompt("judge_pairwise")]
+    binder = Binder(config, serves=True)
+    prompts = [binder.generator().prompt("solve"), binder.judge().prompt("judge_pairwise")]
     return [settings.model_dump(mode="json"), config.seed, *(hash_path(prompt_path(name)) for name in prompts)]
 
 

@@ -154,6 +154,55 @@ def test_another_model_or_prompt_does_not_continue_old_results(
         assert "already done" not in rerun.stdout
 
 
+OWN_JUDGE = """
+from stepagent import Verdict
+
+class Own:
+    def __init__(self, backend, {argument}: str = "{path}") -> None: ...
+    async def judge(self, problem, prefix, candidates, seed):
+        scores = tuple(-len(step.content) for step in candidates)
+        return Verdict("ok", scores, scores.index(max(scores)), scores.index(min(scores)), 0.9)
+"""
+
+
+@pytest.mark.parametrize("argument", ["prompt", "rules"])
+def test_a_file_that_an_own_judge_reads_by_default_counts_by_its_content(
+    stepagent: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file, module = tmp_path / "own.md", f"own_judge_with_{argument}"
+    file.write_text("The shortest step is best.")
+    (tmp_path / f"{module}.py").write_text(OWN_JUDGE.format(argument=argument, path=file))
+    command = ["search", config, "--out", tmp_path / "out", "--set", f"judge.kind={module}:Own"]
+    result = stepagent(*command)
+    assert result.returncode == 0, result.stderr
+    assert "already done" not in result.stdout
+    trees = tmp_path / "out" / "trees.jsonl"
+    written = trees.stat().st_mtime_ns
+    assert "already done, from the same files and settings" in stepagent(*command).stdout
+    assert trees.stat().st_mtime_ns == written
+    file.write_text("The shortest step is best, always.")
+    rerun = stepagent(*command)
+    assert rerun.returncode == 0, rerun.stderr
+    assert "already done" not in rerun.stdout
+    assert trees.with_name("trees.jsonl.stale").stat().st_mtime_ns == written
+    assert "already done" in stepagent(*command).stdout
+
+
+def test_the_folder_of_another_version_is_left_alone(stepagent: Command, config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert stepagent("search", config, "--out", out).returncode == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["schema"] == "stepagent/run/2"
+    (out / "manifest.json").write_text(json.dumps(manifest["stages"]))
+    content = {path.name: path.read_bytes() for path in out.iterdir()}
+    result = stepagent("search", config, "--out", out, "--set", "seed=1")
+    assert result.returncode == 2
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{out}/manifest.json: written by another version of stepagent" in error
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == content
+
+
 def test_what_lies_in_the_working_directory_decides_nothing(
     stepagent: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

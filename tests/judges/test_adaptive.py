@@ -1,4 +1,4 @@
-"""Adaptive comparisons: few, in both seats, by the seed."""
+"""Adaptive comparisons: few, in both positions, by the seed."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ async def test_adaptive_asks_a_noisy_judge_more_and_never_the_same_twice() -> No
         return "first" if right != (random.Random(100 * a + b).random() < 0.25) else "second"
 
     verdict = await verdict_of(6, prefer, 1)
-    seats = [(vote.first, vote.second) for vote in verdict.votes]
-    assert len(seats) == len(set(seats))
-    assert 14 < len(seats) <= 30
-    assert {(b, a) for a, b in seats} == set(seats), "always both seats"
+    positions = [(vote.first, vote.second) for vote in verdict.votes]
+    assert len(positions) == len(set(positions))
+    assert 14 < len(positions) <= 30
+    assert {(b, a) for a, b in positions} == set(positions), "always both positions"
     assert verdict.status == "ok"
 
 
-async def test_adaptive_gives_no_signal_where_only_the_seat_decides_and_counts_failures() -> None:
+async def test_adaptive_gives_no_signal_where_only_the_position_decides_and_counts_failures() -> None:
     assert (await verdict_of(5, lambda a, b: "first")).status == "no_signal"
     assert (await verdict_of(4, lambda a, b: "tie")).status == "no_signal"
     assert (await verdict_of(4, lambda a, b: "unparsed")).status == "unparsed"

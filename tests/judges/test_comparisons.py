@@ -1,4 +1,4 @@
-"""Votes -> verdict: both seats must agree, scores are wins, nothing is guessed."""
+"""Votes -> verdict: both positions must agree, scores are wins, nothing is guessed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_consistent_judge_ranks_by_wins() -> None:
     assert {(v.first, v.second) for v in verdict.votes} == {(a, b) for a in range(4) for b in range(4) if a != b}
 
 
-async def test_a_judge_that_always_prefers_one_seat_gives_no_signal() -> None:
+async def test_a_judge_that_always_prefers_one_position_gives_no_signal() -> None:
     verdict = await verdict_of(6, lambda a, b: "first")
     assert verdict.status == "no_signal"
     assert verdict.best is verdict.worst is None
@@ -45,7 +45,7 @@ async def test_ties_make_no_win() -> None:
     assert verdict.worst in (1, 2)
 
 
-async def test_one_unparsed_seat_voids_the_pair_and_all_unparsed_is_its_own_status() -> None:
+async def test_one_unparsed_position_voids_the_pair_and_all_unparsed_is_its_own_status() -> None:
     half = await verdict_of(2, lambda a, b: "first" if a == 0 else "unparsed")
     assert half.status == "unparsed"
     assert half.scores == (0, 0)

@@ -103,7 +103,7 @@ async def test_a_hostile_step_cannot_leave_its_place_in_the_prompt(text: str) ->
         assert text.replace("<", "<\u200b") in content or text in content
 
 
-async def test_logprob_votes_carry_the_first_seats_share() -> None:
+async def test_logprob_votes_carry_the_first_positions_share() -> None:
     def first(text: str) -> object:
         good = first_proposal(text) == "good"
         return (("A", math.log(0.6 if good else 0.1)), (" B", math.log(0.2 if good else 0.7)), ("The", -3.0))

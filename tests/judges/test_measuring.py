@@ -1,4 +1,4 @@
-"""Counts of a judge's verdicts: seats, biases, correlations."""
+"""Counts of a judge's verdicts: positions, biases, correlations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stepagent.testing import step
 
 
 def test_counts_of_a_verdict_by_hand() -> None:
-    """0 and 1: both seats for 0, the longer; 0 and 2: the first seat twice; 1 and 2: a tie and unparsed."""
+    """0 and 1: both positions for 0, the longer; 0 and 2: the first position twice; 1 and 2: a tie and unparsed."""
     votes = (
         Vote(0, 1, "first"),
         Vote(1, 0, "second"),
@@ -36,7 +36,7 @@ def test_counts_of_a_verdict_by_hand() -> None:
     assert figures["correlation of score and length"] == f"{expected:+.2f}"
 
 
-def test_judges_without_seats_are_counted_by_their_scores() -> None:
+def test_judges_without_positions_are_counted_by_their_scores() -> None:
     verdict = Verdict("ok", (0.2, 0.9, math.nan), 1, worst=0, margin=0.8, votes=(), usage=Usage())
     counts = measure(verdict, [step("longer\n"), step("s\n"), step("x\n")])
     assert (counts.votes, counts.pairs) == (0, 0)

@@ -42,7 +42,7 @@ def verdict_by_content(context: str, seed: int) -> str:
     return f"Looking at {first}. " + ("[[A]]" if "good" in first else "[[B]]")
 
 
-async def test_every_pair_is_asked_in_both_seats_with_the_whole_context() -> None:
+async def test_every_pair_is_asked_in_both_positions_with_the_whole_context() -> None:
     backend = ScriptedBackend(reply=verdict_by_content)
     judge = PairwiseJudge(backend)
     verdict = await judge.judge(
@@ -100,7 +100,7 @@ def test_a_judge_prompt_without_labels_is_refused(tmp_path: Path) -> None:
         PairwiseJudge(ScriptedBackend(), str(prompt))
 
 
-async def test_the_random_judge_agrees_in_both_seats_half_of_the_time() -> None:
+async def test_the_random_judge_agrees_in_both_positions_half_of_the_time() -> None:
     judge = RandomJudge()
     verdicts = [await judge.judge(Problem("p", "q"), [], [step("a"), step("b")], seed) for seed in range(400)]
     decided = [verdict for verdict in verdicts if verdict.status == "ok"]

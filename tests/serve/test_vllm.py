@@ -19,8 +19,10 @@ from stepagent.errors import ServeError
 from stepagent.files.jsonl import iter_json
 from stepagent.models.loading import load_model
 from stepagent.models.parity import probe_outputs
+from stepagent.serve.deployment import Deployment
 from stepagent.serve.folders import served_folder, weights_sha256
-from stepagent.serve.server import Model, Server
+from stepagent.serve.server import Server
+from stepagent.types import ModelVersion
 
 pytestmark = pytest.mark.slow
 
@@ -35,9 +37,10 @@ class World:
     server: Server
     folder: Path
 
-    def model(self, path: Path) -> Model:
-        against = self.first if path != self.first else self.second
-        return Model(str(path), 1 if path == self.first else 2, str(against), self.sequences)
+    def deploy(self, path: Path, server: Server | None = None) -> Deployment:
+        """Put the model of a folder on the server, told apart from the other one of the two."""
+        index, against = (1, self.second) if path == self.first else (2, self.first)
+        return (server or self.server).deploy(ModelVersion(index, str(path)), str(against), self.sequences)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     second = train_next(first, rows, folder / "M_2")
     sequences = [(*row["prompt_ids"], *row["chosen_ids"]) for _, row in iter_json(rows)]
     with Server(serve_settings(), folder / "server", lambda _: None) as server:
-        start = server.deploy(Model(str(first), 1, None, sequences))
+        start = server.deploy(ModelVersion(1, str(first)), None, sequences)
         assert (start.method, start.proof.outcome) == ("restart", "near")
         assert start.proof.to_new < 1e-4
         yield World(first, second, sequences, server, folder)
@@ -57,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture
 def world_on_first(world: World) -> World:
     """The world with M_1 on its server."""
-    world.server.deploy(world.model(world.first))
+    world.deploy(world.first)
     return world
 
 
@@ -92,10 +95,9 @@ async def test_steps_are_token_exact_and_the_log_probabilities_are_transformers(
 
 
 def test_a_reload_in_place_is_proven_and_comes_back(world_on_first: World) -> None:
-    server = world_on_first.server
     before = json.loads((world_on_first.folder / "server" / "server.json").read_text())
-    deployment = server.deploy(world_on_first.model(world_on_first.second))
-    assert (deployment.method, deployment.proof.outcome, deployment.round, deployment.name) == (
+    deployment = world_on_first.deploy(world_on_first.second)
+    assert (deployment.method, deployment.proof.outcome, deployment.version.index, deployment.name) == (
         "reload",
         "proven",
         2,
@@ -106,11 +108,9 @@ def test_a_reload_in_place_is_proven_and_comes_back(world_on_first: World) -> No
     assert deployment.proof.to_new < 1e-4 < 0.05 < deployment.proof.to_old
     assert json.loads((world_on_first.folder / "server" / "server.json").read_text()) == before
     start = time.monotonic()
-    assert server.deploy(world_on_first.model(world_on_first.second)) == deployment, (
-        "what is served already is only proven again"
-    )
+    assert world_on_first.deploy(world_on_first.second) == deployment, "what is served already is only proven again"
     assert time.monotonic() - start < 5
-    back = server.deploy(world_on_first.model(world_on_first.first))
+    back = world_on_first.deploy(world_on_first.first)
     assert (back.method, back.proof.outcome) == ("reload", "proven")
 
 
@@ -118,7 +118,7 @@ def test_an_adapter_is_loaded_under_a_new_name(world_on_first: World) -> None:
     server = world_on_first.server
     server.settings = server.settings.model_copy(update={"redeploy": "adapter"})
     try:
-        deployment = server.deploy(world_on_first.model(world_on_first.second))
+        deployment = world_on_first.deploy(world_on_first.second)
     finally:
         server.settings = server.settings.model_copy(update={"redeploy": "auto"})
     assert (deployment.method, deployment.name, deployment.proof.outcome) == ("adapter", "policy-2", "proven")
@@ -146,7 +146,7 @@ def test_corrupted_weights_fail_the_proof_and_are_rolled_back(
     monkeypatch.setattr(server.client, "reload", corrupt_reload)
     message = r"M_2 was not deployed: the server lies with .*M_1 is served again \(.*e-0\d nats per token"
     with pytest.raises(ServeError, match=message):
-        server.deploy(world_on_first.model(world_on_first.second))
+        world_on_first.deploy(world_on_first.second)
     assert server.current == before
 
 
@@ -157,12 +157,12 @@ def test_what_no_server_could_load_is_refused_before_it_is_tried(world_on_first:
     whole = (torn / "model.safetensors").read_bytes()
     (torn / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match=r"torn/model\.safetensors: not whole"):
-        server.deploy(world_on_first.model(torn))
+        world_on_first.deploy(torn)
     wide = make_model(folder / "wide", hidden=128)
     with pytest.raises(ModelError, match=r"hidden_size is 128, but the served model's is 64; only"):
-        server.deploy(world_on_first.model(wide))
+        world_on_first.deploy(wide)
     assert server.client.healthy()
-    assert server.deploy(world_on_first.model(world_on_first.first)) == server.current
+    assert world_on_first.deploy(world_on_first.first) == server.current
 
 
 def test_a_server_sleeps_during_training_and_wakes_with_the_new_weights(world_on_first: World) -> None:
@@ -170,7 +170,7 @@ def test_a_server_sleeps_during_training_and_wakes_with_the_new_weights(world_on
     server.settings = server.settings.model_copy(update={"while_training": "sleep"})
     server.rest()
     assert server.client._ask("get", "/is_sleeping")["is_sleeping"]
-    assert server.deploy(world_on_first.model(world_on_first.second)).proof.outcome == "proven"
+    assert world_on_first.deploy(world_on_first.second).proof.outcome == "proven"
     assert not server.client._ask("get", "/is_sleeping")["is_sleeping"]
 
 
@@ -184,9 +184,9 @@ def test_a_reload_that_kills_the_engine_ends_with_the_old_model_on_a_new_server(
     loads = server.client.reload
     monkeypatch.setattr(server.client, "reload", lambda _: loads(empty))
     with pytest.raises(ServeError, match=r"was not deployed: .*; \S+M_1 is served again"):
-        server.deploy(world_on_first.model(world_on_first.second))
+        world_on_first.deploy(world_on_first.second)
     assert server.current is not None
-    assert server.current.round == 1
+    assert server.current.version.index == 1
 
 
 def test_an_external_server_that_comes_back_with_its_first_model_is_given_the_current_one(
@@ -201,9 +201,9 @@ def test_an_external_server_that_comes_back_with_its_first_model_is_given_the_cu
         base_url=managed.base_url,
         name=managed.name,
     )
-    outset = outside.deploy(Model(str(world_on_first.first), 1, str(world_on_first.second), world_on_first.sequences))
+    outset = world_on_first.deploy(world_on_first.first, outside)
     assert outset.method == "found"
-    change = outside.deploy(world_on_first.model(world_on_first.second))
+    change = world_on_first.deploy(world_on_first.second, outside)
     assert change.method == "reload"
     managed.start(str(world_on_first.first))
     outside.revive()

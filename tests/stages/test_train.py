@@ -1,18 +1,20 @@
-"""How often SFT sees each set, the rows that are replayed, and an init that is finished."""
+"""How often SFT sees each set, the rows that are replayed, an init that is finished, and steps known only as text."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from stepagent import ConfigError, ModelError
+from stepagent import ConfigError, Message, ModelError, StepPreference
 from stepagent.assembly.session import Session
 from stepagent.config.settings import Config
 from stepagent.files.jsonl import write_rows
-from stepagent.stages.train import init_command, replay_of, sft_rows
+from stepagent.stages.train import init_command, optimize, optimize_command, replay_of, sft_rows
+from stepagent.types import ModelVersion
 
 
 def config(folder: Path, **changes: object) -> Config:
@@ -93,3 +95,91 @@ def test_init_measures_both_models_and_finishes_what_was_killed(tmp_path: Path) 
     init_command(setup.model_copy(update={"init": settings}), settings, out)
     metrics = json.loads((folder / "M_1" / "metrics.json").read_text())
     assert metrics["greedy_accuracy"] == figures[0]["greedy_accuracy"], "measured anew, not read from before"
+
+
+def text_rows(count: int) -> list[StepPreference]:
+    """Preferences as an API without token ids gives them: plain text, the chat template hidden."""
+    return [
+        StepPreference(
+            prompt=f"{i}+{i}",
+            chosen=f"{i}+{i}={2 * i}\n",
+            rejected=f"{i}+{i}={i}\n",
+            question=f"{i}+{i}",
+            prefix=(),
+            prompt_ids=None,
+            chosen_ids=None,
+            rejected_ids=None,
+            chosen_ends=False,
+            rejected_ends=True,
+            margin=0.9,
+            problem_id=str(i),
+            depth=1,
+            round=1,
+            generator="sample",
+            judge="pairwise",
+            tokenizer_sha256=None,
+        )
+        for i in range(10, 10 + count)
+    ]
+
+
+@pytest.mark.slow
+def test_a_round_and_the_command_train_the_same_tokens_on_steps_known_only_as_text(
+    base_model: Path, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from stepagent.models.tokenizer import ChatTokenizer
+
+    solve = tmp_path / "solve.md"
+    solve.write_text("0+{question}")
+    settings = {
+        "model": str(base_model),
+        "problems": "p.jsonl",
+        "generator": {"prompt": str(solve), "boundary": "line"},
+        "optimize": {"learning_rate": 0.01, "warmup_ratio": 0.0, "batch_size": 8, "lora": None, "dtype": "float32"},
+    }
+    setup = Config.model_validate(settings)
+    run = tmp_path / "run"
+    preferences = run / "round_1" / "preferences.jsonl"
+    rows = text_rows(8)
+    write_rows(preferences, rows)
+    tokenizer = ChatTokenizer(base_model)
+
+    def sampled(row: StepPreference) -> StepPreference:
+        """The row as the in-process backend writes it, its context in the config's prompt."""
+        return replace(
+            row,
+            prompt_ids=tokenizer.prompt_ids([Message("user", f"0+{row.question}")]),
+            chosen_ids=tokenizer.ids(row.chosen),
+            rejected_ids=(*tokenizer.ids(row.rejected), tokenizer.end_id),
+            tokenizer_sha256=tokenizer.sha256,
+        )
+
+    with Session(setup, run, serves=True) as session:
+        optimize(session, ModelVersion(0, str(base_model)), preferences, trained=session.run_folder.model(1))
+    optimize_command(setup, str(base_model), str(preferences), out=tmp_path / "text")
+    write_rows(tmp_path / "ids.jsonl", [sampled(row) for row in rows])
+    optimize_command(setup, str(base_model), str(tmp_path / "ids.jsonl"), out=tmp_path / "ids")
+    write_rows(tmp_path / "plain.jsonl", [replace(row, question="") for row in rows])
+    optimize_command(setup, str(base_model), str(tmp_path / "plain.jsonl"), out=tmp_path / "plain")
+    folders = (run / "M_1", tmp_path / "text", tmp_path / "ids", tmp_path / "plain")
+    in_round, by_command, by_ids, on_plain_text = (load_file(folder / "model.safetensors") for folder in folders)
+    for name, weights in in_round.items():
+        assert torch.equal(weights, by_command[name])
+        assert torch.equal(weights, by_ids[name])
+    assert any(not torch.equal(weights, on_plain_text[name]) for name, weights in in_round.items())
+    counts = json.loads((run / "round_1" / "optimize.json").read_text())
+    assert (counts["pairs"], counts["steps"]) == (8, 1)
+
+
+def test_prompts_of_a_run_are_read_though_its_server_stands_nowhere_yet(tmp_path: Path) -> None:
+    setup = config(
+        tmp_path,
+        backend={"kind": "openai"},
+        serve={"command": ["vllm"]},
+        judge={"prompt": "demo_judge", "backend": {"kind": "openai", "max_in_flight": 2}},
+    )
+    assert setup.init
+    assert len(sft_rows(setup, setup.init)) == 14

@@ -17,7 +17,7 @@ from stepagent.config.loading import load_config
 from stepagent.errors import ServeError
 from stepagent.files.jsonl import iter_json
 from stepagent.serve.folders import weights_sha256
-from stepagent.stages.deploy import deploy_run
+from stepagent.stages.deploy import deploy_command
 from stepagent.stages.iterate import iterate
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def test_a_round_whose_server_is_killed_in_the_search_ends_with_m2_on_it(tmp_pat
     assert rows
     assert all(row["prompt_ids"] and row["chosen_ids"] and row["rejected_ids"] for row in rows)
     deployment = json.loads((run / "server" / "deployment.json").read_text())
-    assert deployment["round"] == 2
+    assert deployment["version"] == {"index": 2, "path": str(run / "M_2")}
     assert deployment["sha256"] == weights_sha256(run / "M_2")
     assert (deployment["method"], deployment["proof"]["outcome"]) == ("reload", "proven")
     log = (run / "server" / "server.log").read_text()
@@ -84,4 +84,4 @@ def test_a_round_whose_server_is_killed_in_the_search_ends_with_m2_on_it(tmp_pat
     iterate(settings, run)
     assert (run / "server" / "server.log").read_text() == log, "a finished run needs no server"
     with pytest.raises(ServeError, match="does not answer"):
-        deploy_run(run, None)
+        deploy_command(run, None)

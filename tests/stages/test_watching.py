@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from stepagent import Candidate, ModelError, Problem, Verdict, Vote
+from stepagent.assembly.session import Session
 from stepagent.config.settings import Config, WatchSettings
 from stepagent.demo.run import run_demo
 from stepagent.files.jsonl import read_rows, write_rows
-from stepagent.files.problems import draw_problems
-from stepagent.files.runs import RunFolder
+from stepagent.files.problems import ProblemFile
 from stepagent.stages.watch import Watched, drift, watched
 from stepagent.testing import step
 from stepagent.tree import StepTree
+from stepagent.types import ModelVersion
 
-FIRST = Watched(ended=0.9, pairs_per_problem=2.0, steps_per_solution=8.0, tokens_per_step=60.0, seats_agree=0.9)
+FIRST = Watched(ended=0.9, pairs_per_problem=2.0, steps_per_solution=8.0, tokens_per_step=60.0, positions_agree=0.9)
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"seats_agree": 0.71}, None),
-        ({"seats_agree": 0.69}, "judged pairs whose seats agree 90% -> 69% (may fall by 20%)"),
+        ({"positions_agree": 0.71}, None),
+        ({"positions_agree": 0.69}, "judged pairs whose positions agree 90% -> 69% (may fall by 20%)"),
         ({"ended": 0.69}, "solutions that end 90% -> 69% (may fall by 20%)"),
         ({"ended": 1.0}, None),
         ({"pairs_per_problem": 0.21}, None),
@@ -35,7 +36,7 @@ FIRST = Watched(ended=0.9, pairs_per_problem=2.0, steps_per_solution=8.0, tokens
         ({"steps_per_solution": 2.7}, None),
         ({"steps_per_solution": 2.6}, "steps per solution 8.0 -> 2.6 (may change by a factor of 3)"),
         ({"tokens_per_step": 181.0}, "tokens per step 60.0 -> 181.0 (may change by a factor of 3)"),
-        ({"tokens_per_step": None, "seats_agree": None, "steps_per_solution": None}, None),
+        ({"tokens_per_step": None, "positions_agree": None, "steps_per_solution": None}, None),
     ],
 )
 def test_the_rule(change: dict[str, float | None], sentence: str | None) -> None:
@@ -65,10 +66,23 @@ def test_what_is_counted() -> None:
 def test_watched_problems_are_the_last_of_the_pool_and_carry_no_answer(tmp_path: Path) -> None:
     pool = [{"id": str(i), "question": f"q{i}", "answer": "1"} for i in range(50)]
     write_rows(tmp_path / "p.jsonl", pool)
-    draw_problems(tmp_path / "p.jsonl", 0, slice(-10, None), tmp_path / "w.jsonl")
+    ProblemFile(tmp_path / "p.jsonl").draw(0, slice(-10, None), tmp_path / "w.jsonl")
     problems = read_rows(tmp_path / "w.jsonl", Problem)
     assert len(problems) == 10
     assert all(problem.answer is None for problem in problems)
+
+
+class Service:
+    """A run's server that keeps the indices of the models put on it. See Served."""
+
+    def __init__(self) -> None:
+        self.deployments: list[int | None] = []
+
+    def connection(self, model: ModelVersion) -> Mapping[str, object]:
+        self.deployments.append(model.index)
+        return {}
+
+    def rest(self) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -91,25 +105,43 @@ def test_which_model_a_round_goes_on_from_and_which_one_the_server_keeps(
 ) -> None:
     from stepagent.stages import iterate
 
-    starts: list[int] = []
-    deployments: list[int] = []
+    searches: list[int | None] = []
+    trainings: list[int | None] = []
+    service = Service()
 
-    def train(*arguments: Any) -> dict[str, int]:
-        starts.append(arguments[4])
-        return {}
+    @contextmanager
+    def serving(session: Session) -> Iterator[None]:
+        session.served = service
+        yield
 
-    monkeypatch.setattr(iterate, "_evaluate", lambda *_: [])
-    monkeypatch.setattr(iterate, "watch", lambda *arguments: ["ways"] if arguments[-1] in drifting else [])
-    monkeypatch.setattr(iterate, "_round", train)
-    config = Config.model_validate({"model": "m", "problems": "p", "rounds": 3, "watch": {"then": then}})
-    service = SimpleNamespace(served=True, deploy=lambda _, index: deployments.append(index))
-    run = RunFolder(tmp_path)
+    def search(session: Session, model: ModelVersion, problems: ProblemFile, *, out: Path, round_index: int) -> None:
+        assert round_index == len(searches) + 1
+        assert problems.path == out / "problems.jsonl"
+        searches.append(model.index)
+        write_rows(out / "preferences.jsonl", [])
+
+    def optimize(session: Session, model: ModelVersion, preferences: Path, *, trained: ModelVersion) -> ModelVersion:
+        trainings.append(model.index)
+        write_rows(Path(trained.path) / "weights.jsonl", [{"trained": trained.name}])
+        return trained
+
+    monkeypatch.setattr(iterate, "serving", serving)
+    monkeypatch.setattr(iterate, "search", search)
+    monkeypatch.setattr(iterate, "optimize", optimize)
+    monkeypatch.setattr(iterate, "watch", lambda _, model: ["ways"] if model.index in drifting else [])
+    write_rows(tmp_path / "p.jsonl", [{"question": "1+1"}])
+    settings = {"model": "m", "problems": str(tmp_path / "p.jsonl"), "rounds": 3, "backend": {"kind": "scripted"}}
+    config = Config.model_validate({**settings, "watch": {"then": then}})
+    run = tmp_path / "run"
     for _ in range(2):
-        starts.clear()
-        outcome = iterate._turn(config, run, service, [slice(0, 1)] * 3)  # type: ignore[arg-type]
-        assert starts == sources
-        assert outcome.last_good == last_good
-        assert deployments == deployed, "once, also if the finished run is started again"
+        searches.clear()
+        trainings.clear()
+        with pytest.raises(ModelError, match="has drifted") if then == "stop" else nullcontext():
+            iterate.iterate(config, run)
+        assert searches == trainings == sources
+        assert json.loads((run / "summary.json").read_text())["last_good"] == last_good
+        by_rounds = list(range(2, len(sources) + 2))
+        assert service.deployments == [*by_rounds, *deployed], "once, also if the finished run is started again"
 
 
 @pytest.mark.slow
@@ -133,8 +165,8 @@ def test_a_wrecked_model_stops_the_run_and_roll_back_goes_on_from_the_last_good_
     summary = run_demo(tmp_path, gentle)
     assert summary["last_good"] == "M_1"
     assert "M_2" in summary["drifted"]
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    models = [manifest[f"round {i}: search"]["inputs"]["model"] for i in (1, 2)]
+    stages = json.loads((tmp_path / "manifest.json").read_text())["stages"]
+    models = [stages[f"round_{i}: search"]["inputs"]["model"] for i in (1, 2)]
     assert models[0] == models[1], "round 2 searched with M_1 again"
     ids = [{p.id for p in read_rows(tmp_path / f"round_{i}" / "problems.jsonl", Problem)} for i in (1, 2)]
     assert not ids[0] & ids[1]
