@@ -93,7 +93,7 @@ def _imported(place: str, row: dict[str, Any], to: ImportTo) -> tuple[list[dict[
     if to == "steps":
         return [_stepwise_row(item) for item in solutions], "" if solutions else "holds no labelled steps", ""
     right = [item for item in solutions if item.first_wrong is None]
-    rows = [{"question": item.question, "solution": _text(item.steps)} for item in right]
+    rows = [{"question": item.question, "solution": _text(item.steps), "steps": list(item.steps)} for item in right]
     return rows, "" if rows else "has a wrong step" if solutions else "holds no labelled steps", ""
 
 

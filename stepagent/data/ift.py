@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from stepagent.answers import is_correct
 from stepagent.assembly.session import Session
-from stepagent.console import bar, table
+from stepagent.console import bar, output, table
 from stepagent.data.cutting import WORDS, cut, joins_to
 from stepagent.data.cutting_by_model import cut_by_model, cut_key
 from stepagent.errors import DataError
@@ -23,6 +23,7 @@ from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join
 from stepagent.types import ModelVersion
 
 NO_STEPS = "shows no steps"
+_EXAMPLES = 5  # printed of each reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ def make_ift(
         f"IFT: {source}",
         {"cut into steps": cutter.counts.total(), **cut_by, "set aside": cutter.reasons.total(), **reasons},
     )
+    for reason, examples in cutter.examples.items():
+        output.print(f"set aside, {reason}:", style="dim", highlight=False)
+        for example in examples:
+            output.print(f"  {example}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def held_out_keys(session: Session) -> set[int]:
@@ -94,6 +99,7 @@ class _Cutter:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
         self.first: dict[str, Any] = {}
         self._columns = columns
         self._boundary = boundary
@@ -139,10 +145,14 @@ class _Cutter:
 
     def _set_aside(self, place: str, reason: str, row: Mapping[str, Any]) -> None:
         self.reasons[reason] += 1
+        if self.reasons[reason] <= _EXAMPLES:
+            text = " ".join(str(row.get(self._columns.solution, "")).split())
+            self.examples.setdefault(reason, []).append(f"{place}: {text[:80]}")
         self._aside.write(dump_any({"where": place, "reason": reason, "row": dict(row)}))
 
     def _repeated(self, row: Mapping[str, Any]) -> str | None:
-        question, solution = row[self._columns.question], row[self._columns.solution]
+        question = row[self._columns.question]
+        solution = str(row.get(self._columns.solution) or "\n\n".join(_steps_of(row)))
         if question_key(question) in self._held_out:
             return "a problem that evaluate.problems holds"
         if (key := cut_key(question, solution)) in self._keys:
@@ -154,6 +164,9 @@ class _Cutter:
         """Return the row, or the reason why it cannot be used."""
         columns = self._columns
         question, solution = row.get(columns.question), row.get(columns.solution)
+        file_steps = _steps_of(row)
+        if file_steps and solution is None:
+            solution = "\n\n".join(file_steps)
         if not isinstance(question, str) or not question.strip():
             return f"no text in '{columns.question}'"
         if not isinstance(solution, str) or not solution.strip():
@@ -165,6 +178,8 @@ class _Cutter:
             return f"no '{columns.answer}' to reach"
         if answer is not None and not is_correct(solution, str(answer)):
             return "does not reach its answer"
+        if file_steps and joins_to(file_steps, solution):
+            return self._joined(question, file_steps, "steps of the file", answer=answer)
         pieces = cut(solution, self._words)
         if pieces is None:
             return NO_STEPS
@@ -178,6 +193,15 @@ class _Cutter:
         if texts is None:
             return "holds step marks of its own"
         return IftRow(question, steps=texts, cut_by=cut_by, answer=None if answer is None else str(answer))
+
+
+def _steps_of(row: Mapping[str, Any]) -> list[str]:
+    """Return the steps that a row brings, without blanks around them; none unless there are two or more."""
+    steps = row.get("steps")
+    if not isinstance(steps, list | tuple) or not all(isinstance(step, str) for step in steps):
+        return []
+    texts = [step.strip() for step in steps if step.strip()]
+    return texts if len(texts) > 1 else []
 
 
 def _nothing(source: str, columns: Columns, first: Mapping[str, Any], *, aside: Path) -> str:

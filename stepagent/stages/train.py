@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 from stepagent.assembly.components import Binder
@@ -17,11 +18,12 @@ from stepagent.config.prompts import (
 )
 from stepagent.config.settings import Config, InitSettings
 from stepagent.console import Bar, bar, percent, table, warn
-from stepagent.errors import ConfigError
+from stepagent.errors import ConfigError, DataError
 from stepagent.files.jsonl import write_atomic
 from stepagent.files.problems import ProblemFile
-from stepagent.files.rows import load_eft, load_ift
+from stepagent.files.rows import IftRow, load_eft, load_ift
 from stepagent.files.runs import hash_path, unless_made
+from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join, split
 from stepagent.optimize.dpo import Replay, optimize_model
 from stepagent.optimize.merge import refuse_existing
 from stepagent.optimize.sft import SftRow, sft
@@ -65,8 +67,30 @@ def sft_rows(config: Config, init: InitSettings) -> list[SftRow]:
 
 def ift_rows(config: Config, path: Path) -> list[SftRow]:
     """Solutions, each after its question in the generator's prompt. Raises ConfigError or DataError."""
-    solve = solve_prompt(config)
-    return [SftRow(solve.messages({"question": row.question}), row.text) for row in load_ift(path)]
+    generator = Binder(config).generator()
+    solve = load_solve_prompt(generator.prompt("solve"))
+    boundary = boundary_kind(generator.arguments.get("boundary"))
+    rows = load_ift(path)
+    texts = [_solution(path, number, row, boundary) for number, row in enumerate(rows, start=1)]
+    return [SftRow(solve.messages({"question": row.question}), text) for row, text in zip(rows, texts, strict=True)]
+
+
+def _solution(path: Path, number: int, row: IftRow, boundary: BoundaryKind | None) -> str:
+    """Return a row's solution as the generator will write it: hand-made steps get the terminator that they lack.
+    Raises DataError if the joined text does not give the steps back, since step search could not tell them apart."""
+    if not row.steps or boundary is None:
+        return row.text
+    mark = r"\AStep \d+:\s*" if boundary == "marker" else r"\A\s*"
+    contents = [re.sub(mark, "", step.strip()) for step in row.steps]
+    if split(boundary, row.text) == contents:
+        return row.text
+    text = "".join(join(boundary, contents) or ())
+    if [step.split() for step in split(boundary, text) or ()] != [step.split() for step in contents]:
+        raise DataError(
+            f"{path}: row {number}: its steps cannot be told apart with generator.boundary: {boundary}; cut them anew "
+            "with stepagent data ift, or choose another boundary"
+        )
+    return text
 
 
 def eft_rows(config: Config, path: Path) -> list[SftRow]:
