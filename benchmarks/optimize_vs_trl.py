@@ -79,7 +79,6 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
     from stepagent.optimize.adapters import add_adapter
     from stepagent.optimize.batches import PackedBatches
     from stepagent.optimize.dpo import DpoTrainer
-    from stepagent.optimize.guards import Guards
     from stepagent.optimize.packing import Target
     from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
     from stepagent.optimize.trainer import training_arguments
@@ -116,8 +115,6 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
             monitor=WarningMonitor(),
             settings=settings,
             smoothing=torch.zeros(len(units)),
-            guards=Guards(settings.guards, batches.steps),
-            guard=lambda _: None,
         )
         seconds = training_seconds(trainer)
     return spent + seconds

@@ -194,7 +194,7 @@ class Verdict:
     Only "ok" makes a preference pair. `margin` is the estimated probability that best beats worst. `values`
     say in [0, 1] how good each candidate is: its own score where the judge scores steps one by one (then
     values of different levels compare), else the estimated probability that it beats one of its siblings.
-    `error` is the reason of a failure, in the words of the backend; empty unless the status is "error".
+    `error` is the reason of the first request that failed, in the words of the backend; empty if none did.
     """
 
     status: VerdictStatus

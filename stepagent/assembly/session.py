@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,9 @@ from stepagent.errors import ConfigError
 from stepagent.files.problems import Answers
 from stepagent.files.runs import RunFolder
 from stepagent.interfaces import Backend, Judge, Named, SearchStrategy
-from stepagent.types import ModelVersion
+from stepagent.search.runner import search_all
+from stepagent.tree import StepTree
+from stepagent.types import ModelVersion, Problem
 
 T = TypeVar("T")
 
@@ -87,10 +89,27 @@ class Resources:
             self._store.close()
 
 
+class Runner(Protocol):
+    """Searches many problems at once, in this process (`search_all`) or on several machines."""
+
+    def __call__(
+        self,
+        strategy: SearchStrategy,
+        problems: Iterable[tuple[int, Problem]],
+        seed: int,
+        *,
+        concurrency: int,
+        finished: Callable[[int, StepTree], None],
+    ) -> Coroutine[Any, Any, None]:
+        """Search the problems, each given with its place, and hand each tree to `finished` as it ends."""
+        ...
+
+
 class Session:
     """Work on one config in one folder. Components are bound, and so checked, before any is made.
 
-    `serves` says that the run has a server of its own; `served` is that server once it stands.
+    `serves` says that the run has a server of its own; `served` is that server once it stands. `runner` searches: in
+    this process, unless it is set to another one.
     """
 
     def __init__(
@@ -107,6 +126,7 @@ class Session:
         self.run_folder = RunFolder(folder)
         self.binder = Binder(config, serves)
         self.served: Served | None = None
+        self.runner: Runner = search_all
         self.resources = Resources(config, folder, store, budget=budget)
 
     @cached_property

@@ -73,8 +73,7 @@ def search(
 ) -> None:
     """Search step trees and export step preferences; continues the trees that OUT holds already."""
     from stepagent.files.problems import ProblemFile
-    from stepagent.search.runner import search_all
-    from stepagent.stages.search import Runner, search
+    from stepagent.stages.search import search
 
     with _session(config, overrides, out) as session:
         source = ProblemSettings(path=problems) if problems else session.config.problems
@@ -82,12 +81,11 @@ def search(
         # judges that know references, and workers elsewhere, read the file that is searched
         session = session.using(session.config.model_copy(update={"problems": ProblemSettings(path=str(file.path))}))
         version = _version(session, model)
-        run_all: Runner = search_all
         if runner is RunnerKind.ray:
             from stepagent.stages.search_on_ray import ray_runner
 
-            run_all = ray_runner(session, version, workers)
-        if not search(session, version, file, out=out, runner=run_all):
+            session.runner = ray_runner(session, version, workers)
+        if not search(session, version, file, out=out):
             already_done(out)
 
 

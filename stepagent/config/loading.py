@@ -14,9 +14,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from stepagent.config.settings import Config
+from stepagent.config.yaml_text import RepeatedKeyError, read_yaml, yaml_fault
 from stepagent.errors import ConfigError, explain
 
 M = TypeVar("M", bound=BaseModel)
+
+_PROBLEMS = frozenset({("problems",), ("eft", "problems"), ("evaluate", "problems")})
+"""Sections that a path alone may stand for."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -27,11 +31,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML; check indentation and quotes") from None
+        data = read_yaml(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not valid UTF-8; convert the file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(yaml_fault(error, path)) from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys such as 'model:' and 'problems:'")
     for override in overrides:
@@ -41,15 +45,24 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
-    if not equals or not key.strip("."):
+    *parents, last = (part.strip() for part in key.split("."))
+    if not equals or not last or not all(parents):
         raise ConfigError(f"--set {override}: expected key=value, such as --set seed=1")
-    *parents, last = key.split(".")
-    for parent in parents:
-        if not isinstance(data.get(parent), dict):
-            data[parent] = {}
-        data = data[parent]
+    for depth, parent in enumerate(parents, start=1):
+        section = data.get(parent)
+        if isinstance(section, str) and tuple(parents[:depth]) in _PROBLEMS:
+            section = {"path": section}  # a path alone stands for settings with that path
+        elif section is None:
+            section = {}
+        elif not isinstance(section, dict):
+            name = ".".join(parents[:depth])
+            raise ConfigError(f"--set {override}: the config's '{name}' is {section!r}, not a section with keys")
+        data[parent] = section
+        data = section
     try:
-        data[last] = yaml.safe_load(value)
+        data[last] = read_yaml(value)
+    except RepeatedKeyError as error:
+        raise ConfigError(f"--set {override}: the key '{error.key}' is there twice") from None
     except yaml.YAMLError:
         raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from None
 
@@ -61,7 +74,9 @@ def validate(model: type[M], data: Mapping[str, Any], source: str) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] != "extra_forbidden":
-            raise ConfigError(f"{source}: {explain(error)}") from None
+            is_yaml = first["type"] == "string_type" and isinstance(first["input"], bool | int | float)
+            hint = "; YAML reads it as a number or as true or false: put it in quotes" if is_yaml else ""
+            raise ConfigError(f"{source}: {explain(error)}{hint}") from None
         *parents, key = (str(part) for part in first["loc"])
         fields = _fields(model, parents)
         raise ConfigError(f"{source}: {unknown_key(key, parents, fields)}") from None

@@ -8,27 +8,32 @@ A prompt file is the user's turn. It may open with YAML between two `---` lines:
     ---
     Question: {question} ...
 
+Between the lines every value is text: a label may be yes, 1 or [[A]], with quotes or without.
+
 Placeholders are filled in one pass over the known names, so braces in LaTeX or JSON, in the file or in
 the inserted text, mean nothing.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 
 from stepagent.config.arguments import PromptFile
+from stepagent.config.yaml_text import RepeatedKeyError, read_texts, yaml_fault
 from stepagent.errors import ConfigError
 from stepagent.types import Message
 
-_FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_FRONT = re.compile(r"\A(\s*---[ \t]*(?:#[^\n]*)?\n)(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_UNCLOSED = re.compile(r"\s*---[ \t]*\n\s*(?:system|labels|scale)[ \t]*:")
 _TAG = re.compile(r"</?\w+>")
 _PACKAGE = Path(__file__).parents[1]
 
@@ -110,24 +115,37 @@ def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
         shipped = ", ".join(sorted(file.stem for file in prompts_folder().glob("*.md")))
         raise ConfigError(f"no prompt '{name}': give a file's path or one of {shipped}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not valid UTF-8; convert the file") from None
-    head = _FRONT.match(text)
-    body = text[head.end() :] if head else text
-    try:
-        front = yaml.safe_load(head[1]) if head else {}
-    except yaml.YAMLError:
-        raise ConfigError(f"{path}: the lines between --- are not valid YAML") from None
-    if not isinstance(front, dict) or not front.keys() <= {"system", "labels", "scale"}:
-        raise ConfigError(f"{path}: between the --- lines only 'system', 'labels' and 'scale' may stand")
+    front, body = _front_matter(path, text)
     for placeholder in placeholders:
         if "{" + placeholder + "}" not in body:
             raise ConfigError(f"{path}: the placeholder {{{placeholder}}} is missing")
     labels = _labels(path, front["labels"]) if "labels" in front else None
     scale = _scale(path, front["scale"]) if "scale" in front else None
-    system = str(front.get("system", ""))
+    system = front.get("system") or ""
     return PromptTemplate(path, body.rstrip("\n"), placeholders, system=system, labels=labels, scale=scale)
+
+
+def _front_matter(path: Path, text: str) -> tuple[dict[str, Any], str]:
+    """Return the settings between the --- lines, all of them texts, and the text behind. Raises ConfigError."""
+    head = _FRONT.match(text)
+    if head is None:
+        if _UNCLOSED.match(text):
+            raise ConfigError(f"{path}: the lines after --- are not closed by another line ---")
+        return {}, text
+    try:
+        front = read_texts(head[2], ("labels", "scale")) or {}
+    except RepeatedKeyError as error:
+        raise ConfigError(yaml_fault(error, path, head[1].count("\n"))) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = (mark.line + 1 if mark else 1) + head[1].count("\n")
+        raise ConfigError(f"{path}:{line}: the lines between --- are not valid YAML; put texts in quotes") from None
+    if not isinstance(front, dict) or not front.keys() <= {"system", "labels", "scale"}:
+        raise ConfigError(f"{path}: between the --- lines only 'system', 'labels' and 'scale' may stand")
+    return front, text[head.end() :]
 
 
 JUDGE_PLACEHOLDERS = ("question", "prefix", "first", "second")
@@ -174,9 +192,11 @@ def _scale(path: Path, raw: object) -> Scale:
     if not isinstance(raw, dict) or not {"low", "high"} <= raw.keys() <= {"low", "high", "mark"}:
         raise ConfigError(f"{path}: 'scale' needs 'low' and 'high', and may have 'mark'")
     try:
-        scale = Scale(float(raw["low"]), float(raw["high"]), str(raw.get("mark", "Score:")))
+        scale = Scale(float(raw["low"]), float(raw["high"]), raw.get("mark", "Score:") or "")
     except (TypeError, ValueError):
         raise ConfigError(f"{path}: the scale's 'low' and 'high' must be numbers") from None
+    if not math.isfinite(scale.high - scale.low):
+        raise ConfigError(f"{path}: the scale's 'low' and 'high' must be numbers")
     if scale.low >= scale.high or not scale.mark.strip():
         raise ConfigError(f"{path}: the scale needs low < high and a mark that is not empty")
     return scale
@@ -189,10 +209,10 @@ def _labels(path: Path, raw: object) -> Labels:
         "tie",
     }:
         raise ConfigError(f"{path}: 'labels' needs 'first' and 'second', and may have 'tie'")
-    labels = Labels(**{key: str(value) for key, value in raw.items()})
+    labels = Labels(raw["first"] or "", raw["second"] or "", raw.get("tie"))
     texts = labels.all()
-    if not (labels.first.strip() and labels.second.strip()):
-        raise ConfigError(f"{path}: a verdict label is empty")
+    if not all(text.strip() for text in (labels.first, labels.second, *texts)):
+        raise ConfigError(f"{path}: a verdict label is empty; YAML reads null and ~ without quotes as nothing")
     if any(a in b for i, a in enumerate(texts) for j, b in enumerate(texts) if i != j):
         raise ConfigError(f"{path}: one verdict label contains another; make them distinct")
     return labels

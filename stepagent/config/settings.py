@@ -31,6 +31,12 @@ class Component(BaseModel):
     kind: str
     params: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _each_argument_once(self) -> Component:
+        if twice := sorted((self.model_extra or {}).keys() & self.params.keys()):
+            raise ValueError(f"'{twice[0]}' stands beside 'kind' and in 'params'; keep one of them")
+        return self
+
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**(self.model_extra or {}), **self.params}
@@ -134,7 +140,7 @@ class OptimizeSettings(TrainSettings):
 
 
 class ProblemSettings(Settings):
-    """The source of problems: `path` names a JSONL, CSV or Parquet file, a dataset folder, a hub id with
+    """The source of problems: `path` names a JSON, CSV, TSV or Parquet file, a dataset folder, a hub id with
     its `subset` and `split`, or a preset (gsm8k, math, math500, numina, aime, olympiadbench). `question`,
     `answer` and `id` name the columns (question, answer and id, if not given); without an id it is the row's
     number. `worked`: the answer column holds worked solutions, whose boxed or ####-marked answer is the

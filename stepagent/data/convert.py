@@ -101,13 +101,12 @@ def _items(place: str, row: dict[str, Any]) -> list[StepPair | LabelledSolution]
     if not {"chosen", "rejected"} <= row.keys():
         return list(labelled_items(place, row))
     foreign = preference(place, row)
-    question, prefix = row.get("question"), row.get("prefix")
-    if isinstance(question, str) and question and isinstance(prefix, list):  # a row of `data export`
-        steps = tuple(str(step) for step in prefix)
-    elif isinstance(foreign, StepPreference):
+    if isinstance(foreign, StepPreference):
         question, steps = foreign.question or foreign.prompt, foreign.prefix
+    elif foreign.question:  # a row of `data export`
+        question, steps = foreign.question, foreign.steps
     else:
-        turns = "\n\n".join(turn.content for turn in foreign.turns)
+        turns = "\n\n".join(turn.content for turn in foreign.turns if turn.role != "system")
         question, steps = (turns, _pieces(foreign.prefix)) if turns else (foreign.prefix, ())
     pair = StepPair(question, steps, foreign.chosen.strip(), second=foreign.rejected.strip(), winner="first")
     # a coin thrown by the texts, so that the better step stands first in half of the rows

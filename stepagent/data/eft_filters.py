@@ -3,7 +3,6 @@ problem, the funnel."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from stepagent.config.settings import EftSettings
 from stepagent.console import table
 from stepagent.data.eft_pairs import is_test
 from stepagent.errors import DataError
-from stepagent.files.jsonl import iter_json, write_atomic, write_rows
+from stepagent.files.jsonl import iter_json, write_json, write_rows
 from stepagent.files.problems import question_key
 from stepagent.files.texts import unusable_text
 from stepagent.types import StepPair
@@ -129,7 +128,7 @@ class Filters:
             "test pairs, of other problems": len(test),
             "test pairs, unfiltered": len(unfiltered),
         }
-        write_atomic(out / "funnel.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_json(out / "funnel.json", report)
         table("EFT: judged levels and labelled pairs, filter by filter", report)
         if not train:
             raise DataError(f"{out}: no pair is left to learn from; {out / 'set_aside.jsonl'} says why")

@@ -29,7 +29,7 @@ def text_row(row: StepPreference, end: str) -> Row:
     OpenRLHF (--prompt_key prompt --chosen_key chosen --rejected_key rejected, without --apply_chat_template) strips
     line ends, appends EOS to every step and cannot be told not to. A row over max_len loses the end of its step; its
     last token becomes EOS."""
-    return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected, **_origin(row)}
+    return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected, **_origin(row, "")}
 
 
 def trl_conversational(row: StepPreference, end: str) -> Row:
@@ -41,7 +41,7 @@ def trl_conversational(row: StepPreference, end: str) -> Row:
         "chosen": [{"role": "assistant", "content": _ended(row.chosen, row.chosen_ends, end)}],
         "rejected": [{"role": "assistant", "content": _ended(row.rejected, row.rejected_ends, end)}],
         "chat_template_kwargs": {"chat_template": _AS_IT_STANDS},
-        **_origin(row),
+        **_origin(row, end),
     }
 
 
@@ -54,7 +54,7 @@ def llama_factory(row: StepPreference, end: str) -> Row:
         "instruction": row.prompt,
         "chosen": _ended(row.chosen, row.chosen_ends, end),
         "rejected": _ended(row.rejected, row.rejected_ends, end),
-        **_origin(row),
+        **_origin(row, end),
     }
 
 
@@ -67,13 +67,15 @@ def step_dpo(row: StepPreference, end: str) -> Row:
         "initial_reason_steps": "".join(row.prefix),
         "chosen": _ended(row.chosen, row.chosen_ends, end),
         "rejected": _ended(row.rejected, row.rejected_ends, end),
-        **_origin(row),
+        **_origin(row, end),
     }
 
 
-def _origin(row: StepPreference) -> Row:
-    """Return the problem behind the rendered prompt: no trainer reads it, `data import` does."""
-    return {"question": row.question, "prefix": list(row.prefix)}
+def _origin(row: StepPreference, end: str) -> Row:
+    """Return the problem behind the rendered prompt, which steps ended the solution, and the text `end` that stands
+    behind those: no trainer reads them, `data import` and `optimize` do."""
+    ends = {"chosen": row.chosen_ends, "rejected": row.rejected_ends}
+    return {"question": row.question, "prefix": list(row.prefix), "ends": ends, "end": end}
 
 
 def _ended(text: str, ends: bool, end: str) -> str:

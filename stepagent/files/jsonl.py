@@ -2,40 +2,77 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from stepagent.errors import DataError, explain
+from stepagent.files.values import has_half_character, plain
 
 T = TypeVar("T")
 _BLOCK = 1 << 16  # bytes
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # building one takes milliseconds
 
 
-def iter_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row's line number (from 1) and object. Blank lines are skipped. Raises DataError."""
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be read; one that gzip has packed, whatever its name, is unpacked. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode())
-            except UnicodeDecodeError:
-                raise DataError.at(path, number, "not valid UTF-8; convert the file") from None
-            except (ValueError, RecursionError) as error:
-                reason = str(error).partition("\n")[0]
-                raise DataError.at(path, number, f"not valid JSON ({reason})") from None
-            if not isinstance(row, dict):
-                raise DataError.at(path, number, "expected a JSON object such as {...} on each line")
-            yield number, row
+    with path.open("rb") as file:
+        if file.peek(2)[:2] == b"\x1f\x8b":
+            with gzip.open(file) as unpacked:
+                yield cast(BinaryIO, unpacked)
+        else:
+            yield file
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Each line of a text file, packed or not, with its number (from 1), its end, and without a byte order mark: files
+    that were joined hold several. Raises DataError."""
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = line.decode()
+                except UnicodeDecodeError:
+                    raise DataError.at(path, number, "not valid UTF-8; convert the file") from None
+                yield number, text.lstrip("\ufeff")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError.at(path, number + 1, f"the packed file is cut off or damaged ({error})") from None
+
+
+def decoded_row(path: Path, number: int, line: str, decoder: json.JSONDecoder) -> dict[str, Any]:
+    """Return the object in a line of JSON. Raises DataError."""
+    try:
+        row = decoder.decode(line.strip())
+    except (ValueError, RecursionError) as error:
+        raise DataError.at(path, number, f"not valid JSON ({json_fault(error)})") from None
+    if not isinstance(row, dict):
+        raise DataError.at(path, number, "expected a JSON object such as {...} on each line")
+    return row
+
+
+def json_fault(error: Exception) -> str:
+    """Return the reason that Python's JSON reader gives, in one line."""
+    return str(error).partition("\n")[0]
+
+
+def iter_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row's line number (from 1) and object. Blank lines are skipped. Raises DataError."""
+    decoder = json.JSONDecoder()
+    for number, line in read_lines(path):
+        if not line.isspace():
+            yield number, decoded_row(path, number, line, decoder)
 
 
 def iter_numbered(path: Path, kind: type[T], hint: str = "") -> Iterator[tuple[int, T]]:
@@ -70,8 +107,12 @@ def dump_row(row: object) -> str:
 def dump_any(row: dict[str, Any]) -> str:
     """One JSONL line for a foreign row of any content: values that JSON lacks are written as Python shows them."""
     try:
-        return json.dumps(row, default=repr) + "\n"
-    except (ValueError, TypeError, RecursionError):  # a key that is no text, or nested too deep
+        return json.dumps(row, default=repr, allow_nan=False) + "\n"
+    except (ValueError, TypeError, RecursionError):  # a NaN, a key that is no text, or nested too deep
+        pass
+    try:
+        return json.dumps(plain(row), allow_nan=False) + "\n"
+    except (ValueError, TypeError, RecursionError):
         return json.dumps({key: repr(value)[:1000] for key, value in row.items()}) + "\n"
 
 
@@ -95,6 +136,14 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a whole file or none of it."""
     with _whole(path) as file:
         file.write(text)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write figures (plain data, or a dataclass) as a JSON file, the whole file or none of it. JSON knows no NaN and
+    no infinity: it holds null there."""
+    content = plain(asdict(data) if is_dataclass(data) and not isinstance(data, type) else data)
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=has_half_character(content))
+    write_atomic(path, text + "\n")
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> None:

@@ -17,12 +17,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from stepagent.errors import DataError, explain
 from stepagent.files.tables import read_raw
+from stepagent.files.values import HALF_CHARACTER, cell_integer, cell_list, has_half_character
 from stepagent.types import StepPair
 
 
@@ -40,16 +41,23 @@ LABELLED_FORMATS = "labelled pairs, PRM800K, Math-Shepherd, ProcessBench or TRL 
 
 
 def read_labelled(data: str | Path, sample: int | None, seed: int) -> list[Labelled]:
-    """All items of a JSONL file, a dataset folder or a hub id[:split], or `sample` of them drawn by seed.
+    """All items of a file, a dataset folder or a hub id[:split], or `sample` of them drawn by seed.
 
-    Raises DataError for the first row of no known format, and for data without items.
+    Raises DataError for the first row of no known format or with half a character, and for data without items.
     """
-    items = [item for place, row in read_raw(data) for item in labelled_items(place, row)]
+    items: list[Labelled] = []
+    for place, row in read_raw(data):
+        items += labelled_items(place, row)
+        if has_half_character(row):
+            raise DataError(f"{place}: {HALF_CHARACTER}")
     if not items:
         raise DataError(f"{data}: nothing labelled to measure a judge on")
     if sample is not None and sample < len(items):
         items = random.Random(seed).sample(items, sample)
     return items
+
+
+Steps = Annotated[list[str], BeforeValidator(cell_list)]
 
 
 class _Row(BaseModel):
@@ -63,7 +71,7 @@ class _PairRow(_Row):
     first: str
     second: str
     winner: Literal["first", "second", "tie"]
-    prefix: list[str] | None = None
+    prefix: Annotated[list[str] | None, BeforeValidator(cell_list)] = None
 
 
 class _Rated(_Row):
@@ -101,14 +109,14 @@ class _ShepherdRow(_Row):
 
 class _ProcessBenchRow(_Row):
     problem: str
-    steps: list[str]
-    label: int
+    steps: Steps
+    label: Annotated[int, BeforeValidator(cell_integer)]
 
 
 class _StepwiseRow(_Row):
     prompt: str
-    completions: list[str]
-    labels: list[bool] | list[Literal[0, 1]]
+    completions: Steps
+    labels: Annotated[list[bool] | list[Literal[0, 1]], BeforeValidator(cell_list)]
 
 
 R = TypeVar("R", bound=_Row)
@@ -116,6 +124,7 @@ R = TypeVar("R", bound=_Row)
 
 def labelled_items(place: str, row: dict[str, Any]) -> Iterator[Labelled]:
     """Return the items of a row: a solution, or one or several pairs. Raises DataError that names `place`."""
+    row = {name: value for name, value in row.items() if value is not None}  # files of columns hold null for no key
     if {"first", "second", "winner"} <= row.keys():
         pair = _read(_PairRow, place, row)
         yield StepPair(pair.question, tuple(pair.prefix or ()), pair.first, second=pair.second, winner=pair.winner)

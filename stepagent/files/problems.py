@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import pairwise
@@ -16,9 +17,10 @@ from stepagent.answers import stated_answer
 from stepagent.config.settings import ProblemSettings
 from stepagent.console import bar, warn
 from stepagent.errors import DataError
-from stepagent.files.jsonl import iter_numbered, write_rows
+from stepagent.files.jsonl import write_rows
 from stepagent.files.runs import RunFolder
 from stepagent.files.tables import read_raw
+from stepagent.files.values import HALF_CHARACTER, cell_text, has_half_character, is_missing, plain
 from stepagent.seeds import derive_seed
 from stepagent.types import Problem
 
@@ -42,12 +44,9 @@ PRESETS = {
 """Datasets by their usual names: `problems: {path: gsm8k, sample: 500}`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _ProblemRow:
-    question: str
-    id: str | int | None = None
-    answer: str | int | float | None = None
-    metadata: dict[str, object] | None = None
+_PLACE = "stepagent/place"
+"""Key of a converted row: where it stands in its source, such as ":12" behind the name of the file."""
+_READING = 2  # a number that grows when values are read otherwise: sources are converted anew
 
 
 def problem_path(settings: ProblemSettings, folder: Path) -> Path:
@@ -68,7 +67,7 @@ def problem_path(settings: ProblemSettings, folder: Path) -> Path:
         path.stem,
         inputs={"source": Path(settings.path)},
         outputs={"problems": path},
-        identity=settings.model_dump(mode="json"),
+        identity=[settings.model_dump(mode="json"), _READING],
         work=lambda: _convert(settings, path),
     )
     return path
@@ -78,46 +77,80 @@ def _convert(settings: ProblemSettings, path: Path) -> None:
     """Write the rows of a source, all or a seeded sample in its drawn order."""
     unanswered = 0
 
-    def problems() -> Iterator[Problem]:
+    def rows() -> Iterator[dict[str, Any]]:
         nonlocal unanswered
         with bar(f"problems of {settings.path}", None) as progress:
-            rows = read_raw(settings.path, settings.subset, settings.split)
-            for number, (place, row) in enumerate(rows, start=1):
-                problem = _problem(settings, place, row, number=number)
+            for place, problem in _problems(settings):
                 unanswered += bool(settings.worked) and problem.answer is None
-                yield problem
+                yield {**asdict(problem), _PLACE: _inner_place(settings.path, place)}
                 progress.advance()
 
-    write_rows(path, problems())
+    write_rows(path, rows())
     if settings.sample is not None:
-        _draw(path, settings.sample, settings.seed)
+        _draw(path, settings)
     if unanswered:
         warn([f"{settings.path}: {unanswered} solutions state no final answer; these problems serve search only"])
 
 
+def _inner_place(source: str, place: str) -> str:
+    return place.removeprefix(source if place.startswith(source) else str(Path(source)))
+
+
+def _problems(settings: ProblemSettings) -> Iterator[tuple[str, Problem]]:
+    """Return the problems of a source, each with its place. Raises DataError for a row that is none, and for a column
+    that is named in the settings and stands in no row."""
+    absent = {key: name for key in ("answer", "id") if (name := getattr(settings, key)) is not None}
+    first: tuple[str, Mapping[str, Any]] | None = None
+    rows = read_raw(settings.path, settings.subset, settings.split)
+    for number, (place, row) in enumerate(rows, start=1):
+        first = first or (place, row)
+        absent = {key: name for key, name in absent.items() if name not in row} if absent else absent
+        yield place, _problem(settings, place, row, number=number)
+    if first and absent:
+        key, name = next(iter(absent.items()))
+        raise DataError(f"{first[0]}: no column '{name}'; it has {', '.join(first[1])}; set problems.{key}")
+
+
 def _problem(settings: ProblemSettings, place: str, row: Mapping[str, Any], *, number: int) -> Problem:
-    def column(name: str, key: str) -> Any:
-        if name not in row:
-            raise DataError(f"{place}: no column '{name}'; it has {', '.join(row)}; set problems.{key}")
-        return row[name]
+    """Return one row as a problem. Raises DataError that names `place`."""
 
-    question_column = settings.question or "question"
-    question = column(question_column, "question")
-    if not isinstance(question, str):
-        raise DataError(f"{place}: '{question_column}' must be text")
-    answer = column(settings.answer, "answer") if settings.answer else row.get("answer")
-    if isinstance(answer, list):
-        answer = ", ".join(map(str, answer)) or None
+    def text(name: str) -> str | None:
+        try:
+            return cell_text(row.get(name))
+        except ValueError as error:
+            raise DataError(f"{place}: '{name}' {error}") from None
+
+    question = _question(settings, place, row)
+    answer = text(settings.answer or "answer")
     if settings.worked and answer is not None:
-        answer = stated_answer(str(answer))
-    name = row.get("id") if settings.id is None else column(settings.id, "id")
+        answer = stated_answer(answer)
     metadata = row.get("metadata")
-    reference = None if answer is None else str(answer).strip().strip("$")
-    problem_id = str(number if name in (None, "") else name)
-    return Problem(problem_id, question, reference or None, metadata if isinstance(metadata, dict) else {})
+    problem_id = text(settings.id or "id") or str(number)
+    problem = Problem(problem_id, question, answer, plain(metadata) if isinstance(metadata, dict) else {})
+    if has_half_character((problem_id, question, answer, problem.metadata)):
+        raise DataError(f"{place}: {HALF_CHARACTER}")
+    return problem
 
 
-def _draw(path: Path, count: int, seed: int) -> None:
+def _question(settings: ProblemSettings, place: str, row: Mapping[str, Any]) -> str:
+    name = settings.question or "question"
+    if name not in row and settings.question:
+        raise DataError(f"{place}: no column '{name}'; it has {', '.join(row)}; set problems.question")
+    if name not in row:
+        raise DataError(
+            f'{place}: \'question\' field required; a problem is a row such as {{"question": "...", "answer": "..."}}; '
+            f"this one has {', '.join(row) or 'nothing'} (problems.question names another column)"
+        )
+    question = row[name]
+    if is_missing(question) or (isinstance(question, str) and cell_text(question) is None):
+        raise DataError(f"{place}: the '{name}' is empty; a problem needs one")
+    if not isinstance(question, str):
+        raise DataError(f"{place}: '{name}' input should be a valid string")
+    return question
+
+
+def _draw(path: Path, settings: ProblemSettings) -> None:
+    count = settings.sample or 0
     starts = array("q")
     with path.open("rb") as lines:
         position = 0
@@ -125,8 +158,8 @@ def _draw(path: Path, count: int, seed: int) -> None:
             starts.append(position)
             position += len(line)
         if count > len(starts):
-            raise DataError(f"{path}: {len(starts)} problems, but problems.sample asks for {count}")
-        indices = random.Random(seed).sample(range(len(starts)), count)
+            raise DataError(f"{settings.path}: {len(starts)} problems, but problems.sample asks for {count}")
+        indices = random.Random(settings.seed).sample(range(len(starts)), count)
         part = path.with_suffix(".drawn")
         with part.open("wb") as file:
             for index in indices:
@@ -136,35 +169,38 @@ def _draw(path: Path, count: int, seed: int) -> None:
 
 
 class ProblemFile:
-    """A JSONL file of problems {question, id?, answer?, metadata?}; a missing id is the row's number.
+    """A file of problems {question, id?, answer?, metadata?}; a missing id is the row's number. `source` is its name
+    for the user: the file or data set that it was made from, or `path` itself.
 
-    It is checked once, when it is opened: DataError with file and line for a row without a question, a repeated id,
-    or a file without problems. Keeps eight bytes a problem. Iterating gives the problems without their answers, one
-    at a time.
+    It is checked once, when it is opened: DataError with the user's file and line for a row without a question, a
+    repeated id, or a file without problems. Keeps eight bytes a problem. Iterating gives the problems without their
+    answers, one at a time.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, source: str | None = None) -> None:
         self.path = path
+        self.source = source or str(path)
         hashes = array("Q", (derive_seed(problem.id) for _, problem in self._rows()))
         if not hashes:
-            raise DataError(f"{path}: no problems in the file")
+            raise DataError(f"{self.source}: no problems in the file")
         if any(one_hash == next_hash for one_hash, next_hash in pairwise(sorted(hashes))):
             self._refuse_repeated()
         self._count = len(hashes)
 
     def _refuse_repeated(self) -> None:
-        lines: dict[str, int] = {}
-        for line, problem in self._rows():
-            if problem.id in lines:
-                reason = f"the id '{problem.id}' is also in line {lines[problem.id]}; make ids unique"
-                raise DataError.at(self.path, line, reason)
-            lines[problem.id] = line
+        places: dict[str, str] = {}
+        for place, problem in self._rows():
+            inner = _inner_place(self.source, place).strip()
+            if problem.id in places:
+                spoken = re.sub(r"^:", "line ", places[problem.id])
+                raise DataError(f"{place}: the id '{problem.id}' is also in {spoken}; make ids unique")
+            places[problem.id] = inner
 
     @classmethod
     def of(cls, source: ProblemSettings, folder: Path) -> ProblemFile:
         """Return the problems of a source; other formats than JSONL are converted into `folder`/data. Raises
         DataError."""
-        return cls(problem_path(source, folder))
+        return cls(problem_path(source, folder), source.path)
 
     def __len__(self) -> int:
         return self._count
@@ -178,10 +214,11 @@ class ProblemFile:
 
     def held_out(self) -> list[Problem]:
         """All problems, each of which has an answer. Raises DataError if one has none."""
-        problems = list(self.with_answers())
-        for problem in problems:
+        problems: list[Problem] = []
+        for place, problem in self._rows():
             if problem.answer is None:
-                raise DataError(f"{self.path}: problem '{problem.id}' has no 'answer' to evaluate against")
+                raise DataError(f"{place}: problem '{problem.id}' has no 'answer' to evaluate against")
+            problems.append(problem)
         return problems
 
     def keys(self) -> set[int]:
@@ -195,14 +232,13 @@ class ProblemFile:
         write_rows(out, pool[share])
         return ProblemFile(out)
 
-    def _rows(self) -> Iterator[tuple[int, Problem]]:
-        hint = '; a problem is a row such as {"question": "...", "answer": "..."}'
-        for number, (line, row) in enumerate(iter_numbered(self.path, _ProblemRow, hint), start=1):
-            if not row.question.strip():
-                raise DataError.at(self.path, line, "the 'question' is empty; a problem needs one")
-            name = str(row.id) if row.id is not None else str(number)
-            answer = str(row.answer) if row.answer is not None else None
-            yield line, Problem(name, row.question, answer, row.metadata or {})
+    def _rows(self) -> Iterator[tuple[str, Problem]]:
+        """Return the problems with their places in the source."""
+        settings = ProblemSettings(path=str(self.path))
+        for number, (place, row) in enumerate(read_raw(self.path), start=1):
+            inner = row.get(_PLACE)
+            where = f"{self.source}{inner}" if inner is not None else place
+            yield where, _problem(settings, where, row, number=number)
 
 
 def question_key(question: str) -> int:

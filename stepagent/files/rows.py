@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepagent.errors import DataError
-from stepagent.files.jsonl import read_numbered
+from stepagent.files.tables import read_typed
 from stepagent.types import Step, StepPair
 
 
@@ -43,42 +43,45 @@ def plain_step(text: str) -> Step:
     return Step(text, text.strip(), "stop", ends=False)
 
 
-def load_labelled_pairs(path: Path) -> list[StepPair]:
-    """Labelled pairs. Raises DataError for a row without a winner."""
-    rows = read_numbered(path, StepPair, "; `stepagent data import --to pairs` makes labelled pairs")
-    for line, row in rows:
+def load_labelled_pairs(path: str | Path) -> list[StepPair]:
+    """Labelled pairs of any kind of file. Raises DataError for a row without a winner."""
+    pairs: list[StepPair] = []
+    for place, row in read_typed(path, StepPair, "; `stepagent data import --to pairs` makes labelled pairs"):
         if row.winner is None:
-            raise DataError.at(path, line, "no 'winner'; a labelled pair says first, second or tie")
-    return [row for _, row in rows]
+            raise DataError(f"{place}: no 'winner'; a labelled pair says first, second or tie")
+        pairs.append(row)
+    return pairs
 
 
-def load_ift(path: Path) -> list[IftRow]:
-    """Solutions to learn from. Raises DataError for a row without one."""
-    rows = read_numbered(path, IftRow)
-    for line, row in rows:
+def load_ift(path: str | Path) -> list[IftRow]:
+    """Solutions to learn from, of any kind of file. Raises DataError for a row without one."""
+    rows: list[IftRow] = []
+    for place, row in read_typed(path, IftRow):
         if not row.text.strip():
-            raise DataError.at(path, line, "no solution; give 'solution' or 'steps'")
-    return [row for _, row in rows]
+            raise DataError(f"{place}: no solution; give 'solution' or 'steps'")
+        rows.append(row)
+    return rows
 
 
-def load_eft(path: Path, labels: Sequence[str]) -> list[StepPair]:
-    """Judged pairs to learn from. Raises DataError for a judgement without one of the `labels`."""
-    rows = read_numbered(path, StepPair)
-    for line, row in rows:
+def load_eft(path: str | Path, labels: Sequence[str]) -> list[StepPair]:
+    """Judged pairs to learn from, of any kind of file. Raises DataError for a judgement without one of the `labels`."""
+    rows: list[StepPair] = []
+    for place, row in read_typed(path, StepPair):
         if not any(label in row.judgement for label in labels):
-            raise DataError.at(path, line, f"the judgement holds none of the labels {' '.join(labels)}")
-    return [row for _, row in rows]
+            raise DataError(f"{place}: the judgement holds none of the labels {' '.join(labels)}")
+        rows.append(row)
+    return rows
 
 
-def load_candidates(path: Path) -> dict[str, CandidatesRow]:
-    """Rows to judge, by id (a missing id is the row's number). Raises DataError."""
+def load_candidates(path: str | Path) -> dict[str, CandidatesRow]:
+    """Rows to judge, by id (a missing id is the row's number), of any kind of file. Raises DataError."""
     by_id: dict[str, CandidatesRow] = {}
-    for number, (line, row) in enumerate(read_numbered(path, CandidatesRow), start=1):
+    for number, (place, row) in enumerate(read_typed(path, CandidatesRow), start=1):
         if len(row.candidates) < 2:
-            raise DataError.at(path, line, "a judge compares at least two 'candidates'")
+            raise DataError(f"{place}: a judge compares at least two 'candidates'")
         name = row.id or str(number)
         if name in by_id:
-            raise DataError.at(path, line, f"the id '{name}' is not unique")
+            raise DataError(f"{place}: the id '{name}' is not unique")
         by_id[name] = row
     if not by_id:
         raise DataError(f"{path}: no rows to judge")

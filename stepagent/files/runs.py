@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from stepagent.errors import DataError
-from stepagent.files.jsonl import write_atomic
+from stepagent.files.jsonl import write_json
 from stepagent.types import ModelVersion
 
 SCHEMA = "stepagent/run/2"
@@ -141,7 +141,7 @@ class RunFolder:
 
     def _write(self, stage: str, entry: Mapping[str, object]) -> None:
         manifest = {"schema": SCHEMA, "stages": {**self.stages(), stage: entry}}
-        write_atomic(self._manifest, json.dumps(manifest, indent=2) + "\n")
+        write_json(self._manifest, manifest)
 
 
 def unless_made(folder: Path, work: Callable[[], object]) -> None:

@@ -30,11 +30,12 @@ class PackedBatches(Dataset[Share]):
     """All optimizer steps of a run in order: item i is the share of process i % processes in batch
     i // processes.
 
-    `groups` names the tree of each unit. Each epoch shuffles the trees and cuts the sequence into batches of
-    `batch_size` units, so that a batch mixes trees but keeps the units of a tree, which share a prefix,
-    together; a tree larger than half a batch is shuffled in parts of half a batch. `weigh(pack)` is the
-    number of terms (pairs, tokens) that a pack adds to the mean loss. The units in `beside` (replay) are
-    spread evenly over the batches, in a new order each epoch, in addition to the `batch_size` units.
+    `groups` names the tree of each of the first units; the units after those are replayed rows. Each epoch
+    shuffles the trees and cuts the sequence into batches of `batch_size` units, so that a batch mixes trees but
+    keeps the units of a tree, which share a prefix, together; a tree larger than half a batch is shuffled in
+    parts of half a batch. Replayed rows are spread evenly over the batches, in a new order each epoch, in
+    addition to the `batch_size` units. `weigh(pack)` is the number of terms (pairs, tokens) that a pack adds to
+    the mean loss.
     """
 
     def __init__(
@@ -46,9 +47,8 @@ class PackedBatches(Dataset[Share]):
         seed: int,
         weigh: Callable[[Pack], int],
         processes: int = 1,
-        beside: Sequence[Unit] = (),
     ) -> None:
-        self.units = [*units, *beside]
+        self.units = units
         self.token_budget = settings.token_budget
         self._weigh = weigh
         self._processes = processes
@@ -62,13 +62,13 @@ class PackedBatches(Dataset[Share]):
         # a fraction of an epoch is possible.
         order: list[int] = []
         rng = random.Random(seed)
-        while len(order) < settings.epochs * len(units):
+        while len(order) < settings.epochs * len(groups):
             rng.shuffle(parts)
             order += [index for part in parts for index in part]
-        order = order[: max(1, round(settings.epochs * len(units)))]
+        order = order[: max(1, round(settings.epochs * len(groups)))]
         size = settings.batch_size
         self._batches = [order[i : i + size] for i in range(0, len(order), size)]
-        self._spread(range(len(units), len(self.units)), settings.epochs, rng)
+        self._spread(range(len(groups), len(units)), settings.epochs, rng)
 
     def _spread(self, indices: Sequence[int], epochs: float, rng: random.Random) -> None:
         """Add the units of these indices to the batches, evenly, each as often as there are epochs."""

@@ -22,7 +22,7 @@ from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.batches import PackedBatches
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.loss import dpo_loss
-from stepagent.optimize.merge import refuse_existing, save_merged
+from stepagent.optimize.merge import TrainedModel, refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Unit, make_packs
 from stepagent.optimize.pairs import load_pairs
 from stepagent.optimize.scoring import Score
@@ -41,8 +41,8 @@ from stepagent.optimize.trainer import (
 class DpoTrainer(PackedTrainer):
     """Trainer on the mean DPO loss over the pairs of the global batch. Replayed rows add `replay` times
     their mean NLL per token, each row counted against one pair. The first units are the pairs, as many as
-    `smoothing` [pairs] has entries; the units after them are replayed rows. `guard` receives each warning of
-    the `guards`."""
+    `smoothing` [pairs] has entries; the units after them are replayed rows. A warning of the guards goes to
+    the monitor, or stops the training with ModelError if settings.guards.stop is set."""
 
     def __init__(
         self,
@@ -50,8 +50,6 @@ class DpoTrainer(PackedTrainer):
         monitor: Monitor,
         settings: OptimizeSettings,
         smoothing: torch.Tensor,
-        guards: Guards,
-        guard: Callable[[str], None],
         replay: float = 0.0,
     ) -> None:
         super().__init__(*args, monitor=monitor)
@@ -60,11 +58,11 @@ class DpoTrainer(PackedTrainer):
         self._smoothing = smoothing
         self._pairs = len(smoothing)
         self._replay = replay
-        self._guards = guards
-        self._guard = guard
+        self._guards = Guards(settings.guards, self.train_dataset.steps)
 
     def begin(self) -> None:
-        """Decide how the model is scored, and score the reference."""
+        """Check the pairs' lengths, decide how the model is scored, and score the reference."""
+        self._guard(self._guards.check_lengths(self.train_dataset.units[: self._pairs]))
         super().begin()
         self.score_reference()
 
@@ -106,16 +104,9 @@ class DpoTrainer(PackedTrainer):
         # Policy and reference are both divided, so a step's reward is its mean log-ratio per token: a long
         # step gains nothing by its length.
         scale = pair_lengths if settings.length_normalized else torch.ones_like(pair_lengths)
-        (chosen, rejected), (ref_chosen, ref_rejected) = ((side / scale).unbind(1) for side in (policy, reference))
         smoothing = self._smoothing[pairs].to(policy)
         losses, metrics = dpo_loss(
-            chosen,
-            rejected,
-            ref_chosen,
-            ref_rejected=ref_rejected,
-            beta=settings.beta,
-            kind=settings.loss,
-            smoothing=smoothing,
+            policy / scale, reference / scale, beta=settings.beta, kind=settings.loss, smoothing=smoothing
         )
         # DPO rewards the gap alone, which also grows if both steps become less likely: the NLL term holds the
         # chosen one up. It is per token whatever length_normalized, so that nll_alpha means the same.
@@ -132,8 +123,13 @@ class DpoTrainer(PackedTrainer):
         """Log the metrics of a step, and let the guards look at them."""
         super().log(logs, *args, **kwargs)
         if "loss" in logs:
-            for warning in self._guards.check_step(self.state.global_step, self._sums):
-                self._guard(warning)
+            self._guard(self._guards.check_step(self.state.global_step, self._sums))
+
+    def _guard(self, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            if self._settings.guards.stop:
+                raise ModelError(f"stopped, as guards.stop asks: {warning}")
+            self.warn(warning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +176,13 @@ def optimize_model(
     replay_units = [(target,) for target in replay_targets if len(target.ids) <= window]
     smoothing = (1 - torch.tensor(pairs.margins)).clamp(0, 0.5)
     batches = PackedBatches(
-        units,
+        [*units, *replay_units],
         pairs.problems,
         settings,
         seed=seed,
         weigh=lambda pack: sum(unit < len(units) for unit in pack.units),
         processes=process_count(),
-        beside=replay_units,
     )
-    guards = Guards(settings.guards, batches.steps)
-
-    def guard(warning: str) -> None:
-        if settings.guards.stop:
-            raise ModelError(f"stopped, as guards.stop asks: {warning}")
-        monitor.warn(warning)
-
-    for warning in guards.check_lengths(units):
-        guard(warning)
     trainer = DpoTrainer(
         trainable,
         batches,
@@ -205,8 +191,6 @@ def optimize_model(
         settings=settings,
         smoothing=smoothing if settings.margin_smoothing else torch.zeros_like(smoothing),
         replay=replay.weight if replay and replay_units else 0.0,
-        guards=guards,
-        guard=guard,
     )
     work = [work_identity(settings), seed, data_sha256, hash_path(Path(model))]
     if replay and replay_units:
@@ -219,14 +203,7 @@ def optimize_model(
         "preference pairs": f"{len(units)} of round {rounds} (sha256 {data_sha256[:12]})",
     }
     proof = save_merged(
-        trainer.accelerator,
-        trainable,
-        tokenizer,
-        base=model,
-        out=out,
-        probes=probes,
-        settings=settings,
-        made_from=origin,
+        trainer.accelerator, TrainedModel(trainable, tokenizer, model, settings), out, probes=probes, made_from=origin
     )
     last_quarter = history[-max(1, len(history) // 4) :]
     means = {

@@ -9,16 +9,15 @@ from torch.nn.functional import logsigmoid
 
 
 def dpo_loss(
-    chosen: torch.Tensor,
-    rejected: torch.Tensor,
-    ref_chosen: torch.Tensor,
+    policy: torch.Tensor,
+    reference: torch.Tensor,
     *,
-    ref_rejected: torch.Tensor,
     beta: float,
     kind: Literal["sigmoid", "ipo"] = "sigmoid",
     smoothing: torch.Tensor | float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return the loss of every pair, and the metrics to watch. All tensors are [pairs].
+    """Return the loss of every pair, and the metrics to watch. `policy` and `reference` are log-probabilities
+    [pairs, 2] of the chosen and the rejected step; the rest is [pairs].
 
     With h = log(pi/ref) of the best step minus log(pi/ref) of the worst, each log-probability summed over
     the step's tokens (or averaged, by the caller, for length normalisation):
@@ -30,7 +29,7 @@ def dpo_loss(
     and `kl`, log(ref/pi) averaged over both steps: an estimate of KL(ref || pi) per step, since the reference
     sampled them.
     """
-    chosen_ratio, rejected_ratio = chosen - ref_chosen, rejected - ref_rejected
+    chosen_ratio, rejected_ratio = (policy - reference).unbind(1)
     gap = chosen_ratio - rejected_ratio
     if kind == "ipo":
         losses = (gap - 1 / (2 * beta)) ** 2

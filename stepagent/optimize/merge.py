@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,29 @@ def refuse_existing(out: Path) -> None:
         raise ModelError(f"{out}: is there already; choose another --out or move it away")
 
 
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """The model that training has changed, its tokenizer, the folder or hub id of the model it was made from, and the
+    settings it was trained with."""
+
+    model: Any
+    tokenizer: ChatTokenizer
+    base: str | Path
+    settings: TrainSettings
+
+
 def save_merged(
     accelerator: Any,
-    model: Any,
-    tokenizer: ChatTokenizer,
-    *,
-    base: str | Path,
+    trained: TrainedModel,
     out: Path,
+    *,
     probes: Sequence[Sequence[int]],
-    settings: TrainSettings,
     made_from: Mapping[str, object],
 ) -> dict[str, float]:
-    """Write the trained `model` to the folder `out` and remove the checkpoints that led to it. Every process
+    """Write a trained model to the folder `out` and remove the checkpoints that led to it. Every process
     calls this; the main one writes.
 
-    An adapter is merged in float32 into `base` read anew, whatever precision it was trained in, and kept
+    An adapter is merged in float32 into its base read anew, whatever precision it was trained in, and kept
     in `out`/adapter; the folder is read back and compared with the unmerged model on `probes` (token ids). A
     fully trained model is written as it is, and its weights are read back. Only then the folder gets its
     name. The model card lists the facts in `made_from`; settings.serving_dtype adds a copy in that precision,
@@ -54,6 +63,7 @@ def save_merged(
     float32, or train longer. Raises ParityError if the written model differs from the trained one, and
     ModelError if the disk cannot take it.
     """
+    model, tokenizer, base, settings = trained.model, trained.tokenizer, trained.base, trained.settings
     figures: dict[str, float] = {}
     has_adapter = hasattr(model, "merge_and_unload")
     weights = _gather_weights(model, keep=accelerator.is_main_process)

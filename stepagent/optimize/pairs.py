@@ -10,6 +10,7 @@ from stepagent.config.prompts import PromptTemplate
 from stepagent.errors import DataError
 from stepagent.files.preference_rows import ForeignPair, read_preferences
 from stepagent.files.runs import hash_data
+from stepagent.files.values import has_half_character
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.packing import Target, Unit, common_prefix
 from stepagent.types import StepPreference
@@ -48,6 +49,9 @@ def load_pairs(
     """
     pairs = Pairs()
     for place, row in read_preferences(data, solve):
+        if _is_broken(row):
+            pairs.aside["broken characters"] += 1
+            continue
         prompt, steps, boundary_moved = _token_ids(place, row, tokenizer, solve=solve)
         if reason := _unusable(prompt, steps, window, vocabulary=vocabulary):
             pairs.aside[reason] += 1
@@ -92,7 +96,7 @@ def _token_ids(
     else:
         chat = tokenizer.render(row.turns) if row.turns else ""
         context, is_plain = chat + row.prefix, not row.turns
-        steps = [(row.chosen, row.ends), (row.rejected, row.ends)]
+        steps = [(row.chosen, row.ends[0]), (row.rejected, row.ends[1])]
 
     # a chat template writes its own special tokens; plain text gets the tokenizer's, but no end
     tokens = tokenizer.opening_ids if is_plain else tokenizer.ids
@@ -101,10 +105,17 @@ def _token_ids(
     sequences = [tokens(context + text) for text, _ in steps]
     start = min(common_prefix(context_ids, ids) for ids in sequences)
     step_ids = [
-        (*ids[start:], *[tokenizer.end_id] * ends) if text else ()
+        (*ids[start:], *[tokenizer.end_id] * (ends and ids[-1] != tokenizer.end_id)) if text else ()
         for ids, (text, ends) in zip(sequences, steps, strict=True)
     ]
     return context_ids[:start], step_ids, start < len(context_ids)
+
+
+def _is_broken(row: StepPreference | ForeignPair) -> bool:
+    """Whether a text that would be tokenised holds half a character, which no tokenizer takes."""
+    if isinstance(row, StepPreference):
+        return has_half_character((row.question, row.prompt, row.chosen, row.rejected))
+    return has_half_character((row.prefix, row.chosen, row.rejected, [turn.content for turn in row.turns]))
 
 
 def _unusable(prompt: Ids, steps: list[Ids], window: int, *, vocabulary: int) -> str | None:

@@ -16,7 +16,7 @@ from stepagent.models.loading import pick_device, position_limit
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.batches import PackedBatches
-from stepagent.optimize.merge import refuse_existing, save_merged
+from stepagent.optimize.merge import TrainedModel, refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Target, Unit
 from stepagent.optimize.trainer import (
     Monitor,
@@ -109,14 +109,7 @@ def train_targets(
     probes = [unit[0].ids for unit in units[:8]]
     origin = {"method": "supervised fine-tuning", "rows": len(units)}
     proof = save_merged(
-        trainer.accelerator,
-        trainable,
-        tokenizer,
-        base=model,
-        out=out,
-        probes=probes,
-        settings=settings,
-        made_from=origin,
+        trainer.accelerator, TrainedModel(trainable, tokenizer, model, settings), out, probes=probes, made_from=origin
     )
     return {
         "rows": len(units),

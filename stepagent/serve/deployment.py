@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from stepagent.files.jsonl import read_rows, write_atomic, write_rows
+from stepagent.files.jsonl import read_rows, write_json, write_rows
 from stepagent.serve.proof import Probe, Proof
 from stepagent.types import ModelVersion
 
@@ -51,5 +51,4 @@ class Record:
     def write(self, deployment: Deployment, probes: list[Probe]) -> None:
         """Keep a deployment that was just proven with `probes`."""
         write_rows(self._probes, probes)
-        text = TypeAdapter(Deployment).dump_json(deployment, indent=2).decode()
-        write_atomic(self._deployment, text + "\n")
+        write_json(self._deployment, deployment)

@@ -23,9 +23,10 @@ _GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 
 class Process:
     """At most one server process. Its output goes to `folder`/server.log, its id to `folder`/server.json, so
-    that a server that outlived its killed parent is found and ended."""
+    that a server that outlived its killed parent is found and ended. `tell` receives the waiting time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self.log = folder / "server.log"
         self._record = folder / "server.json"
         self._running: subprocess.Popen[bytes] | None = None
@@ -43,9 +44,8 @@ class Process:
         port: int,
         healthy: Callable[[], bool],
         patience: float,
-        tell: Callable[[str], None],
     ) -> None:
-        """Start `command` and return once it is `healthy`; `tell` receives the waiting time.
+        """Start `command` and return once it is `healthy`.
 
         Raises ServeError if it ends, takes longer than `patience` seconds, cannot be found, or the port is
         another program's.
@@ -79,7 +79,7 @@ class Process:
                     raise ServeError(
                         f"the server did not answer within {patience:.0f} s (serve.start_seconds); {self._last_words()}"
                     )
-                tell(f"server starts, {time.monotonic() - start:.0f} s")
+                self._tell(f"server starts, {time.monotonic() - start:.0f} s")
                 time.sleep(0.25)
         except BaseException:
             self.stop()

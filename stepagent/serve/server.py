@@ -52,7 +52,7 @@ class Server:
             os.environ[settings.api_key_env] = secrets.token_urlsafe(24)
         self.client = VllmClient(self.base_url, settings.api_key_env)
         self.record = Record(folder)
-        self.process = Process(folder)
+        self.process = Process(folder, tell)
         self._tell = tell
         self._revival = Revival(self, tell)
 
@@ -90,7 +90,6 @@ class Server:
             port=self.settings.port,
             healthy=self.client.healthy,
             patience=self.settings.start_seconds,
-            tell=self._tell,
         )
 
     def deploy(self, model: ModelVersion, against: str | None, sequences: Sequence[Sequence[int]]) -> Deployment:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from stepagent.assembly.session import Session
 from stepagent.console import output, table
-from stepagent.files.jsonl import read_rows, write_atomic, write_rows
+from stepagent.files.jsonl import read_rows, write_json, write_rows
 from stepagent.stages.judge import judge_again
 from stepagent.tree import StepTree
 from stepagent.types import ModelVersion, Usage, Verdict
@@ -41,7 +40,7 @@ def compare_judges(session: Session, against: Session, model: ModelVersion, *, t
     one_side, other_side = (read_rows(place / "trees.jsonl", StepTree) for place in (out, folder))
     figures, differences = comparison(names, one_side, other_side)
     write_rows(out / "differences.jsonl", differences)
-    write_atomic(out / "comparison.json", json.dumps(figures, indent=2) + "\n")
+    write_json(out / "comparison.json", figures)
     table(f"{names[0]} against {names[1]}", figures)
     output.print(f"{len(differences)} levels differ: {out / 'differences.jsonl'}", soft_wrap=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from stepagent.assembly.session import Session
 from stepagent.config.settings import Config
 from stepagent.console import console, output
 from stepagent.errors import ConfigError
-from stepagent.files.jsonl import write_atomic
+from stepagent.files.jsonl import write_json
 from stepagent.files.problems import ProblemFile
 from stepagent.interfaces import SearchStrategy
 from stepagent.report.comparison import plot
@@ -85,7 +84,7 @@ def compare_searches(
     rows = [asdict(point) for point in points]
     at_budget = {point.strategy: asdict(point) for point in largest if point}
     report = {"budget": budget, "points": rows, "at_budget": at_budget}
-    write_atomic(out / "compare.json", json.dumps(report, indent=2) + "\n")
+    write_json(out / "compare.json", report)
     _print(points, largest, budget)
     if plot(rows, budget, out / "compare.png"):
         console.print(f"plot: {out / 'compare.png'}", highlight=False, soft_wrap=True)
@@ -198,7 +197,7 @@ def _run(
         seconds=seconds / count,
         cost=None if cost is None else cost / count,
     )
-    write_atomic(folder / "point.json", json.dumps(asdict(point), indent=2) + "\n")
+    write_json(folder / "point.json", point)
 
 
 def _at_budget(name: str, points: Sequence[Point], budget: int) -> Point | None:

@@ -16,7 +16,7 @@ from stepagent.assembly.session import Session
 from stepagent.config.settings import EvaluateSettings
 from stepagent.console import table
 from stepagent.errors import ConfigError
-from stepagent.files.jsonl import write_atomic
+from stepagent.files.jsonl import write_json
 from stepagent.files.problems import ProblemFile
 from stepagent.files.rows import load_labelled_pairs
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, content, split
@@ -92,7 +92,7 @@ def read_evaluation(out: Path) -> Evaluation:
 
 
 def _write(evaluation: Evaluation, out: Path) -> None:
-    write_atomic(out / "metrics.json", TypeAdapter(Evaluation).dump_json(evaluation, indent=2).decode() + "\n")
+    write_json(out / "metrics.json", evaluation)
     figures = asdict(evaluation)
     del figures["solved"], figures["name"]
     table(f"Evaluation of {evaluation.name}", {key: value for key, value in figures.items() if value is not None})

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stepagent.assembly.components import check_in_process
 from stepagent.assembly.session import Session
 from stepagent.config.settings import Config
+from stepagent.config.yaml_text import write_yaml
 from stepagent.console import output, warn
 from stepagent.errors import ConfigError, ModelError
-from stepagent.files.jsonl import read_rows, write_atomic
+from stepagent.files.jsonl import read_rows, write_atomic, write_json
 from stepagent.files.problems import Answers, ProblemFile
 from stepagent.files.rows import load_labelled_pairs
 from stepagent.report.summary import print_summary
@@ -36,12 +34,12 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     with Session(config, folder, serves=True) as session:
         shares = check_inputs(session)
         settings = config.model_dump(mode="json")
-        write_atomic(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+        write_atomic(folder / "config.yaml", write_yaml(settings))
         with serving(session):
             circle = _turn(session, shares)
         seconds = round(session.run_folder.wall_seconds(), 1)
     summary = {"wall_seconds": seconds, **asdict(circle)}
-    write_atomic(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_json(folder / "summary.json", summary)
     print_summary(summary, folder, output)
     if circle.drifted and config.watch.then == "stop":
         name, ways = next(iter(circle.drifted.items()))
@@ -168,5 +166,5 @@ def _shares(config: Config, problems: ProblemFile) -> list[slice]:
         raise ConfigError(f"problems_per_round has {len(counts)} numbers for {config.rounds} rounds; give one each")
     ends = [sum(counts[: i + 1]) for i in range(config.rounds)]
     if ends[-1] > len(problems):
-        raise ConfigError(f"{problems.path}: {len(problems)} problems, but problems_per_round asks for {ends[-1]}")
+        raise ConfigError(f"{problems.source}: {len(problems)} problems, but problems_per_round asks for {ends[-1]}")
     return [slice(end - count, end) for end, count in zip(ends, counts, strict=False)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from stepagent.assembly.session import Session
 from stepagent.console import table
 from stepagent.errors import ConfigError
-from stepagent.files.jsonl import write_atomic
+from stepagent.files.jsonl import write_json
 from stepagent.files.labelled_rows import Labelled, LabelledSolution, read_labelled
 from stepagent.files.resumable import ResumableFile, fill
 from stepagent.files.rows import plain_step
@@ -62,7 +61,7 @@ def _measure(session: Session, model: ModelVersion, items: Sequence[Labelled], *
     figures = metrics(items, judged)
     if session.config.prices:
         figures["cost of the run so far"] = session.resources.budget.money
-    write_atomic(out / "metrics.json", json.dumps(figures, indent=2) + "\n")
+    write_json(out / "metrics.json", figures)
     table(f"Judge: {session.config.judge.kind} on {data}", figures)
 
 

@@ -2,85 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
 
 from stepagent.assembly.session import Session
 from stepagent.console import bar, console, table
 from stepagent.errors import BackendError
-from stepagent.files.jsonl import write_atomic, write_rows
+from stepagent.files.jsonl import write_json, write_rows
 from stepagent.files.problems import ProblemFile
 from stepagent.files.resumable import ResumableFile
 from stepagent.interfaces import BoundedSearch, SearchStrategy
 from stepagent.judges.measuring import JudgeCounts, measure
 from stepagent.preferences import PAIR, level_outcome, tree_preferences
-from stepagent.search.runner import search_all
 from stepagent.tree import StepTree
 from stepagent.types import ModelVersion, Problem, StepPreference, Usage
 
 _IN_A_ROW = 16  # failures without a success between them, after which the cause is not the problems
 
 
-class Runner(Protocol):
-    """Searches many problems at once, in this process (`search_all`) or on several machines."""
-
-    def __call__(
-        self,
-        strategy: SearchStrategy,
-        problems: Iterable[tuple[int, Problem]],
-        seed: int,
-        *,
-        concurrency: int,
-        finished: Callable[[int, StepTree], None],
-    ) -> Coroutine[Any, Any, None]:
-        """Search the problems, each given with its place, and hand each tree to `finished` as it ends."""
-        ...
-
-
-def search(
-    session: Session,
-    model: ModelVersion,
-    problems: ProblemFile,
-    *,
-    out: Path,
-    round_index: int = 1,
-    runner: Runner = search_all,
-) -> bool:
+def search(session: Session, model: ModelVersion, problems: ProblemFile, *, out: Path, round_index: int = 1) -> bool:
     """Search `problems` with `model` into `out`/trees.jsonl and preferences.jsonl, and its counts into search.json.
     Returns whether there was anything to do."""
-    trees, preferences = out / "trees.jsonl", out / "preferences.jsonl"
 
     def work() -> None:
-        report = _search(
-            session, model, problems, trees=trees, preferences=preferences, round_index=round_index, runner=runner
-        )
-        write_atomic(out / "search.json", json.dumps(report, indent=2) + "\n")
+        report = _search(session, model, problems, out=out, round_index=round_index)
+        write_json(out / "search.json", report)
         table(f"Search, round {round_index}", report)
 
     return session.run_folder.stage(
         session.stage_name("search", out),
         inputs={"model": Path(model.path), "problems": problems.path},
-        outputs={"trees": trees, "preferences": preferences},
+        outputs={"trees": out / "trees.jsonl", "preferences": out / "preferences.jsonl"},
         identity=session.bound.identity(),
         work=work,
     )
 
 
 def _search(
-    session: Session,
-    model: ModelVersion,
-    problems: ProblemFile,
-    *,
-    trees: Path,
-    preferences: Path,
-    round_index: int,
-    runner: Runner,
+    session: Session, model: ModelVersion, problems: ProblemFile, *, out: Path, round_index: int
 ) -> dict[str, object]:
     """Search, write both files and count the levels and their fate. Returns the counts."""
     start = time.monotonic()
@@ -88,10 +51,9 @@ def _search(
     cached = session.run(parts.prefix_cache())
     counts = SearchCounts()
     label = f"search, round {round_index}"
-    with searched(
-        session, parts.strategy, problems, trees=trees, label=label, round_index=round_index, runner=runner
-    ) as file:
-        write_rows(preferences, counts.watch(file))
+    trees = out / "trees.jsonl"
+    with searched(session, parts.strategy, problems, trees=trees, label=label, round_index=round_index) as file:
+        write_rows(out / "preferences.jsonl", counts.watch(file))
     report = counts.figures(time.monotonic() - start)
     if share := _hit_rate(cached, session.run(parts.prefix_cache())):
         report["prompt tokens from the servers' prefix cache"] = share
@@ -111,7 +73,6 @@ def searched(
     trees: Path,
     label: str,
     round_index: int = 0,
-    runner: Runner = search_all,
 ) -> Iterator[ResumableFile[StepTree]]:
     """Search those of `problems` that the file `trees` does not hold yet, appending a line as each tree ends; gives
     all trees, in the order of the problems.
@@ -143,7 +104,7 @@ def searched(
                     )
 
             keyed = ((problem.id, problem.without_answer()) for problem in problems)
-            work = runner(
+            work = session.runner(
                 strategy, file.open_items(keyed), config.seed, concurrency=config.concurrency, finished=finished
             )
             session.run(work)

@@ -15,14 +15,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from stepagent.assembly.session import Session
+from stepagent.assembly.session import Runner, Session
 from stepagent.backends.budget import Budget
 from stepagent.backends.pool import Opening, Turn, turn
 from stepagent.backends.store import ResponseStore
 from stepagent.config.settings import Config
 from stepagent.errors import BackendError, ConfigError, StepagentError, first_cause
 from stepagent.interfaces import SearchStrategy
-from stepagent.stages.search import Runner
 from stepagent.tree import StepTree
 from stepagent.types import Completions, ModelVersion, Problem, Usage
 

@@ -3,7 +3,6 @@ that reads no reference answer."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from stepagent.assembly.session import Session
 from stepagent.config.settings import WatchSettings
 from stepagent.console import table
 from stepagent.errors import BackendError
-from stepagent.files.jsonl import write_atomic
+from stepagent.files.jsonl import write_json
 from stepagent.files.problems import ProblemFile
 from stepagent.judges.measuring import JudgeCounts
 from stepagent.preferences import tree_preferences
@@ -70,7 +69,7 @@ def _search(session: Session, model: ModelVersion, problems: ProblemFile, *, tre
                 f"{failed} of {len(problems)} watched problems failed; the same command searches them again"
             )
         figures = asdict(watched(file))
-    write_atomic(trees.with_suffix(".json"), json.dumps(figures, indent=2) + "\n")
+    write_json(trees.with_suffix(".json"), figures)
     rows = {key.replace("_", " "): value for key, value in figures.items() if value is not None}
     table(f"Watched: {model.name}", rows)
 

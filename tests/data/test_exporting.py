@@ -47,8 +47,9 @@ PAIR = StepPreference(
 
 def test_every_exporters_row_as_it_is() -> None:
     rows = {name: export(PAIR, "<|end|>") for name, export in PREFERENCES.items()}
-    origin = {"question": "Q", "prefix": ["Step 1: a\nStep 2:"]}
-    plain = {"prompt": PAIR.prompt, "chosen": " b\nStep 3:", "rejected": " c", **origin}
+    ends = {"chosen": False, "rejected": True}
+    origin = {"question": "Q", "prefix": ["Step 1: a\nStep 2:"], "ends": ends, "end": "<|end|>"}
+    plain = {"prompt": PAIR.prompt, "chosen": " b\nStep 3:", "rejected": " c", **origin, "end": ""}
     assert rows["trl"] == rows["openrlhf"] == plain
     assert rows["llama-factory"] == {
         "instruction": PAIR.prompt,

@@ -32,11 +32,7 @@ def test_dpo_loss_by_hand() -> None:
     """Pair 1: pi/ref ratios +1 and -1, beta 0.5: margin 0.5 (1 - -1) = 1, loss = ln(1 + e^-1).
     Pair 2: no change at all: margin 0, loss = ln 2."""
     losses, metrics = dpo_loss(
-        torch.tensor([-2.0, -5.0]),
-        torch.tensor([-4.0, -6.0]),
-        torch.tensor([-3.0, -5.0]),
-        ref_rejected=torch.tensor([-3.0, -6.0]),
-        beta=0.5,
+        torch.tensor([[-2.0, -4.0], [-5.0, -6.0]]), torch.tensor([[-3.0, -3.0], [-5.0, -6.0]]), beta=0.5
     )
     assert losses.tolist() == pytest.approx([math.log(1 + math.exp(-1)), math.log(2)])
     assert metrics["margin"].tolist() == pytest.approx([1.0, 0.0])
@@ -46,15 +42,10 @@ def test_dpo_loss_by_hand() -> None:
 
 def test_label_smoothing_and_ipo_by_hand() -> None:
     """beta h = 1, smoothing 0.25: 0.75 ln(1 + e^-1) + 0.25 ln(1 + e). IPO, h = 2, beta 0.5: (2 - 1)^2."""
-    sides = {
-        "chosen": torch.tensor([-2.0]),
-        "rejected": torch.tensor([-4.0]),
-        "ref_chosen": torch.tensor([-3.0]),
-        "ref_rejected": torch.tensor([-3.0]),
-    }
-    smoothed, _ = dpo_loss(**sides, beta=0.5, smoothing=0.25)
+    policy, reference = torch.tensor([[-2.0, -4.0]]), torch.tensor([[-3.0, -3.0]])
+    smoothed, _ = dpo_loss(policy, reference, beta=0.5, smoothing=0.25)
     assert smoothed.item() == pytest.approx(0.75 * math.log(1 + math.exp(-1)) + 0.25 * math.log(1 + math.e))
-    assert dpo_loss(**sides, beta=0.5, kind="ipo")[0].item() == pytest.approx(1.0)
+    assert dpo_loss(policy, reference, beta=0.5, kind="ipo")[0].item() == pytest.approx(1.0)
 
 
 def test_a_fresh_adapter_changes_nothing_and_off_it_is_the_reference(random_model: Path) -> None:

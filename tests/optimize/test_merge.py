@@ -15,7 +15,7 @@ from stepagent.files.jsonl import write_rows
 from stepagent.models.loading import load_model
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.dpo import optimize_model
-from stepagent.optimize.merge import save_merged, surviving
+from stepagent.optimize.merge import TrainedModel, save_merged, surviving
 from stepagent.optimize.trainer import Monitor
 
 Preference = Callable[..., StepPreference]
@@ -68,15 +68,7 @@ def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path,
     model = load_model(random_model, torch.float32, CPU)
     model.__class__ = Forgetful
     tokenizer, out = ChatTokenizer(random_model), tmp_path / "out"
+    trained = TrainedModel(model, tokenizer, random_model, TrainSettings())
     with pytest.raises(ParityError, match="the written model is not the trained one"):
-        save_merged(
-            Accelerator(cpu=True),
-            model,
-            tokenizer,
-            base=random_model,
-            out=out,
-            probes=[(2, 7, 8)],
-            settings=TrainSettings(),
-            made_from={},
-        )
+        save_merged(Accelerator(cpu=True), trained, out, probes=[(2, 7, 8)], made_from={})
     assert not (tmp_path / "out").exists()

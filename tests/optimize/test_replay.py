@@ -52,7 +52,7 @@ def test_replayed_rows_are_dealt_out_evenly_beside_whole_batches_of_pairs() -> N
     rows = [(Target((100 + i, 1), 1),) for i in range(7)]
     settings = OptimizeSettings(batch_size=4, epochs=2)
     batches = PackedBatches(
-        pairs, range(20), settings, seed=0, weigh=lambda pack: sum(u < 20 for u in pack.units), beside=rows
+        [*pairs, *rows], range(20), settings, seed=0, weigh=lambda pack: sum(u < 20 for u in pack.units)
     )
     assert batches.steps == 10
     indices: list[int] = []

@@ -67,7 +67,7 @@ def start(process: Process, port: int, code: str, patience: float = 20) -> None:
             return client.connect_ex(("127.0.0.1", port)) == 0
 
     command = [sys.executable, "-c", code, str(port)]
-    process.start(command, {}, "127.0.0.1", port=port, healthy=healthy, patience=patience, tell=lambda _: None)
+    process.start(command, {}, "127.0.0.1", port=port, healthy=healthy, patience=patience)
 
 
 LISTEN = """
@@ -97,7 +97,7 @@ def has_ended(pid: int) -> bool:
 
 
 def test_a_process_is_stopped_with_its_children_and_keeps_its_log(tmp_path: Path, port: int) -> None:
-    process = Process(tmp_path)
+    process = Process(tmp_path, print)
     start(process, port, LISTEN)
     assert process.alive()
     child = int((tmp_path / "server.log").read_text().split()[-1])
@@ -109,10 +109,10 @@ def test_a_process_is_stopped_with_its_children_and_keeps_its_log(tmp_path: Path
 
 
 def test_a_process_that_outlived_its_parent_is_found_and_ended(tmp_path: Path, port: int) -> None:
-    first = Process(tmp_path)
+    first = Process(tmp_path, print)
     start(first, port, LISTEN)
     orphan = json.loads((tmp_path / "server.json").read_text())["pid"]
-    second = Process(tmp_path)
+    second = Process(tmp_path, print)
     start(second, port, LISTEN)
     assert has_ended(orphan)
     second.stop()
@@ -120,7 +120,7 @@ def test_a_process_that_outlived_its_parent_is_found_and_ended(tmp_path: Path, p
 
 
 def test_what_keeps_a_server_from_starting_is_said(tmp_path: Path, port: int) -> None:
-    process = Process(tmp_path)
+    process = Process(tmp_path, print)
     with pytest.raises(ServeError, match=r"ended while it started; it said: ValueError: no GPU; .*server"):
         start(process, port, "raise ValueError('no GPU')")
     with pytest.raises(ServeError, match=r"did not answer within 1 s \(serve\.start_seconds\)"):
@@ -132,6 +132,4 @@ def test_what_keeps_a_server_from_starting_is_said(tmp_path: Path, port: int) ->
         with pytest.raises(ServeError, match=r"is taken by another program; choose another serve\.port"):
             start(process, port, LISTEN)
     with pytest.raises(ServeError, match=r"serve\.command: cannot run 'no-such-program'"):
-        process.start(
-            ["no-such-program"], {}, "127.0.0.1", port=port, healthy=lambda: True, patience=5, tell=lambda _: None
-        )
+        process.start(["no-such-program"], {}, "127.0.0.1", port=port, healthy=lambda: True, patience=5)
