@@ -41,7 +41,7 @@ eft:
   labels: {{kind: "eft_yield:Hasty", wrong: {labels_wrong}}}
   teacher:
     prompt: demo_judge
-    backend: {{kind: "stepagent.demo.oracle:Marker", wrong: {teacher_wrong}, first_seat: {first_position}}}
+    backend: {{kind: "stepagent.demo.oracle:Marker", wrong: {teacher_wrong}, position_bias: {first_position}}}
 """
 
 

@@ -19,7 +19,7 @@ from itertools import combinations
 
 from _bench import make_parser, write_figures
 
-from stepagent.judges.comparisons import CONFIDENCE, adaptive, all_pairs_both_seats
+from stepagent.judges.comparisons import CONFIDENCE, adaptive, all_pairs
 from stepagent.judges.strengths import bradley_terry
 from stepagent.seeds import derive_seed
 from stepagent.types import Usage, Verdict, Vote
@@ -60,7 +60,7 @@ async def judge_level(way: str, judge: Simulated, seed: int, *, confidence: floa
     if way == "adaptive":
         return await adaptive(count, judge.compare, seed, confidence=confidence)
     if way == "all_pairs":
-        return await all_pairs_both_seats(count, judge.compare, seed)
+        return await all_pairs(count, judge.compare, seed)
     return await one_order(count, judge, seed)
 
 

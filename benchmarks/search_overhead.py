@@ -31,7 +31,7 @@ from stepagent.config.prompts import comparison_values, load_judge_prompt
 from stepagent.files.jsonl import write_rows
 from stepagent.files.problems import ProblemFile
 from stepagent.interfaces import Backend
-from stepagent.judges.comparisons import all_pairs_both_seats
+from stepagent.judges.comparisons import all_pairs
 from stepagent.seeds import derive_seed
 from stepagent.serve.server import Server
 from stepagent.stages.deploy import Serving
@@ -73,7 +73,7 @@ class AskingCoin:
             coin = random.Random(derive_seed(seed, "coin", min(first, second), max(first, second))).random()
             return Vote(first, second, "first" if (coin < 0.5) == (first < second) else "second"), reply.usage
 
-        return await all_pairs_both_seats(len(candidates), compare, seed)
+        return await all_pairs(len(candidates), compare, seed)
 
 
 def replay(server: Server, requests: Sequence[Request], in_flight: int) -> float:

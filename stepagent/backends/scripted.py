@@ -18,9 +18,9 @@ Reply = Callable[[str, int], str]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Rule: where the regular expression `when` is found in the context, reply one of `say`, by seed."""
+    """Rule: where the regular expression `pattern` is found in the context, reply one of `say`, by seed."""
 
-    when: str
+    pattern: str
     say: tuple[str, ...]
 
 
@@ -50,7 +50,7 @@ class ScriptedBackend:
 
     def _by_rule(self, context: str, seed: int) -> str:
         for rule in self._rules:
-            if re.search(rule.when, context):
+            if re.search(rule.pattern, context):
                 return random.Random(seed).choice(rule.say)
         raise BackendError(f"no scripted reply matches the context ending in {context[-40:]!r}")
 

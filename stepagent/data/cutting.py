@@ -116,10 +116,10 @@ def _pieces(text: str, marks: Sequence[re.Match[str]]) -> list[str]:
         assert mark is not None
         body = text[mark.end() : end.start() if end else len(text)].strip()
         emphasis = mark.groupdict().get("bold") or mark.groupdict().get("bold2") or ""
-        line, newline, rest = body.partition("\n")
+        line, newline, following = body.partition("\n")
         if emphasis and line.count(emphasis) % 2:  # the mark opened what the title closes
             line = line.replace(emphasis, "", 1) if line.strip() != emphasis else ""
-        pieces.append((line.strip() + newline + rest).strip())
+        pieces.append((line.strip() + newline + following).strip())
     before = text[: marks[0].start()].strip()
     pieces[0] = f"{before}\n{pieces[0]}".strip() if before else pieces[0]
     return pieces

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from stepagent.demo.world import FIRST, SECOND, correct_line, judgement, line_is_right, result
 from stepagent.errors import BackendError
-from stepagent.judges.comparisons import all_pairs_both_seats
+from stepagent.judges.comparisons import all_pairs
 from stepagent.seeds import derive_seed
 from stepagent.types import Completion, Completions, Problem, Prompt, Sampling, Step, Usage, Verdict, Vote
 
@@ -27,7 +27,7 @@ class OracleJudge:
                 return Vote(first, second, "tie"), Usage()
             return Vote(first, second, "first" if right[first] else "second"), Usage()
 
-        return await all_pairs_both_seats(len(candidates), compare, seed)
+        return await all_pairs(len(candidates), compare, seed)
 
 
 _QUESTION = re.compile(r"(?P<question>[^\n]*)\n(?P<prefix>.*?)\|A (?P<first>[^\n]*)\n\|B (?P<second>[^\n]*)", re.DOTALL)
@@ -37,13 +37,13 @@ class Marker:
     """Backend that writes the judgement of a person who marks two lines (prompt `demo_judge`).
 
     With chance `wrong` the verdict contradicts the marks, in both positions of a pair alike; with chance
-    `first_seat` it is for the first position, whatever the marks (position bias). Raises BackendError for
+    `position_bias` it is for the first position, whatever the marks (position bias). Raises BackendError for
     another prompt.
     """
 
-    def __init__(self, wrong: float = 0.0, first_seat: float = 0.0) -> None:
+    def __init__(self, wrong: float = 0.0, position_bias: float = 0.0) -> None:
         self._wrong = wrong
-        self._position_bias = first_seat
+        self._position_bias = position_bias
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend."""

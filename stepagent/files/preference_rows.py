@@ -153,7 +153,7 @@ def _question(place: str, cells: Mapping[str, Any]) -> str:
     if not names:
         return ""
     name = names[0]
-    parts = [cells[name], *(cells[other] for other in ("query", "input") if name == "instruction" and other in names)]
+    parts = [cells[name], *(cells[second] for second in ("query", "input") if name == "instruction" and second in names)]
     if not all(isinstance(part, str) for part in parts):
         raise DataError(f"{place}: '{name}' must be text")
     return "\n".join(parts)

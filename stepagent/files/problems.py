@@ -237,8 +237,8 @@ class ProblemFile:
         settings = ProblemSettings(path=str(self.path))
         for number, (place, row) in enumerate(read_raw(self.path), start=1):
             inner = row.get(_PLACE)
-            where = f"{self.source}{inner}" if inner is not None else place
-            yield where, _problem(settings, where, row, number=number)
+            origin = f"{self.source}{inner}" if inner is not None else place
+            yield origin, _problem(settings, origin, row, number=number)
 
 
 def question_key(question: str) -> int:

@@ -66,7 +66,7 @@ def read_typed(data: str | Path, kind: type[T], hint: str = "") -> Iterator[tupl
 
 
 def _is_given(field: dataclasses.Field[Any], row: Row) -> bool:
-    """Whether a row says something about a field; what is missing is left to the default, if there is one."""
+    """Return whether a row says something about a field; a missing cell is left to the default, if there is one."""
     required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     return field.name in row and (required or not is_missing(row[field.name]))
 

@@ -23,8 +23,8 @@ HALF_CHARACTER = "half a surrogate pair, which is no character; mend or remove i
 class Numeral(float):
     """A number of a JSON file that is written otherwise than Python writes it, such as 1e3 or 0.10."""
 
-    __slots__ = ("written",)
-    written: str
+    __slots__ = ("spelling",)
+    spelling: str
 
 
 def numeral(text: str) -> float:
@@ -33,7 +33,7 @@ def numeral(text: str) -> float:
     if repr(value) == text:
         return value
     number = Numeral(value)
-    number.written = text
+    number.spelling = text
     return number
 
 
@@ -60,7 +60,7 @@ def cell_text(value: object) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Numeral):
-        return value.written
+        return value.spelling
     if isinstance(value, int | float | Decimal | date | time):
         return None if is_missing(value) else str(value)
     if isinstance(value, list | tuple):

@@ -33,11 +33,11 @@ async def compare_candidates(comparisons: Comparisons, count: int, compare: Comp
     """Return the verdict over `count` candidates; of fewer than two it is "no_signal" without scores."""
     if count < 2:
         return Verdict("no_signal", ())
-    ask = adaptive if comparisons == "adaptive" else all_pairs_both_seats
+    ask = adaptive if comparisons == "adaptive" else all_pairs
     return await ask(count, compare, seed)
 
 
-async def all_pairs_both_seats(count: int, compare: Compare, seed: int) -> Verdict:
+async def all_pairs(count: int, compare: Compare, seed: int) -> Verdict:
     """Compare every ordered pair of `count` candidates, all at once, and return the tally."""
     ordered_pairs = list(permutations(range(count), 2))
     random.Random(seed).shuffle(ordered_pairs)

@@ -214,8 +214,8 @@ def optimize_model(
     if replay_rows:
         counts["replayed rows"] = len(replay_units)
         counts["aside: replayed rows longer than the window"] = len(replay_rows) - len(replay_units)
-    if pairs.moved:
-        counts["boundaries moved to a token's edge"] = pairs.moved
+    if pairs.moved_boundaries:
+        counts["boundaries moved to a token's edge"] = pairs.moved_boundaries
     return {**counts, **means, **{f"aside: {reason}": count for reason, count in pairs.aside.items()}}
 
 

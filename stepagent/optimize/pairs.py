@@ -22,7 +22,7 @@ Ids = tuple[int, ...]
 class Pairs:
     """The usable rows of a preference file, in parallel lists: the (chosen, rejected) targets, the problem
     (its id, or a hash of the context) and the judge's margin (1 if there is none). `rounds` are the rounds
-    they come from. `aside` counts the other rows by reason. `moved` counts the rows that have only text and
+    they come from. `aside` counts the other rows by reason. `moved_boundaries` counts the rows that have only text and
     whose last context token runs into the step, so that the step's tokens begin with that token."""
 
     units: list[Unit] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Pairs:
     margins: list[float] = field(default_factory=list)
     rounds: set[int] = field(default_factory=set)
     aside: Counter[str] = field(default_factory=Counter)
-    moved: int = 0
+    moved_boundaries: int = 0
 
 
 def load_pairs(
@@ -58,7 +58,7 @@ def load_pairs(
             continue
         chosen, rejected = (Target((*prompt, *step), len(prompt)) for step in steps)
         pairs.units.append((chosen, rejected))
-        pairs.moved += boundary_moved
+        pairs.moved_boundaries += boundary_moved
         if isinstance(row, StepPreference):
             pairs.problems.append(row.problem_id)
             pairs.margins.append(row.margin)

@@ -20,13 +20,13 @@ Logprobs = Callable[[Sequence[int]], list[float]]
 @dataclass(frozen=True, slots=True)
 class Probe:
     """Token ids, the positions that are compared (1 is the first token that has a log-probability), and the
-    log-probabilities (nats) of the new and the previous model there. Without a previous model `old` is
+    log-probabilities (nats) of the new and the previous model there. Without a previous model the latter are
     empty."""
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
-    new: tuple[float, ...]
-    old: tuple[float, ...] = ()
+    logprobs: tuple[float, ...]
+    previous_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def make_probes(
                 tuple(b[i] for i in indices),
             )
         )
-    probes.sort(key=lambda probe: -_distance([probe], [list(probe.old)], "new"))
+    probes.sort(key=lambda probe: -_distance([probe], [list(probe.previous_logprobs)], "new"))
     return probes[:count]
 
 
@@ -85,7 +85,7 @@ def prove(probes: Sequence[Probe], logprobs: Logprobs) -> Proof:
         answers.append([sequence[position - 1] for position in probe.positions])
     to_new = _distance(probes, answers, "new")
     # With one model there is no ratio to decide by, so the distance itself must be small.
-    if not any(probe.old for probe in probes):
+    if not any(probe.previous_logprobs for probe in probes):
         if to_new <= _NEAR:
             return Proof("near", to_new)
         raise ServeError(f"the server is {to_new:.3g} nats per token away from the model it should serve")
@@ -111,7 +111,7 @@ def _distance(probes: Sequence[Probe], answers: Sequence[Sequence[float]], model
     gaps = [
         abs(a - b)
         for probe, values in zip(probes, answers, strict=True)
-        for a, b in zip(values, probe.new if model == "new" else probe.old, strict=True)
+        for a, b in zip(values, probe.logprobs if model == "new" else probe.previous_logprobs, strict=True)
     ]
     mean = sum(gaps) / len(gaps) if gaps else math.inf
     return mean if math.isfinite(mean) else math.inf

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from stepagent.backends.scripted import END_ID, Rule, ScriptedBackend
-from stepagent.judges.comparisons import all_pairs_both_seats
+from stepagent.judges.comparisons import all_pairs
 from stepagent.types import Candidate, Problem, Proposal, Step, Usage, Verdict, Vote
 
 __all__ = ["ListedGenerator", "RankingJudge", "Rule", "ScriptedBackend", "step"]
@@ -63,4 +63,4 @@ class RankingJudge:
             outcome = Vote(first, second, "tie" if gap == 0 else "first" if gap > 0 else "second")
             return outcome, Usage(1, 1, 1)
 
-        return await all_pairs_both_seats(len(candidates), compare, seed)
+        return await all_pairs(len(candidates), compare, seed)

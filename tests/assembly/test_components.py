@@ -67,8 +67,8 @@ def test_unknown_kinds_name_the_nearest() -> None:
 def test_a_judge_may_have_a_backend_of_its_own(load: Load, tmp_path: Path) -> None:
     config = load(
         MINIMAL,
-        "backend={kind: scripted, rules: [{when: '', say: [x]}]}",
-        "judge.backend={kind: scripted, rules: [{when: '', say: [y]}]}",
+        "backend={kind: scripted, rules: [{pattern: '', say: [x]}]}",
+        "judge.backend={kind: scripted, rules: [{pattern: '', say: [y]}]}",
     )
     parts = make_parts(config, tmp_path)
     assert parts.judge._backend is not parts.backend
@@ -135,7 +135,7 @@ def test_components_are_checked_before_any_work(load: Load, overrides: list[str]
 PANEL = """
 model: none
 problems: {folder}/p.jsonl
-backend: {{kind: scripted, rules: [{{when: "", say: ["[[A]]"]}}]}}
+backend: {{kind: scripted, rules: [{{pattern: "", say: ["[[A]]"]}}]}}
 judge:
   kind: panel
   combine: majority
@@ -143,7 +143,7 @@ judge:
     - {{kind: pairwise, comparisons: all_pairs}}
     - {{kind: pointwise, votes: 2}}
     - {{kind: random}}
-    - {{kind: pairwise, backend: {{kind: scripted, rules: [{{when: "", say: ["[[B]]"]}}]}}}}
+    - {{kind: pairwise, backend: {{kind: scripted, rules: [{{pattern: "", say: ["[[B]]"]}}]}}}}
 """
 
 

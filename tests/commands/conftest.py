@@ -16,10 +16,10 @@ CONFIG = """
 model: none
 problems: {folder}/problems.jsonl
 backend: {{kind: scripted, rules: [
-  {{when: "impartial judge[\\\\s\\\\S]*proposal_A>\\\\ngood", say: ["A is right. [[A]]"]}},
-  {{when: "impartial judge", say: ["B is right. [[B]]"]}},
-  {{when: "Step 2:$", say: [" so \\\\boxed{{2}}"]}},
-  {{when: "", say: ["good Step 1: one\\nStep 2: x", "bad Step 1: one\\nStep 2: x"]}}]}}
+  {{pattern: "impartial judge[\\\\s\\\\S]*proposal_A>\\\\ngood", say: ["A is right. [[A]]"]}},
+  {{pattern: "impartial judge", say: ["B is right. [[B]]"]}},
+  {{pattern: "Step 2:$", say: [" so \\\\boxed{{2}}"]}},
+  {{pattern: "", say: ["good Step 1: one\\nStep 2: x", "bad Step 1: one\\nStep 2: x"]}}]}}
 search: {{width: 4}}
 """
 

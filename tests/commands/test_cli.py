@@ -220,7 +220,7 @@ def test_failed_trees_are_tried_again_and_all_failed_is_an_error(
     failed = stepagent("search", config, "--out", tmp_path / "out", *mute)
     assert failed.returncode == 2
     assert "6 problems in a row failed, the last with: no scripted reply" in failed.stderr
-    partly = config.read_text().replace('when: "", say: ["good', 'when: "[(][0-3][)]", say: ["good')
+    partly = config.read_text().replace('pattern: "", say: ["good', 'pattern: "[(][0-3][)]", say: ["good')
     config.write_text(partly)
     result = stepagent("search", config, "--out", tmp_path / "part")
     assert result.returncode == 0, result.stderr

@@ -15,8 +15,8 @@ OTHER = """
 model: none
 problems: {folder}/problems.jsonl
 backend: {{kind: scripted, rules: [
-  {{when: "impartial judge[\\\\s\\\\S]*proposal_A>\\\\nbad", say: ["[[A]]"]}},
-  {{when: "impartial judge", say: ["[[B]]"]}}]}}
+  {{pattern: "impartial judge[\\\\s\\\\S]*proposal_A>\\\\nbad", say: ["[[A]]"]}},
+  {{pattern: "impartial judge", say: ["[[B]]"]}}]}}
 """
 
 
@@ -91,7 +91,7 @@ def test_single_steps_need_a_judge_that_scores_them(
     result = stepagent("judge", config, "--evaluate", data, "--out", tmp_path / "q")
     assert result.returncode == 2
     assert "cannot say whether one is right: use prm, pointwise or rollouts" in result.stderr
-    grades = '[{when: "<step>\\ngood", say: ["Score: 9"]}, {when: "<step>\\nbad", say: ["Score: 2"]}]'
+    grades = '[{pattern: "<step>\\ngood", say: ["Score: 9"]}, {pattern: "<step>\\nbad", say: ["Score: 2"]}]'
     overrides = [
         "--set",
         "judge.kind=pointwise",

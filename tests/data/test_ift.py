@@ -17,8 +17,8 @@ CONFIG = """
 model: none
 problems: none.jsonl
 backend: {{kind: scripted, rules: [
-  {{when: "keep me", say: ["keep me\\n###\\nwhole."]}},
-  {{when: "change me", say: ["change\\n###\\nyou."]}}]}}
+  {{pattern: "keep me", say: ["keep me\\n###\\nwhole."]}},
+  {{pattern: "change me", say: ["change\\n###\\nyou."]}}]}}
 generator: {{boundary: {boundary}}}
 """
 

@@ -12,7 +12,7 @@ from stepagent import (
     Verdict,
     Vote,
 )
-from stepagent.judges.comparisons import all_pairs_both_seats, tally
+from stepagent.judges.comparisons import all_pairs, tally
 from stepagent.judges.strengths import bradley_terry
 
 
@@ -20,7 +20,7 @@ async def verdict_of(count: int, prefer: object, seed: int = 0) -> Verdict:
     async def compare(first: int, second: int) -> tuple[Vote, Usage]:
         return Vote(first, second, prefer(first, second)), Usage(1, 0, 0)
 
-    return await all_pairs_both_seats(count, compare, seed)
+    return await all_pairs(count, compare, seed)
 
 
 async def test_a_consistent_judge_ranks_by_wins() -> None:
@@ -111,4 +111,4 @@ async def test_all_pairs_stays_the_papers() -> None:
     async def compare(first: int, second: int) -> tuple[Vote, Usage]:
         return Vote(first, second, "first" if first < second else "second"), Usage(1, 0, 0)
 
-    assert (await all_pairs_both_seats(4, compare, 0)).usage.requests == 12
+    assert (await all_pairs(4, compare, 0)).usage.requests == 12

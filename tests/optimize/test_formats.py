@@ -82,7 +82,7 @@ def test_where_a_token_crosses_the_boundary_the_step_begins_before_it(tmp_path: 
     data = write(tmp_path / "p.jsonl", ROWS["standard"], ROWS["Step-DPO"])
     pairs = load_pairs(data, tokenizer, 100, vocabulary=len(tokenizer))
     chosen, rejected = pairs.units[0]
-    assert pairs.moved == 1
+    assert pairs.moved_boundaries == 1
     assert [tokenizer.text(t.ids[t.start :]) for t in (chosen, rejected)] == ["=2<end>", "=3<end>"]
     assert [len(t.ids) - t.start for t in (chosen, rejected)] == [2, 3]
 

@@ -15,9 +15,9 @@ CONFIG = """
 model: none
 problems: {folder}/problems.jsonl
 backend: {{kind: scripted, rules: [
-  {{when: "impartial judge[\\\\s\\\\S]*proposal_A>\\\\nso", say: ["[[A]]"]}},
-  {{when: "impartial judge", say: ["[[B]]"]}},
-  {{when: "", say: ["so \\\\boxed{{2}}", "or \\\\boxed{{3}}", "or \\\\boxed{{4}}"]}}]}}
+  {{pattern: "impartial judge[\\\\s\\\\S]*proposal_A>\\\\nso", say: ["[[A]]"]}},
+  {{pattern: "impartial judge", say: ["[[B]]"]}},
+  {{pattern: "", say: ["so \\\\boxed{{2}}", "or \\\\boxed{{3}}", "or \\\\boxed{{4}}"]}}]}}
 search: {{width: 4}}
 evaluate: {{problems: {{path: "{folder}/problems.jsonl", sample: 20}}}}
 """
