@@ -18,8 +18,9 @@ from typing import Any
 from _bench import WarningMonitor, make_parser, write_figures
 
 from stepagent.assembly.session import Session
+from stepagent.config.component import Component
 from stepagent.config.prompts import comparison_values, load_judge_prompt, load_rubric_prompt
-from stepagent.config.settings import Component, Config
+from stepagent.config.settings import Config
 from stepagent.demo.run import demo_config, make_data
 from stepagent.demo.world import FIRST, SECOND, compare, correct_line, next_operation, result, worked
 from stepagent.files.jsonl import read_rows, write_rows

@@ -13,7 +13,7 @@ from stepagent import Backend
 from stepagent.assembly.binding import bind
 from stepagent.assembly.components import JUDGE, TYPES
 from stepagent.backends.scripted import ScriptedBackend
-from stepagent.config.settings import Component
+from stepagent.config.component import Component
 
 ROOT = Path(__file__).parents[1]
 

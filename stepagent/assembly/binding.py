@@ -18,9 +18,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, create_model
 
 from stepagent.config.arguments import PromptFile, Transport
+from stepagent.config.component import Component
 from stepagent.config.loading import unknown_key, validate
 from stepagent.config.prompts import prompt_path
-from stepagent.config.settings import Component
 from stepagent.errors import ConfigError
 from stepagent.files.runs import hash_path
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from stepagent import backends, generators, judges, search
 from stepagent.assembly.binding import Bound, ComponentType, bind
-from stepagent.config.settings import KINDS, Component, Config
+from stepagent.config.component import KINDS, Component
+from stepagent.config.settings import Config
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend, Generator, Judge, PrefixCached, SearchStrategy, StepScorer
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from stepagent.assembly.binding import Bound
 from stepagent.assembly.session import Session
+from stepagent.config.component import Component
 from stepagent.config.prompts import Labels, PromptTemplate, load_judge_prompt
-from stepagent.config.settings import Component, Config, EftSettings, ProblemSettings
+from stepagent.config.settings import Config, EftSettings, ProblemSettings
 from stepagent.console import table
 from stepagent.data.eft_filters import Filters, Funnel, TaughtPair
 from stepagent.data.eft_pairs import (

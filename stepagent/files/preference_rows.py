@@ -153,7 +153,8 @@ def _question(place: str, cells: Mapping[str, Any]) -> str:
     if not names:
         return ""
     name = names[0]
-    parts = [cells[name], *(cells[second] for second in ("query", "input") if name == "instruction" and second in names)]
+    inputs = ("query", "input") if name == "instruction" else ()
+    parts = [cells[name], *(cells[column] for column in inputs if column in names)]
     if not all(isinstance(part, str) for part in parts):
         raise DataError(f"{place}: '{name}' must be text")
     return "\n".join(parts)

@@ -13,7 +13,8 @@ from stepagent.assembly.binding import bind
 from stepagent.assembly.components import JUDGE, TYPES, Binder, Parts
 from stepagent.assembly.session import Session
 from stepagent.backends.scripted import ScriptedBackend
-from stepagent.config.settings import Component, Config
+from stepagent.config.component import Component
+from stepagent.config.settings import Config
 from stepagent.testing import step
 from stepagent.types import ModelVersion
 
