@@ -41,6 +41,7 @@ _CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|end_of_turn|endoftext
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
 _BARE_BOX = re.compile(rf"\$?\s*({VALUE}|\\[a-zA-Z]+|[a-zA-Z])")
 _BETWEEN_BOXES = re.compile(r"[\s$\\()\[\]]*(?:,|;|and|or|\\text\{ ?(?:and|or) ?\})?[\s$\\()\[\]]*")
+_PLAIN = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _MARK = re.compile(r"####\s*([^\n]+)")
 _FILLER = r"that|therefore|thus|then|simply|just|given\s+by|equal\s+to|option|choice|letter"
 _LINK = rf"(?:\s+(?:is|are|was|be|equals?|becomes)\b(?:\s+(?:{_FILLER})\b)*\s*[:=]?|\s*[:=≈])"
@@ -78,14 +79,14 @@ def stated_answer(solution: str) -> str | None:
 
 def _visible(solution: str) -> str:
     """Return the solution without thoughts, control tokens and calculator marks."""
-    text = solution
-    if "<" in text or "[" in text:
+    text = _CALCULATION.sub("", solution) if "<<" in solution else solution
+    if "<" in text or ("[" in text and "think]" in text.lower()):
         text = _THOUGHT.sub("", text)
         if "</" in text or "[/" in text or "<|" in text:
             text = _THOUGHT_END.sub("", text)
         if open_thought := _THOUGHT_START.search(text):
             text = text[: open_thought.start()]  # a thought that never ended: nothing behind it is an answer
-        text = _CALCULATION.sub("", _CONTROL.sub("", text))
+        text = _CONTROL.sub("", text)
     return _HOPE.sub("", text) if " hope " in text else text
 
 
@@ -119,7 +120,11 @@ def _boxes(text: str) -> str | None:
 
 def _marked(text: str) -> str | None:
     """Return the last value behind "####": a heading of words is none."""
+    if "####" not in text:
+        return None
     for match in reversed(list(_MARK.finditer(text))):
+        if _PLAIN.fullmatch(match[1]):
+            return match[1]
         line = clean(match[1])
         value = read_value(line) or read_formula(line) or read_choice(line)
         if value or (value := read_yes(line)):
