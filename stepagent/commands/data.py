@@ -40,7 +40,7 @@ class ExportTo(StrEnum):
 @data_app.command()
 def ift(
     config: ConfigPath,
-    source: Annotated[str, typer.Option(help="Solutions: JSONL, CSV, Parquet, dataset folder or hub id.")],
+    source: Annotated[str, typer.Option(help="Solutions: JSON, CSV, TSV, Parquet, dataset folder or hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for ift.jsonl and set_aside.jsonl.")],
     question: Annotated[str, typer.Option(help="Column of the questions.")] = "question",
     solution: Annotated[str, typer.Option(help="Column of the solutions.")] = "solution",

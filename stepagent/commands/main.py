@@ -63,7 +63,7 @@ def search(
     out: Annotated[Path, typer.Option(help="Folder for trees.jsonl and preferences.jsonl.")],
     model: Model = None,
     problems: Annotated[
-        str | None, typer.Option(help="JSONL, CSV, Parquet, hub id or preset (default: the config's).")
+        str | None, typer.Option(help="JSON, CSV, TSV, Parquet, hub id or preset (default: the config's).")
     ] = None,
     runner: Annotated[
         RunnerKind, typer.Option(help="The place: in this process, or on the workers of Ray.")

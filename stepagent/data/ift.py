@@ -128,7 +128,7 @@ class _Cutter:
         """Return the rows of the file `uncut` that a model can cut."""
         columns = self._columns
         entries = [(entry["where"], entry["row"]) for _, entry in read_raw(uncut)]
-        texts = [(str(row[columns.question]), str(row[columns.solution])) for _, row in entries]
+        texts = [(str(row[columns.question]), str(self._solution(row)[0])) for _, row in entries]
         cuts = cut_by_model(session, model, {cut_key(*pair): pair for pair in texts})
         for (place, row), pair in zip(entries, texts, strict=True):
             model_cut = cuts[cut_key(*pair)]
@@ -146,13 +146,13 @@ class _Cutter:
     def _set_aside(self, place: str, reason: str, row: Mapping[str, Any]) -> None:
         self.reasons[reason] += 1
         if self.reasons[reason] <= _EXAMPLES:
-            text = " ".join(str(row.get(self._columns.solution, "")).split())
+            text = " ".join(str(self._solution(row)[0] or "").split())
             self.examples.setdefault(reason, []).append(f"{place}: {text[:80]}")
         self._aside.write(dump_any({"where": place, "reason": reason, "row": dict(row)}))
 
     def _repeated(self, row: Mapping[str, Any]) -> str | None:
         question = row[self._columns.question]
-        solution = str(row.get(self._columns.solution) or "\n\n".join(_steps_of(row)))
+        solution = str(self._solution(row)[0])
         if question_key(question) in self._held_out:
             return "a problem that evaluate.problems holds"
         if (key := cut_key(question, solution)) in self._keys:
@@ -163,10 +163,8 @@ class _Cutter:
     def _cut(self, row: Mapping[str, Any]) -> IftRow | str:
         """Return the row, or the reason why it cannot be used."""
         columns = self._columns
-        question, solution = row.get(columns.question), row.get(columns.solution)
-        file_steps = _steps_of(row)
-        if file_steps and solution is None:
-            solution = "\n\n".join(file_steps)
+        question = row.get(columns.question)
+        solution, file_steps = self._solution(row)
         if not isinstance(question, str) or not question.strip():
             return f"no text in '{columns.question}'"
         if not isinstance(solution, str) or not solution.strip():
@@ -178,8 +176,10 @@ class _Cutter:
             return f"no '{columns.answer}' to reach"
         if answer is not None and not is_correct(solution, str(answer)):
             return "does not reach its answer"
-        if file_steps and joins_to(file_steps, solution):
-            return self._joined(question, file_steps, "steps of the file", answer=answer)
+        if len(file_steps) > 1 and joins_to(file_steps, solution):
+            result = self._joined(question, file_steps, "steps of the file", answer=answer)
+            if isinstance(result, IftRow):
+                return result
         pieces = cut(solution, self._words)
         if pieces is None:
             return NO_STEPS
@@ -188,20 +188,21 @@ class _Cutter:
             return "the cut would change the text"
         return self._joined(question, steps, f"{rule} rule", answer=answer)
 
+    def _solution(self, row: Mapping[str, Any]) -> tuple[object, list[str]]:
+        """Return the text of a row's solution, and the steps that the row brings, in the solution's column or in
+        "steps": the text is theirs if there is no other."""
+        solution = row.get(self._columns.solution)
+        steps = solution if isinstance(solution, list | tuple) else row.get("steps")
+        if not isinstance(steps, list | tuple) or not all(isinstance(step, str) for step in steps):
+            return solution, []
+        texts = [step.strip() for step in steps if step.strip()]
+        return solution if isinstance(solution, str) else "\n\n".join(texts), texts
+
     def _joined(self, question: str, steps: list[str], cut_by: str, *, answer: object) -> IftRow | str:
         texts = join(self._boundary, steps)
         if texts is None:
             return "holds step marks of its own"
         return IftRow(question, steps=texts, cut_by=cut_by, answer=None if answer is None else str(answer))
-
-
-def _steps_of(row: Mapping[str, Any]) -> list[str]:
-    """Return the steps that a row brings, without blanks around them; none unless there are two or more."""
-    steps = row.get("steps")
-    if not isinstance(steps, list | tuple) or not all(isinstance(step, str) for step in steps):
-        return []
-    texts = [step.strip() for step in steps if step.strip()]
-    return texts if len(texts) > 1 else []
 
 
 def _nothing(source: str, columns: Columns, first: Mapping[str, Any], *, aside: Path) -> str:

@@ -127,7 +127,7 @@ def _problem(settings: ProblemSettings, place: str, row: Mapping[str, Any], *, n
     metadata = row.get("metadata")
     problem_id = text(settings.id or "id") or str(number)
     problem = Problem(problem_id, question, answer, plain(metadata) if isinstance(metadata, dict) else {})
-    if has_half_character((problem_id, question, answer, problem.metadata)):
+    if has_half_character(f"{problem_id}{question}{answer}") or has_half_character(problem.metadata):
         raise DataError(f"{place}: {HALF_CHARACTER}")
     return problem
 

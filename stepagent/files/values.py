@@ -15,6 +15,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 _STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 _LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*\]", re.DOTALL)
 _MISSING = frozenset({"", "nan", "null"})
+_LONGEST_WORD = 5
 _TRUTH = {word: word.lower() for word in ("True", "TRUE", "False", "FALSE")}
 
 HALF_CHARACTER = "half a surrogate pair, which is no character; mend or remove it"
@@ -50,13 +51,15 @@ def cell_text(value: object) -> str | None:
     """
     if value is None:
         return None
-    if isinstance(value, bytes):
-        return cell_text(value.decode())  # a UnicodeDecodeError is a ValueError
     if isinstance(value, str):
         text = value.strip()
-        if _LIST.fullmatch(text):
+        if text.startswith("[") and _LIST.fullmatch(text):
             return cell_text(ast.literal_eval(text)) if _is_literal(text) else text
+        if len(text) > _LONGEST_WORD:
+            return text
         return _TRUTH.get(text, text) if text.casefold() not in _MISSING else None
+    if isinstance(value, bytes):
+        return cell_text(value.decode())  # a UnicodeDecodeError is a ValueError
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Numeral):
@@ -79,7 +82,7 @@ def _is_literal(text: str) -> bool:
 def has_half_character(value: object) -> bool:
     """Whether a text, or any text within a list or a mapping, holds half a surrogate pair: JSON can, no file can."""
     if isinstance(value, str):
-        return _HALF.search(value) is not None
+        return not value.isascii() and _HALF.search(value) is not None
     if isinstance(value, Mapping):
         return any(has_half_character(part) for part in (*value.keys(), *value.values()))
     return isinstance(value, list | tuple) and any(map(has_half_character, value))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepagent.answers import same_answer
+
+CASES = Path(__file__).parents[1] / "cases"
 
 EQUAL = [
     ("11 5/6", "71/6"), ("2 1/2", "2.5"), ("π", "\\pi"), ("-$5", "-5"), ("10\\,000", "10000"), ("\\(1,234\\)", "1234"),
@@ -76,3 +80,10 @@ def test_values_that_differ_are_different_in_all_forms(value: Fraction, other: F
     if value != other:
         first, second = data.draw(st.sampled_from(forms(value))), data.draw(st.sampled_from(forms(other)))
         assert not same_answer(first, second)
+
+
+@pytest.mark.parametrize("line", (CASES / "same_answer.jsonl").read_text(encoding="utf-8").splitlines())
+def test_the_pairs_of_the_cases(line: str) -> None:
+    case = json.loads(line)
+    assert same_answer(case["a"], case["b"]) is case["equal"]
+    assert same_answer(case["b"], case["a"]) is case["equal"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from stepagent.answers import final_answer, is_correct, majority, same_answer, stated_answer
 
+CASES = Path(__file__).parents[1] / "cases"
 DOCS = Path(__file__).parents[2] / "docs" / "answers.md"
 ROWS = re.findall(r"^\| [^|]+ \| `(.+)` \| (?:`(.+)`|none) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
 
@@ -26,6 +28,17 @@ def test_the_forms_of_the_docs(text: str, answer: str) -> None:
 
 def test_the_docs_have_the_forms() -> None:
     assert len(ROWS) > 25
+
+
+@pytest.mark.parametrize("line", (CASES / "answers.jsonl").read_text(encoding="utf-8").splitlines())
+def test_the_answers_of_the_cases(line: str) -> None:
+    case = json.loads(line)
+    answer = final_answer(case["text"])
+    if case["text"] == "Answer: I don't know":  # states no choice: the file's "C" cannot be read from it
+        assert answer is None
+    else:
+        assert is_correct(case["text"], case["right"]), answer
+    assert answer is None or answer != case.get("wrong")
 
 
 REPORTED = [

@@ -1,4 +1,4 @@
-"""Files as published: arrays, objects, byte order marks, packed files, tables with blanks; places that the user knows."""
+"""Files as published: arrays, objects, byte order marks, packed files, tables with blanks; the places that users know."""
 
 from __future__ import annotations
 
@@ -97,7 +97,11 @@ def test_places_are_where_a_row_begins(tmp_path: Path) -> None:
         ("p.json", '[\n {"question": "q"},\n {"question": " "}\n]', r"p\.json:3: the 'question' is empty"),
         ("p.json", '[\n {"question": "q"}\n', r"p\.json:2: not valid JSON"),
         ("p.json", '[{"question": "q"}]\n[]', r"p\.json:2: not valid JSON"),
-        ("p.json", '[\n{"question": "q", "id": 1},\n{"question": "r", "id": 1}]', r"json:3: the id '1' is also in line 2"),
+        (
+            "p.json",
+            '[\n{"question": "q", "id": 1},\n{"question": "r", "id": 1}]',
+            r"json:3: the id '1' is also in line 2",
+        ),
         ("p.json", "[]", r"p\.json: no problems in the file"),
         ("p.jsonl", '{"question":\n', r"p\.jsonl:1: not valid JSON"),
         ("p.jsonl", '{"question": "\\ud83d"}\n', r"p\.jsonl:1: half a surrogate pair"),
