@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +53,12 @@ def load_labelled_pairs(path: str | Path) -> list[StepPair]:
     return pairs
 
 
-def load_ift(path: str | Path) -> list[IftRow]:
-    """Solutions to learn from, of any kind of file. Raises DataError for a row without one."""
-    rows: list[IftRow] = []
+def read_ift(path: str | Path) -> Iterator[tuple[str, IftRow]]:
+    """Yield solutions to learn from, of any kind of file, with their places. Raises DataError for a row without one."""
     for place, row in read_typed(path, IftRow):
         if not row.text.strip():
             raise DataError(f"{place}: no solution; give 'solution' or 'steps'")
-        rows.append(row)
-    return rows
+        yield place, row
 
 
 def load_eft(path: str | Path, labels: Sequence[str]) -> list[StepPair]:

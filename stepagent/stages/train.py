@@ -21,7 +21,7 @@ from stepagent.console import Bar, bar, percent, table, warn
 from stepagent.errors import ConfigError, DataError
 from stepagent.files.jsonl import write_atomic
 from stepagent.files.problems import ProblemFile
-from stepagent.files.rows import IftRow, load_eft, load_ift
+from stepagent.files.rows import IftRow, load_eft, read_ift
 from stepagent.files.runs import hash_path, unless_made
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join, split
 from stepagent.optimize.dpo import Replay, optimize_model
@@ -70,12 +70,13 @@ def ift_rows(config: Config, path: Path) -> list[SftRow]:
     generator = Binder(config).generator()
     solve = load_solve_prompt(generator.prompt("solve"))
     boundary = boundary_kind(generator.arguments.get("boundary"))
-    rows = load_ift(path)
-    texts = [_solution(path, number, row, boundary) for number, row in enumerate(rows, start=1)]
-    return [SftRow(solve.messages({"question": row.question}), text) for row, text in zip(rows, texts, strict=True)]
+    return [
+        SftRow(solve.messages({"question": row.question}), _solution(place, row, boundary))
+        for place, row in read_ift(path)
+    ]
 
 
-def _solution(path: Path, number: int, row: IftRow, boundary: BoundaryKind | None) -> str:
+def _solution(place: str, row: IftRow, boundary: BoundaryKind | None) -> str:
     """Return a row's solution as the generator will write it: hand-made steps get the terminator that they lack.
     Raises DataError if the joined text does not give the steps back, since step search could not tell them apart."""
     if not row.steps or boundary is None:
@@ -87,7 +88,7 @@ def _solution(path: Path, number: int, row: IftRow, boundary: BoundaryKind | Non
     text = "".join(join(boundary, contents) or ())
     if [step.split() for step in split(boundary, text) or ()] != [step.split() for step in contents]:
         raise DataError(
-            f"{path}: row {number}: its steps cannot be told apart with generator.boundary: {boundary}; cut them anew "
+            f"{place}: its steps cannot be told apart with generator.boundary: {boundary}; cut them anew "
             "with stepagent data ift, or choose another boundary"
         )
     return text

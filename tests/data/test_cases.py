@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stepagent.commands.main import app
-from stepagent.files.rows import load_ift
+from stepagent.files.rows import read_ift
 
 FILES = Path(__file__).parents[1] / "cases" / "files"
 ADDED, DOUBLED = "We add 2 and 3.", "We double: 10."
@@ -59,15 +59,15 @@ def ift(folder: Path, source: Path, *options: str, boundary: str = "marker") -> 
 )
 def test_the_steps_are_those_that_a_reader_would_see(tmp_path: Path, name: str, steps: list[list[str]]) -> None:
     ift(tmp_path, FILES / f"{name}.jsonl")
-    rows = load_ift(tmp_path / "out" / "ift.jsonl")
-    assert [row.text for row in rows] == [
+    rows = read_ift(tmp_path / "out" / "ift.jsonl")
+    assert [row.text for _, row in rows] == [
         "\n".join(f"Step {number}: {step}" for number, step in enumerate(texts, start=1)) for texts in steps
     ]
 
 
 def test_a_title_ends_no_sentence(tmp_path: Path) -> None:
     ift(tmp_path, FILES / "d8_abbrev.jsonl", boundary="line")
-    (row,) = load_ift(tmp_path / "out" / "ift.jsonl")
+    ((_, row),) = read_ift(tmp_path / "out" / "ift.jsonl")
     assert [line.partition(" ")[0] for line in row.text.split("\n")] == ["Each", "Then"]
     assert "Then Mr. Brown takes" in row.text
 

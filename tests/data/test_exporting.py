@@ -16,7 +16,7 @@ from stepagent.files.exports import PREFERENCES, prm, sft
 from stepagent.files.jsonl import read_rows, write_rows
 from stepagent.files.labelled_rows import LabelledSolution, read_labelled
 from stepagent.files.preference_rows import ForeignPair, read_preferences
-from stepagent.files.rows import load_ift, load_labelled_pairs
+from stepagent.files.rows import load_labelled_pairs, read_ift
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.testing import step
 from stepagent.tree import StepTree
@@ -150,7 +150,7 @@ def test_trees_become_process_reward_and_sft_rows(tmp_path: Path) -> None:
     assert list(sft(replace(tree(), status="failed"))) == []
     write_rows(tmp_path / "trees.jsonl", [tree(), replace(tree(), status="no_signal")])
     export_rows(tmp_path / "trees.jsonl", "sft", None, out=tmp_path / "sft.jsonl")
-    (row,) = load_ift(tmp_path / "sft.jsonl")
+    ((_, row),) = read_ift(tmp_path / "sft.jsonl")
     assert (row.question, row.text) == ("q", "a\nc\ne.")
     export_rows(tmp_path / "trees.jsonl", "prm", None, out=tmp_path / "prm.jsonl")
     back = read_labelled(tmp_path / "prm.jsonl", None, 0)

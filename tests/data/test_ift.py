@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stepagent.data.cutting import cut, joins_to
-from stepagent.files.rows import load_ift
+from stepagent.files.rows import read_ift
 
 CONFIG = """
 model: none
@@ -26,13 +26,13 @@ generator: {{boundary: {boundary}}}
 @pytest.mark.parametrize(
     ("text", "steps", "rule"),
     [
-        ("Step 1: add.\nStep 2: so 3.\nmore", ["add.", "so 3.\nmore"], "numbered"),
+        ("Step 1: add.\nStep 2: so 3.\nmore", ["add.", "so 3.\nmore"], "marked"),
         ("We know:\n1. a is 2\n2. b is 3.5\nso 5", ["We know:\na is 2", "b is 3.5\nso 5"], "numbered"),
-        ("**Step 1:** x\n\n**Step 2:** y", ["x", "y"], "numbered"),
-        ("Step 1: 2. is\n1. not\nStep 2: it", ["2. is\n1. not", "it"], "numbered"),
+        ("**Step 1:** x\n\n**Step 2:** y", ["x", "y"], "marked"),
+        ("Step 1: 2. is\n1. not\nStep 2: it", ["2. is\n1. not", "it"], "marked"),
         ("1. a\n3. b", ["1. a", "3. b"], "lines"),
-        ("### Step 1: x\na\n\n### Step 2: y\n\nso z", ["x\na", "y\n\nso z"], "numbered"),
-        ("Step 1 - x\na\nStep 2 - y", ["x\na", "y"], "numbered"),
+        ("### Step 1: x\na\n\n### Step 2: y\n\nso z", ["x\na", "y\n\nso z"], "marked"),
+        ("Step 1 - x\na\nStep 2 - y", ["x\na", "y"], "marked"),
         ("(1) x\n(2) y\nz", ["x", "y\nz"], "numbered"),
         ("so\n$$\nx\n$$\n\nthen y", ["so\n$$\nx\n$$", "then y"], "paragraphs"),
         ("a\nb\n\n c \n \nd", ["a\nb", "c", "d"], "paragraphs"),
@@ -101,7 +101,7 @@ def run(folder: Path, rows: list[dict[str, object]], *options: str, boundary: st
 )
 def test_steps_are_written_as_the_generator_writes_them(tmp_path: Path, boundary: str, text: str) -> None:
     run(tmp_path, [{"question": "q", "solution": "a\nb\n\nc"}], boundary=boundary)
-    (row,) = load_ift(tmp_path / "out" / "ift.jsonl")
+    ((_, row),) = read_ift(tmp_path / "out" / "ift.jsonl")
     assert row.text == text
 
 
@@ -161,7 +161,7 @@ def test_questions_held_out_for_evaluation_are_not_learnt_from(tmp_path: Path) -
     (tmp_path / "held.jsonl").write_text('{"question": "Q  one", "answer": "1"}\n')
     rows: list[dict[str, object]] = [{"question": q, "solution": "a\nb"} for q in ("q ONE", "q two")]
     run(tmp_path, rows, "--set", f"evaluate={{problems: {tmp_path}/held.jsonl}}")
-    (row,) = load_ift(tmp_path / "out" / "ift.jsonl")
+    ((_, row),) = read_ift(tmp_path / "out" / "ift.jsonl")
     assert row.question == "q two"
     assert "evaluate.problems holds" in (tmp_path / "out" / "set_aside.jsonl").read_text()
 

@@ -1,4 +1,4 @@
-"""Files as published: arrays, objects, byte order marks, packed files, tables with blanks; the places that users know."""
+"""Files as published: arrays, objects, byte order marks, packed files, tables with blanks; their own places."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stepagent import DataError
 from stepagent.config.settings import ProblemSettings
 from stepagent.files.jsonl import iter_json
 from stepagent.files.problems import ProblemFile
-from stepagent.files.rows import load_candidates, load_eft, load_ift, load_labelled_pairs
+from stepagent.files.rows import load_candidates, load_eft, load_labelled_pairs, read_ift
 from stepagent.files.tables import read_raw
 
 ROW = {"question": "1+1?", "answer": "2"}
@@ -152,7 +152,10 @@ PAIR = {"question": "q", "prefix": ["a\n"], "first": "b", "second": "c", "winner
     [
         (load_labelled_pairs, PAIR),
         (lambda path: load_eft(path, ["[[A]]"]), PAIR),
-        (load_ift, {"question": "q", "solution": "", "steps": ["a\n", "b"], "answer": 3}),
+        (
+            lambda path: [row for _, row in read_ift(path)],
+            {"question": "q", "solution": "", "steps": ["a\n", "b"], "answer": 3},
+        ),
         (lambda path: list(load_candidates(path).values()), {"question": "q", "candidates": ["a", "b"], "id": 7}),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stepagent import ConfigError, Message, ModelError, StepPreference
+from stepagent import ConfigError, DataError, Message, ModelError, StepPreference
 from stepagent.assembly.session import Session
 from stepagent.config.settings import Config
 from stepagent.files.jsonl import write_rows
@@ -183,3 +183,32 @@ def test_prompts_of_a_run_are_read_though_its_server_stands_nowhere_yet(tmp_path
     )
     assert setup.init
     assert len(sft_rows(setup, setup.init)) == 14
+
+
+@pytest.mark.parametrize(
+    ("boundary", "steps", "text"),
+    [
+        ("line", ["2 + 3 = 5", "The answer is 5"], "2 + 3 = 5\nThe answer is 5"),
+        ("line", ["2 + 3 = 5\n", "The answer is 5"], "2 + 3 = 5\nThe answer is 5"),
+        ("line", ["so\n5 = 5", "The answer is 5"], "so 5 = 5\nThe answer is 5"),
+        ("blank_line", ["a\nb", "c"], "a\nb\n\nc"),
+        ("marker", ["a", "b"], "Step 1: a\nStep 2: b"),
+        ("marker", ["Step 1: a\n", "Step 2: b"], "Step 1: a\nStep 2: b"),
+    ],
+)
+def test_hand_made_steps_are_taught_as_the_generator_writes_them(
+    tmp_path: Path, boundary: str, steps: list[str], text: str
+) -> None:
+    setup = config(tmp_path, generator={"boundary": boundary})
+    write_rows(tmp_path / "ift.jsonl", [{"question": "q", "steps": steps}])
+    assert setup.init
+    rows = sft_rows(setup, setup.init.model_copy(update={"mix": setup.init.mix.model_copy(update={"eft": 0.0})}))
+    assert [row.response for row in rows] == [text]
+
+
+def test_steps_that_could_not_be_told_apart_are_refused(tmp_path: Path) -> None:
+    setup = config(tmp_path, generator={"boundary": "marker"})
+    write_rows(tmp_path / "ift.jsonl", [{"question": "q", "steps": ["a", "b\nStep 3: c"]}])
+    assert setup.init
+    with pytest.raises(DataError, match=r"ift\.jsonl:1: its steps cannot be told apart"):
+        sft_rows(setup, setup.init)
