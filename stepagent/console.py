@@ -97,8 +97,14 @@ def table(title: str, rows: Mapping[str, object]) -> None:
     grid.add_column(overflow="fold")
     grid.add_column(justify="right", no_wrap=True)
     for name, value in rows.items():
-        grid.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        grid.add_row(name, _figure(value))
     output.print(grid)
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.4g}"  # NaN: there was nothing to count
+    return str(value)
 
 
 def percent(share: float | None) -> str:

@@ -103,7 +103,8 @@ class StepTree:
 
     def level_of(self, node: int) -> Level:
         """Return the level that `node` is a candidate of."""
-        return self.levels[bisect_right([level.nodes[0] for level in self.levels], node) - 1]
+        levels = [level for level in self.levels if level.nodes]  # a generator may have proposed nothing
+        return levels[bisect_right([level.nodes[0] for level in levels], node) - 1]
 
     def solution(self) -> tuple[Step, ...]:
         """Return the surviving path's steps."""

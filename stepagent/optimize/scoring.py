@@ -77,20 +77,25 @@ def pick_scoring(model: Any, units: Sequence[Unit], token_budget: int, *, mixed:
     # Neighbours share a prefix, which is the case that packing changes; the longest unit stands apart from
     # them. The outcome is measured, since a list of the model types that can be packed would go stale.
     sample = [*sorted(units, key=lambda unit: unit[0].ids)[:3], max(units, key=lambda unit: len(unit[0].ids))]
-    (pack,) = make_packs(enumerate(sample), 1 << 40)
+    packs = list(make_packs(enumerate(sample), token_budget))
     device = next(model.parameters()).device
     full_precision = not mixed and all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
     tolerance = 1e-3 if full_precision else 0.05
     default = model.config._attn_implementation
     was_training = model.training
     model.eval()  # dropout would make the two ways differ
-    plain = plain_logprobs(model, pack)
+    plain = [plain_logprobs(model, pack) for pack in packs]
     reason = ""
     # The model's own attention comes last: if none gives equal scores, plain scoring goes on with it.
     for attention in dict.fromkeys((_fastest(model, device) or default, default)):
         try:
             model.set_attn_implementation(attention)
-            gap = (packed_logprobs(model, pack) - plain).abs().cpu() / pack.lengths()
+            gap = torch.cat(
+                [
+                    (packed_logprobs(model, pack) - logprobs).abs().cpu() / pack.lengths()
+                    for pack, logprobs in zip(packs, plain, strict=True)
+                ]
+            )
             reason = "" if gap.max() < tolerance else f"packed log-probabilities are off by {gap.max():.2g} a token"
         except (TypeError, ValueError, RuntimeError) as error:
             reason = f"the model takes no packed input ({str(error).partition(chr(10))[0][:80]})"
