@@ -148,11 +148,11 @@ def _numbered(text: str, masked: str) -> list[str]:
     marks = list(_ITEM_MARK.finditer(masked))
     if len(marks) < 2 or not _counts(marks):
         return []
-    pieces = _pieces(text, marks)
-    *_, last = _BLANK.split(pieces[-1], maxsplit=1)
-    if last != pieces[-1] and not _OPAQUE.fullmatch(last):  # a paragraph behind the list closes the solution
-        pieces[-1:] = [pieces[-1][: -len(last)].strip(), last.strip()]
-    return pieces
+    blank = _BLANK.search(masked, marks[-1].end())
+    closing = text[blank.end() :].strip() if blank and text[marks[-1].end() : blank.start()].strip() else ""
+    if blank and closing and not _OPAQUE.fullmatch(closing):  # a paragraph behind the list closes the solution
+        return [*_pieces(text[: blank.start()], marks), closing]
+    return _pieces(text, marks)
 
 
 def _lines(text: str, masked: str) -> list[str]:

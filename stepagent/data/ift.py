@@ -19,6 +19,7 @@ from stepagent.files.problems import ProblemFile, question_key
 from stepagent.files.rows import IftRow
 from stepagent.files.tables import read_raw
 from stepagent.files.texts import unusable_text
+from stepagent.files.values import cell_text
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join
 from stepagent.types import ModelVersion
 
@@ -132,7 +133,7 @@ class _Cutter:
         cuts = cut_by_model(session, model, {cut_key(*pair): pair for pair in texts})
         for (place, row), pair in zip(entries, texts, strict=True):
             model_cut = cuts[cut_key(*pair)]
-            answer = row.get(columns.answer) if columns.answer else None
+            answer = self._answer(row)
             result = model_cut.reason or self._joined(pair[0], list(model_cut.steps), "the model", answer=answer)
             if isinstance(result, IftRow):
                 yield self._counted(result)
@@ -171,10 +172,10 @@ class _Cutter:
             return f"no text in '{columns.solution}'"
         if flaw := unusable_text(question) or unusable_text(solution):
             return flaw
-        answer = row.get(columns.answer) if columns.answer else None
-        if columns.answer and answer in (None, ""):
+        answer = self._answer(row)
+        if columns.answer and not answer:
             return f"no '{columns.answer}' to reach"
-        if answer is not None and not is_correct(solution, str(answer)):
+        if answer and not is_correct(solution, answer):
             return "does not reach its answer"
         if len(file_steps) > 1 and joins_to(file_steps, solution):
             result = self._joined(question, file_steps, "steps of the file", answer=answer)
@@ -188,6 +189,15 @@ class _Cutter:
             return "the cut would change the text"
         return self._joined(question, steps, f"{rule} rule", answer=answer)
 
+    def _answer(self, row: Mapping[str, Any]) -> str | None:
+        """Return the answer that a row's solution must reach, or None if the row or the command names none."""
+        if self._columns.answer is None:
+            return None
+        try:
+            return cell_text(row.get(self._columns.answer))
+        except ValueError:
+            return None
+
     def _solution(self, row: Mapping[str, Any]) -> tuple[object, list[str]]:
         """Return the text of a row's solution, and the steps that the row brings, in the solution's column or in
         "steps": the text is theirs if there is no other."""
@@ -198,11 +208,11 @@ class _Cutter:
         texts = [step.strip() for step in steps if step.strip()]
         return solution if isinstance(solution, str) else "\n\n".join(texts), texts
 
-    def _joined(self, question: str, steps: list[str], cut_by: str, *, answer: object) -> IftRow | str:
+    def _joined(self, question: str, steps: list[str], cut_by: str, *, answer: str | None) -> IftRow | str:
         texts = join(self._boundary, steps)
         if texts is None:
             return "holds step marks of its own"
-        return IftRow(question, steps=texts, cut_by=cut_by, answer=None if answer is None else str(answer))
+        return IftRow(question, steps=texts, cut_by=cut_by, answer=answer)
 
 
 def _nothing(source: str, columns: Columns, first: Mapping[str, Any], *, aside: Path) -> str:

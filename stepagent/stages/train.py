@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from pathlib import Path
@@ -19,7 +18,7 @@ from stepagent.config.prompts import (
 from stepagent.config.settings import Config, InitSettings
 from stepagent.console import Bar, bar, percent, table, warn
 from stepagent.errors import ConfigError, DataError
-from stepagent.files.jsonl import write_atomic
+from stepagent.files.jsonl import write_json
 from stepagent.files.problems import ProblemFile
 from stepagent.files.rows import IftRow, load_eft, read_ift
 from stepagent.files.runs import hash_path, unless_made
@@ -214,7 +213,7 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
         if session.served:
             session.served.rest()
         report = _optimize(config, model.path, preferences, out=out, seed=seed, label=label)
-        write_atomic(round_folder / "optimize.json", json.dumps(report, indent=2) + "\n")
+        write_json(round_folder / "optimize.json", report)
 
     session.run_folder.stage(
         session.stage_name("optimize", round_folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepagent.data.cutting import cut, joins_to, visible
@@ -70,6 +70,7 @@ PIECES = [
 
 
 @settings(max_examples=500, deadline=None)
+@example([("1. First of all", "\n"), ("2. Then", "\n"), ("```\ncode()\n\nmore()\n```", "\n")])
 @given(st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(ENDS)), min_size=1, max_size=9))
 def test_a_cut_loses_and_invents_no_character(pieces: list[tuple[str, str]]) -> None:
     text = "".join(piece + end for piece, end in pieces)

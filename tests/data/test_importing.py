@@ -68,8 +68,8 @@ def test_foreign_rows_are_imported_or_set_aside_with_the_reason(tmp_path: Path) 
 
     solutions, aside = import_result(tmp_path, "solutions")
     assert solutions == [
-        {"question": "q1", "solution": "a\n\nb"},
-        {"question": "q3", "solution": "Step 1: a\nStep 2: b"},
+        {"question": "q1", "solution": "a\n\nb", "steps": ["a", "b"]},
+        {"question": "q3", "solution": "Step 1: a\nStep 2: b", "steps": ["Step 1: a\n", "Step 2: b\n"]},
     ]
     assert aside.count("has a wrong step") == 2
 
