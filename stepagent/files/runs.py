@@ -19,11 +19,12 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from stepagent.errors import DataError
+from stepagent.errors import DataError, StepagentError
 from stepagent.files.jsonl import write_json
 from stepagent.types import ModelVersion
 
@@ -108,7 +109,12 @@ class RunFolder:
             for path in outputs.values():
                 move_aside(path)
             self._write(name, hashes)
-        work()
+        try:
+            work()
+        except StepagentError:
+            if not entry and not any(path.exists() for path in outputs.values()):
+                self._forget(name)  # a bad input leaves nothing behind
+            raise
         entry = {
             **hashes,
             "outputs": {key: hash_path(path) for key, path in outputs.items()},
@@ -138,6 +144,16 @@ class RunFolder:
         if not isinstance(manifest, dict):
             raise DataError(f"{self._manifest}: not a run's manifest; move it away to start the run anew")
         return manifest
+
+    def _forget(self, stage: str) -> None:
+        stages = self.stages()
+        del stages[stage]
+        if stages:
+            write_json(self._manifest, {"schema": SCHEMA, "stages": stages})
+        else:
+            self._manifest.unlink()
+            with suppress(OSError):  # the folder holds something else
+                self.path.rmdir()
 
     def _write(self, stage: str, entry: Mapping[str, object]) -> None:
         manifest = {"schema": SCHEMA, "stages": {**self.stages(), stage: entry}}

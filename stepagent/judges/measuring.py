@@ -124,9 +124,8 @@ def score_pair(verdict: Verdict, a: int, b: int, *, expected: int | None) -> tup
     """
     votes = [vote for vote in verdict.votes if {vote.first, vote.second} == {a, b}]
     if not votes:
-        if not verdict.scores:
+        if not verdict.scores or math.isnan(gap := verdict.scores[a] - verdict.scores[b]):
             return False, None
-        gap = verdict.scores[a] - verdict.scores[b]
         leader = None if gap == 0 else a if gap > 0 else b
         return leader == expected, None
     choices = [winner(vote) if vote.outcome not in ("unparsed", "error") else -1 for vote in votes]

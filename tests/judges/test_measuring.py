@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from stepagent import Usage, Verdict, Vote
-from stepagent.judges.measuring import JudgeCounts, measure
+from stepagent.judges.measuring import JudgeCounts, measure, score_pair
 from stepagent.testing import step
 
 
@@ -43,3 +43,10 @@ def test_judges_without_positions_are_counted_by_their_scores() -> None:
     assert (counts.unequal_length, counts.longer_won) == (1, 0)
     assert "both positions agree" not in counts.figures()
     assert JudgeCounts().figures() == {}
+
+
+def test_a_verdict_without_scores_is_right_about_no_pair() -> None:
+    assert score_pair(Verdict("unparsed", (math.nan, math.nan)), 0, 1, expected=1) == (False, None)
+    assert score_pair(Verdict("ok", (0.2, math.nan)), 0, 1, expected=0) == (False, None)
+    assert score_pair(Verdict("error", ()), 0, 1, expected=None) == (False, None)
+    assert score_pair(Verdict("ok", (0.2, 0.9)), 0, 1, expected=1) == (True, None)
