@@ -98,22 +98,24 @@ class RunFolder:
         `identity`: the settings, prompts and seeds that decide them. Returns whether it ran.
 
         What a killed run left of the same stage is kept for `work` to continue from. Outputs of another identity or
-        of other inputs are moved aside first, to NAME.stale.
+        of other inputs are moved aside first, to NAME.stale; they come back if `work` fails before it made any.
         """
         hashes = _hashes(inputs, identity)
-        entry = self.stages().get(name, {})
+        earlier = self.stages()
+        entry = earlier.get(name, {})
         unchanged = {key: entry.get(key) for key in hashes} == hashes
         if unchanged and entry.get("outputs") == {key: hash_path(path) for key, path in outputs.items()}:
             return False
         if not unchanged:
-            for path in outputs.values():
-                move_aside(path)
+            replaced = [path for path in outputs.values() if move_aside(path)]
             self._write(name, hashes)
         try:
             work()
         except StepagentError:
-            if not entry and not any(path.exists() for path in outputs.values()):
-                self._forget(name)  # a bad input leaves nothing behind
+            if not unchanged and not any(path.exists() for path in outputs.values()):
+                for path in replaced:
+                    _stale(path).replace(path)
+                self._restore(earlier)
             raise
         entry = {
             **hashes,
@@ -145,9 +147,8 @@ class RunFolder:
             raise DataError(f"{self._manifest}: not a run's manifest; move it away to start the run anew")
         return manifest
 
-    def _forget(self, stage: str) -> None:
-        stages = self.stages()
-        del stages[stage]
+    def _restore(self, stages: Mapping[str, object]) -> None:
+        """Write the manifest with these stages; without any it goes, and the folder with it if it is empty."""
         if stages:
             write_json(self._manifest, {"schema": SCHEMA, "stages": stages})
         else:
@@ -172,10 +173,16 @@ def _hashes(inputs: Mapping[str, Path], identity: object) -> dict[str, object]:
     return {"settings": hash_data(identity), "inputs": hashes}
 
 
-def move_aside(path: Path) -> None:
-    """Rename a file or folder, if it exists, to NAME.stale; an older one of that name goes."""
-    if path.exists():
-        stale = path.with_name(path.name + ".stale")
-        if stale.is_dir():
-            shutil.rmtree(stale)
-        path.replace(stale)
+def move_aside(path: Path) -> bool:
+    """Rename a file or folder, if it exists, to NAME.stale; an older one of that name goes. Returns whether it did."""
+    if not path.exists():
+        return False
+    stale = _stale(path)
+    if stale.is_dir():
+        shutil.rmtree(stale)
+    path.replace(stale)
+    return True
+
+
+def _stale(path: Path) -> Path:
+    return path.with_name(path.name + ".stale")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,32 @@ def test_the_folder_of_another_version_is_refused(tmp_path: Path) -> None:
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(DataError, match=r"manifest\.json: not a run's manifest"):
             RunFolder(tmp_path)
+
+
+def test_a_failure_before_the_first_result_brings_the_earlier_one_back(tmp_path: Path) -> None:
+    run, result = RunFolder(tmp_path / "run"), tmp_path / "run" / "out"
+
+    def stage(settings: str, work: Callable[[], object]) -> bool:
+        return run.stage("s", inputs={}, outputs={"out": result}, identity=settings, work=work)
+
+    def refuse() -> None:
+        raise DataError("no such model")
+
+    def fail_late() -> None:
+        result.write_text("half")
+        raise DataError("no answer")
+
+    with pytest.raises(DataError, match="no such model"):
+        stage("a", refuse)
+    assert not (tmp_path / "run").exists(), "nothing was made, nothing stays"
+    stage("a", lambda: result.write_text("whole"))
+    with pytest.raises(DataError, match="no such model"):
+        stage("b", refuse)
+    assert result.read_text() == "whole"
+    assert not stage("a", refuse), "still done"
+    with pytest.raises(DataError, match="no answer"):
+        stage("b", fail_late)
+    assert result.read_text() == "half", "kept for the next run to go on from"
+    assert result.with_name("out.stale").read_text() == "whole"
+    assert stage("b", lambda: result.write_text(result.read_text() + " more"))
+    assert result.read_text() == "half more"
