@@ -66,7 +66,8 @@ def normal(text: str) -> str:
             text = text[len(opening) : -len(closing)].strip()
     text = re.sub(r"(?<=\d)(?:\\[,!;: ]|\{,\}|\u202f)(?=\d{3}(?!\d))", "", text)
     text = re.sub(r"\\?[$€£¥₹]|(?<!\\)\\(?=\d)", "", re.sub(r"\s+", " ", _SPACES.sub(" ", text)))
-    text = re.sub(r"\*{2}|`", "", text).strip().rstrip(".,;:!").strip()
+    text = re.sub(r"\*{2}|`", "", text).strip().rstrip(".,;:").strip()
+    text = re.sub(r"(?<![\w)}])!$", "", text)  # behind a value it is a factorial
     text = re.sub(rf"{PERCENT}(?=\s|$|,)", "", text)
     if (unit := _UNITS.fullmatch(text)) and not re.search(
         r"\b(?:hundred|thousand|million|billion|trillion|dozen)\b", text
@@ -79,6 +80,8 @@ def normal(text: str) -> str:
     text = re.sub(r"\\sqrt\s*(\w)", r"\\sqrt{\1}", text)
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"\\frac\s*\{(\d+)\}\s*\{(\d+)\}", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\s+(?=[,)\]])|(?<=[(\[])\s+", "", text)
+    text = re.sub(r",(?=[^\s\d]|\d(?!\d\d(?!\d)))", ", ", text)
     if "\\begin" in text:
         text = re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", text)
     return re.sub(r"\s+", " ", text).strip()
@@ -135,7 +138,9 @@ def _rounds(text: str, value: Fraction) -> bool:
 
 
 def _without_names(a: str, b: str) -> tuple[str, str]:
-    """Return two answers without the name before an equals sign, unless the names differ."""
+    """Return two answers without the name before an equals sign, unless the names differ or one gives several."""
+    if max(a.count("="), b.count("=")) > 1:
+        return a, b
     names = [_NAME.match(text) for text in (a, b)]
     if names[0] and names[1] and names[0][0] != names[1][0]:
         return a, b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 
 from stepagent.answers.forms import LETTER, MEASURED, PERCENT, SEPARATOR, UNIT, VALUE, plain_unicode, split_top
@@ -19,6 +20,11 @@ _CLAUSE = re.compile(
 )
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$((?:\\.|[^$\\])+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _WORD_CHOICE = re.compile(rf"(?:\b(?:is|be|option|choice|answer|letter|choose|pick|select)\s+)\(?({LETTER})\)?\s*$")
+_RIGHT_CHOICE = re.compile(
+    rf"(?:^|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)\(?({LETTER})\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+)
+_NAME = r"[a-zA-Z](?:_\{?\w+\}?)?\s*=\s*"
+_NAMED_LIST = re.compile(rf"{_NAME}{VALUE}(?:{PERCENT})?(?:{SEPARATOR}{_NAME}{VALUE}(?:{PERCENT})?)+$")
 _CHOICE = re.compile(
     rf"\\?\(\s*({LETTER})\s*\\?\)(?:[\s.:,].*)?|({LETTER})|({LETTER})\s?[).:](?:\s.*|\(.*)?", re.DOTALL
 )
@@ -61,7 +67,8 @@ def read_statement(statement: str) -> str | None:
     text = clean(statement)
     if not text:
         return None
-    for reading in (read_value, read_choice, read_formula, read_yes, _opening, _equation, _only_number, _word_choice):
+    readings = (read_value, read_choice, read_formula, read_yes, _named_list)
+    for reading in (*readings, _opening, _equation, _only_number, _word_choice):
         if (value := reading(text)) is not None:
             return value
     return None
@@ -71,7 +78,7 @@ def clean(text: str) -> str:
     """Return a statement without emphasis, quotes, filler words and closing marks."""
     text = plain_unicode(text.strip())
     text = re.sub(r"\*{1,3}|__|`", "", text).strip().strip("\"'“”‘’").strip()
-    text = re.sub(r"(?:\s|\\[,;! ]|\\\\|[.,;:!?])+$", "", text)
+    text = re.sub(r"(?:\s|\\[,;! ]|\\\\|[.,;:!?])+$", "", text).strip("\"'“”‘’")
     text = _ABOUT.sub("", text).strip()
     return text[1:-1].strip() if text[:1] + text[-1:] in ('""', "''") else text
 
@@ -101,8 +108,22 @@ def read_choice(text: str) -> str | None:
 
 
 def _word_choice(text: str) -> str | None:
-    match = _WORD_CHOICE.search(text)
+    match = _WORD_CHOICE.search(text) or _RIGHT_CHOICE.search(text)
     return match[1] if match else None
+
+
+def _named_list(text: str) -> str | None:
+    """Return the list of named values that ends a statement, such as x = 1 and x = 2."""
+    match = _NAMED_LIST.search(text)
+    return _values_of(split_top(match[0], SEPARATOR)) if match else None
+
+
+def _values_of(items: Sequence[str]) -> str:
+    """Return a list of equations: their values if all have the same left side, else the equations as they are."""
+    sides = [item.split("=", 1) for item in items]
+    if len({left.strip() for left, _ in sides}) == 1:
+        return ", ".join(right.strip() for _, right in sides)
+    return ", ".join(item.strip() for item in items)
 
 
 def read_yes(text: str) -> str | None:
@@ -155,6 +176,9 @@ def _is_latex(text: str) -> bool:
 def formula_value(content: str) -> str | None:
     """Return a formula's value: behind its last equals sign, without closing marks."""
     text = re.sub(r"(?:\s|\\[,;! ]|\\\\|[.,;:])+$", "", content.strip())
+    items = split_top(text, SEPARATOR)
+    if len(items) > 1 and all(re.match(_NAME, item.strip()) for item in items):
+        return _values_of(items)
     sides = split_top(
         re.sub(r"\\begin\{(?:align|aligned|equation|gather)\*?\}|\\end\{\w+\*?\}|&", "", text), r"=|\\approx\b"
     )
