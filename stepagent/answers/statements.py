@@ -120,9 +120,9 @@ def _named_list(text: str) -> str | None:
 
 def _values_of(items: Sequence[str]) -> str:
     """Return a list of equations: their values if all have the same left side, else the equations as they are."""
-    sides = [item.split("=", 1) for item in items]
-    if len({left.strip() for left, _ in sides}) == 1:
-        return ", ".join(right.strip() for _, right in sides)
+    equations = [item.split("=", 1) for item in items]
+    if len({name.strip() for name, _ in equations}) == 1:
+        return ", ".join(value.strip() for _, value in equations)
     return ", ".join(item.strip() for item in items)
 
 

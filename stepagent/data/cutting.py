@@ -32,10 +32,17 @@ _OPAQUE = re.compile(
 )
 _FILLER = "\ue000"  # a private character that stands for a character of an opaque span
 _EMPHASIS = r"[*_]{0,3}"
-_WORD = r"(?:step|étape|etape|schritt|paso|passo|stap|krok|шаг)"
+_NUMBERS = {
+    word: n
+    for n, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=1)
+}
+_STEP_WORD = (
+    r"(?:(?:step|étape|etape|schritt|paso|passo|stap|krok|шаг)[ \t]*#?[ \t]*|步骤[ \t]*|第(?=[ \t]*\d+[ \t]*步))"
+)
 _STEP_MARK = re.compile(
-    rf"^[ \t]*(?:#{{1,6}}[ \t]*)?(?P<bold>{_EMPHASIS})[ \t]*{_WORD}[ \t]+(?P<n>\d+)[ \t]*"
-    rf"(?:[ \t]*[:.)\]][*_]{{0,3}}|[ \t]+[-–—](?=[ \t])|(?=[ \t]*[*_]{{0,3}}[ \t]*$))[ \t]*",
+    rf"^[ \t]*(?:[-*+>•][ \t]+)?(?:#{{1,6}}[ \t]*)?(?P<bold>{_EMPHASIS})[ \t]*[(\[]?{_STEP_WORD}"
+    rf"(?P<n>\d+|{'|'.join(_NUMBERS)})(?![a-z0-9])[ \t]*步?"
+    rf"(?:[ \t]*{_EMPHASIS}[ \t]*[:：.)\]][:：.]?{_EMPHASIS}|[ \t]+[-–—](?=[ \t])|(?=[ \t]*{_EMPHASIS}[ \t]*$))[ \t]*",
     re.MULTILINE | re.IGNORECASE,
 )
 _TITLE_MARK = re.compile(
@@ -105,7 +112,8 @@ def _marked(text: str, masked: str) -> list[str]:
 
 def _counts(marks: Sequence[re.Match[str]]) -> bool:
     """Whether the marks count from 1 without a gap."""
-    return [int(mark["n"]) for mark in marks] == list(range(1, len(marks) + 1))
+    numbers = [_NUMBERS.get(mark["n"].lower()) or int(mark["n"]) for mark in marks]
+    return numbers == list(range(1, len(marks) + 1))
 
 
 def _pieces(text: str, marks: Sequence[re.Match[str]]) -> list[str]:

@@ -84,3 +84,28 @@ def test_a_cut_loses_and_invents_no_character(pieces: list[tuple[str, str]]) -> 
             assert step.count("```") % 2 == 0
             assert step.count("\\[") == step.count("\\]")
             assert step.count("\\begin{cases}") == step.count("\\end{cases}")
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        ("Step one: ", "Step two: "),
+        ("STEP 1: ", "STEP 2: "),
+        ("Step #1: ", "Step #2: "),
+        ("(Step 1) ", "(Step 2) "),
+        ("*Step 1*: ", "*Step 2*: "),
+        ("__Step 1__: ", "__Step 2__: "),
+        ("> Step 1: ", "> Step 2: "),
+        ("- **Step 1**: ", "- **Step 2**: "),
+        ("Step 1.", "Step 2."),
+        ("步骤1：", "步骤2："),
+        ("第1步：", "第2步："),
+        ("### Schritt 1\n", "### Schritt 2\n"),
+    ],
+)
+@pytest.mark.parametrize("gap", ["\n", "\n\n"])
+def test_the_marks_of_authors(marks: tuple[str, str], gap: str) -> None:
+    text = f"{marks[0]}We add 2 and 3.{gap}{marks[1]}We double.\nStep 3 is not a mark here."
+    cuts = cut(text)
+    assert cuts == (["We add 2 and 3.", "We double.\nStep 3 is not a mark here."], "marked")
+    assert joins_to(cuts[0], text)
