@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from stepagent import ConfigError, DataError
 from stepagent.commands.main import app
+from stepagent.config.loading import load_config
+from stepagent.config.prompts import load_judge_prompt
+from stepagent.config.settings import ProblemSettings
+from stepagent.files.preference_rows import read_preferences
+from stepagent.files.problems import ProblemFile
 from stepagent.files.rows import read_ift
 
 FILES = Path(__file__).parents[1] / "cases" / "files"
@@ -112,3 +118,33 @@ def test_five_examples_of_each_reason_are_shown(tmp_path: Path) -> None:
     assert "shows no steps │ 9" in output.replace("  ", " ")
     assert "s.jsonl:5: whole 4" in output
     assert "whole 5" not in output
+
+
+def read(name: str, folder: Path, **settings: str) -> list[tuple[str, str | None]]:
+    file = ProblemFile.of(ProblemSettings(path=str(FILES / name), **settings), folder)
+    return [(problem.question, problem.answer) for problem in file.with_answers()]
+
+
+def test_problems_are_read_or_refused_with_their_line(tmp_path: Path) -> None:
+    assert read("e1_array.json", tmp_path, question="problem") == [("3*4?", None)]
+    assert read("e4_nan.jsonl", tmp_path) == [("1+1?", "2"), ("1+2?", None)]
+    assert read("e5.jsonl", tmp_path) == [("Is 2 prime?", "true"), ("1+1?", None)]
+    with pytest.raises(DataError, match=r"e6_surrogate\.jsonl:1: half a surrogate pair"):
+        read("e6_surrogate.jsonl", tmp_path, question="problem")
+    with pytest.raises(DataError, match=r"e7_empty\.csv:3: the 'question' is empty"):
+        read("e7_empty.csv", tmp_path)
+
+
+def test_preference_rows_keep_their_question() -> None:
+    rows = list(read_preferences(FILES / "f1_orca.jsonl"))
+    assert [(row.turns[-1].content, row.chosen, row.rejected) for _, row in rows] == [
+        ("Tom has 3 boxes of 4 pens. How many pens?", "The result is 12 pens.", "The result is 7 pens."),
+        ("What is 2+2?", "4", "5"),
+    ]
+
+
+def test_yaml_says_what_it_looks_like() -> None:
+    with pytest.raises(ConfigError, match=r"g1_dup\.yaml:5: the key 'judge' is there already, in line 3"):
+        load_config(FILES / "g1_dup.yaml")
+    assert load_judge_prompt(str(FILES / "g2_brackets.md"))[1].all() == ("[[A]]", "[[B]]")
+    assert load_judge_prompt(str(FILES / "g2_yes.md"))[1].all() == ("yes", "no")
