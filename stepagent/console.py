@@ -25,6 +25,7 @@ console = Console(stderr=True, quiet=_follows)
 output = Console(quiet=_follows)
 """Results."""
 
+_SHOW_SECONDS = 0.1  # between two updates of a bar
 _LINE_SECONDS = 5.0  # between two lines of progress in a log file
 
 
@@ -35,7 +36,8 @@ class Bar:
         self._name = name
         self._progress = progress
         self._task = progress.add_task(name, total=total, rate="", note="")
-        self._printed = time.monotonic()
+        self._completed, self._note = 0, ""
+        self._shown, self._printed = 0.0, time.monotonic()
 
     def total(self, total: int) -> None:
         """Set the total, once it is known."""
@@ -43,19 +45,26 @@ class Bar:
 
     def advance(self, completed: int | None = None, note: str = "") -> None:
         """Move to `completed`, or one further."""
-        if completed is None:
-            self._progress.update(self._task, advance=1, note=note)
-        else:
-            self._progress.update(self._task, completed=completed, note=note)
+        self._completed = self._completed + 1 if completed is None else completed
+        self._note = note
+        # an update costs 0.1 ms, as much as a row of a file
+        if time.monotonic() - self._shown >= _SHOW_SECONDS:
+            self.show()
+
+    def show(self) -> None:
+        """Draw the newest state; in a log file, print a line if the last one is old."""
+        self._shown = moment = time.monotonic()
+        self._progress.update(self._task, completed=self._completed, note=self._note)
         task = self._progress.tasks[self._task]
         rate = f"{task.finished_speed or task.speed or 0:.1f}/s"
         self._progress.update(self._task, rate=rate)
-        moment = time.monotonic()
         if not console.is_terminal and moment - self._printed >= _LINE_SECONDS:
             self._printed = moment
             total = "" if task.total is None else f" of {task.total:.0f}"
-            line = f"{self._name}: {task.completed:.0f}{total}, {rate}{f', {note}' if note else ''}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            note = f", {self._note}" if self._note else ""
+            console.print(
+                f"{self._name}: {self._completed}{total}, {rate}{note}", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 @contextmanager
@@ -72,7 +81,11 @@ def bar(name: str, total: int | None) -> Iterator[Bar]:
         console=console,
         refresh_per_second=2,  # drawing takes milliseconds, and a search wants them
     ) as progress:
-        yield Bar(name, total, progress)
+        newest = Bar(name, total, progress)
+        try:
+            yield newest
+        finally:
+            newest.show()
 
 
 class Ticker:
