@@ -19,6 +19,7 @@ from _bench import make_parser, measure_apart, peak_mib, write_figures
 
 from stepagent.data.convert import export_rows, import_rows
 from stepagent.files.jsonl import write_rows
+from stepagent.testing import text_preference
 from stepagent.tree import StepTree
 from stepagent.types import Candidate, Problem, Step, StepPreference, Verdict
 
@@ -27,24 +28,14 @@ def preferences(rows: int) -> Iterator[StepPreference]:
     """Yield pairs of steps after three others."""
     for i in range(rows):
         prefix = tuple(f"Step {n}: we add {i} and {n}, which gives {i + n}.\n" for n in range(1, 4))
-        yield StepPreference(
-            prompt=f"<|user|>What is {i}?<|assistant|>{''.join(prefix)}",
-            chosen=f"Step 4: so it is {i}.\n",
-            rejected=f"Step 4: so it is {i + 1}.\n",
+        yield text_preference(
+            f"<|user|>What is {i}?<|assistant|>{''.join(prefix)}",
+            f"Step 4: so it is {i}.\n",
+            f"Step 4: so it is {i + 1}.\n",
             question=f"What is {i}?",
             prefix=prefix,
-            prompt_ids=None,
-            chosen_ids=None,
-            rejected_ids=None,
-            chosen_ends=False,
-            rejected_ends=False,
-            margin=0.9,
             problem_id=str(i),
             depth=4,
-            round=1,
-            generator="sample",
-            judge="pairwise",
-            tokenizer_sha256=None,
         )
 
 

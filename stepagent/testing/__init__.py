@@ -7,12 +7,13 @@ a model, and `stepagent.testing.stub_server` for a whole server.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from stepagent.backends.scripted import END_ID, Rule, ScriptedBackend
 from stepagent.judges.comparisons import all_pairs
-from stepagent.types import Candidate, Problem, Proposal, Step, Usage, Verdict, Vote
+from stepagent.types import Candidate, Problem, Proposal, Step, StepPreference, Usage, Verdict, Vote
 
-__all__ = ["ListedGenerator", "RankingJudge", "Rule", "ScriptedBackend", "step"]
+__all__ = ["ListedGenerator", "RankingJudge", "Rule", "ScriptedBackend", "step", "text_preference"]
 
 
 def step(text: str, ends: bool = False) -> Step:
@@ -20,6 +21,28 @@ def step(text: str, ends: bool = False) -> Step:
     solution. Its content is the text without white space around it, its log-probability is -1."""
     ids = (*text.encode(), END_ID) if ends else tuple(text.encode())
     return Step(text, text.strip(), "end" if ends else "stop", ends=ends, token_ids=ids, logprob=-1.0)
+
+
+def text_preference(prompt: str, chosen: str, rejected: str, **fields: Any) -> StepPreference:
+    """Return a preference between two steps that are known only as text, without token ids; `fields` are further
+    fields of the row, or other values for them."""
+    defaults: dict[str, Any] = {
+        "question": "Q",
+        "prefix": (),
+        "prompt_ids": None,
+        "chosen_ids": None,
+        "rejected_ids": None,
+        "chosen_ends": False,
+        "rejected_ends": False,
+        "margin": 0.9,
+        "problem_id": "p",
+        "depth": 1,
+        "round": 1,
+        "generator": "sample",
+        "judge": "pairwise",
+        "tokenizer_sha256": None,
+    }
+    return StepPreference(prompt=prompt, chosen=chosen, rejected=rejected, **{**defaults, **fields})
 
 
 class ListedGenerator:

@@ -18,30 +18,19 @@ from stepagent.files.labelled_rows import LabelledSolution, read_labelled
 from stepagent.files.preference_rows import ForeignPair, read_preferences
 from stepagent.files.rows import load_labelled_pairs, read_ift
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.testing import step
+from stepagent.testing import step, text_preference
 from stepagent.tree import StepTree
 
 Preference = Callable[..., StepPreference]
 
 
-PAIR = StepPreference(
-    prompt="<|user|>Q<|assistant|>Step 1: a\nStep 2:",
-    chosen=" b\nStep 3:",
-    rejected=" c",
-    question="Q",
+PAIR = text_preference(
+    "<|user|>Q<|assistant|>Step 1: a\nStep 2:",
+    " b\nStep 3:",
+    " c",
     prefix=("Step 1: a\nStep 2:",),
-    prompt_ids=None,
-    chosen_ids=None,
-    rejected_ids=None,
-    chosen_ends=False,
     rejected_ends=True,
-    margin=0.9,
-    problem_id="p",
     depth=2,
-    round=1,
-    generator="sample",
-    judge="pairwise",
-    tokenizer_sha256=None,
 )
 
 

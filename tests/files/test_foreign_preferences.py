@@ -15,6 +15,7 @@ from stepagent.files.exports import PREFERENCES
 from stepagent.files.jsonl import read_rows, write_rows
 from stepagent.files.preference_rows import ForeignPair, preference, read_preferences
 from stepagent.files.rows import load_labelled_pairs
+from stepagent.testing import text_preference
 
 REPLIES = {"chosen": "The result is 12.", "rejected": "The result is 7."}
 USER = ("user", "Q?")
@@ -131,24 +132,13 @@ def test_the_question_is_imported_alone(tmp_path: Path) -> None:
     assert "it holds post, chosen, rejected" in aside[2]["detail"]
 
 
-ENDED = StepPreference(
-    prompt="<|user|>Q<|assistant|>Step 1: a\nStep 2:",
-    chosen=" so 3<|end|>",
-    rejected=" c\nStep 3:",
-    question="Q",
+ENDED = text_preference(
+    "<|user|>Q<|assistant|>Step 1: a\nStep 2:",
+    " so 3<|end|>",
+    " c\nStep 3:",
     prefix=("Step 1: a\nStep 2:",),
-    prompt_ids=None,
-    chosen_ids=None,
-    rejected_ids=None,
     chosen_ends=True,
-    rejected_ends=False,
-    margin=0.9,
-    problem_id="p",
     depth=2,
-    round=1,
-    generator="sample",
-    judge="pairwise",
-    tokenizer_sha256=None,
 )
 
 

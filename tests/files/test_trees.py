@@ -17,26 +17,9 @@ from stepagent import (
 from stepagent.files.jsonl import read_rows, write_rows
 from stepagent.files.preference_rows import read_preferences
 from stepagent.stages.search import tree_file
+from stepagent.testing import text_preference
 
-PREFERENCE = StepPreference(
-    prompt="q",
-    chosen="a",
-    rejected="b",
-    question="q",
-    prefix=(),
-    prompt_ids=None,
-    chosen_ids=None,
-    rejected_ids=None,
-    chosen_ends=False,
-    rejected_ends=False,
-    margin=0.9,
-    problem_id="p",
-    depth=1,
-    round=1,
-    generator="sample",
-    judge="pairwise",
-    tokenizer_sha256=None,
-)
+PREFERENCE = text_preference("q", "a", "b", question="q")
 
 
 def tree(name: str, status: str = "ended") -> StepTree:
