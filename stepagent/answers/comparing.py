@@ -10,7 +10,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from stepagent.answers.forms import LETTER, PERCENT, SEPARATOR, UNIT, VALUE, plain_unicode, split_top
+from stepagent.answers.forms import INTEGER, LETTER, PERCENT, SEPARATOR, UNIT, VALUE, plain_unicode, split_top
 from stepagent.answers.mathematics import same_mathematics
 
 _MARKS = re.compile(r"\\left|\\right|\\displaystyle|\\(?:big|Big|bigg|Bigg)[lr]?(?![a-zA-Z])|\\!|\\limits")
@@ -18,7 +18,7 @@ _SPACES = re.compile(r"(?<!\\)\\[,;: ]|\\quad|\\qquad|~|\s")
 _STYLE = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|textrm|operatorname|mbox|rm|bf)\s*\{([^{}]*)\}")
 _UNITS = re.compile(rf"({VALUE})(?:{UNIT}){{1,4}}")
 _NAME = re.compile(r"(?:[a-zA-Z](?:_\{?\w+\}?)?|[a-zA-Z]\([a-z]\))\s*(?:=|\\in(?![a-z]))\s*")
-_PLAIN = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d{1,5})?")
+_PLAIN = re.compile(rf"-?{INTEGER}(?:\.\d{{1,5}})?")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _PLACES = 6
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from stepagent.answers.forms import PERCENT, VALUE, balanced
+from stepagent.answers.forms import INTEGER, PERCENT, VALUE, balanced
 from stepagent.answers.statements import (
     FORMULA,
     clean,
@@ -41,7 +41,7 @@ _CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|end_of_turn|endoftext
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
 _BARE_BOX = re.compile(rf"\$?\s*({VALUE}|\\[a-zA-Z]+|[a-zA-Z])")
 _BETWEEN_BOXES = re.compile(r"[\s$\\()\[\]]*(?:,|;|and|or|\\text\{ ?(?:and|or) ?\})?[\s$\\()\[\]]*")
-_PLAIN = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_PLAIN = re.compile(rf"-?{INTEGER}(?:\.\d+)?")
 _MARK = re.compile(r"####\s*([^\n]+)")
 _FILLER = r"that|therefore|thus|then|simply|just|given\s+by|equal\s+to|option|choice|letter"
 _LINK = rf"(?:\s+(?:is|are|was|be|equals?|becomes)\b(?:\s+(?:{_FILLER})\b)*\s*[:=]?|\s*[:=≈])"

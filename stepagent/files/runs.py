@@ -108,7 +108,7 @@ class RunFolder:
             return False
         if not unchanged:
             replaced = [path for path in outputs.values() if move_aside(path)]
-            self._write(name, hashes)
+            self._write({**earlier, name: hashes})
         try:
             work()
         except StepagentError:
@@ -123,7 +123,7 @@ class RunFolder:
             "seconds": round(time.monotonic() - self._mark, 3),
         }
         self._mark = time.monotonic()
-        self._write(name, entry)
+        self._write({**self.stages(), name: entry})
         return True
 
     def begun(self, name: str, inputs: Mapping[str, Path], identity: object) -> bool:
@@ -150,15 +150,14 @@ class RunFolder:
     def _restore(self, stages: Mapping[str, object]) -> None:
         """Write the manifest with these stages; without any it goes, and the folder with it if it is empty."""
         if stages:
-            write_json(self._manifest, {"schema": SCHEMA, "stages": stages})
+            self._write(stages)
         else:
             self._manifest.unlink()
             with suppress(OSError):  # the folder holds something else
                 self.path.rmdir()
 
-    def _write(self, stage: str, entry: Mapping[str, object]) -> None:
-        manifest = {"schema": SCHEMA, "stages": {**self.stages(), stage: entry}}
-        write_json(self._manifest, manifest)
+    def _write(self, stages: Mapping[str, object]) -> None:
+        write_json(self._manifest, {"schema": SCHEMA, "stages": stages})
 
 
 def unless_made(folder: Path, work: Callable[[], object]) -> None:
