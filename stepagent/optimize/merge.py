@@ -17,7 +17,7 @@ from stepagent.files.jsonl import write_atomic
 from stepagent.models.loading import load_model, pick_device, writing
 from stepagent.models.parity import Outputs, check_outputs, probe_outputs
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.optimize.trainer import work_folder
+from stepagent.optimize.trainer import leave_process_group_at_exit, work_folder
 
 _SHARD = "5GB"  # the largest weight file
 _CPU = torch.device("cpu")
@@ -90,6 +90,7 @@ def save_merged(
         part.rename(out)
         shutil.rmtree(work_folder(out), ignore_errors=True)
     accelerator.wait_for_everyone()
+    leave_process_group_at_exit()
     return figures
 
 

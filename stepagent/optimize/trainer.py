@@ -3,6 +3,7 @@ and the number of processes that share the work."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import os
@@ -241,6 +242,14 @@ def work_identity(settings: TrainSettings) -> dict[str, Any]:
 def process_count() -> int:
     """Return the number of processes that train together (WORLD_SIZE, set by torchrun and accelerate)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def leave_process_group_at_exit() -> None:
+    """Leave the process group, if there is one, when this process ends: its threads would be torn down while they
+    run, and a process whose work is done would end with SIGABRT. To be called when every process is done: one
+    that fails must not wait for the others."""
+    if torch.distributed.is_initialized():
+        atexit.register(torch.distributed.destroy_process_group)
 
 
 def work_folder(out: Path) -> Path:
