@@ -21,7 +21,8 @@ from optimize_vs_trl import make_model, make_trees
 
 from stepagent.optimize.memory import keep_freed_memory
 from stepagent.optimize.packing import Pack, Target, make_packs
-from stepagent.optimize.scoring import packed_logprobs, pick_scoring
+from stepagent.optimize.probing import pick_scoring
+from stepagent.optimize.scoring import packed_logprobs
 
 
 def make_pack(options: argparse.Namespace, length: int) -> Pack:

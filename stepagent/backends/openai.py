@@ -113,6 +113,7 @@ class OpenAIBackend:
         from stepagent.models.tokenizer import ChatTokenizer
 
         tokenizer = await asyncio.to_thread(ChatTokenizer, name)
-        if tokenizer.prompt_ids(PROBE) != (await way.render(PROBE)).ids:
+        rendered = await way.render(PROBE)
+        if tokenizer.ids(rendered.text) != rendered.ids:
             raise ConfigError(f"backend.tokenizer: {name} is not the tokenizer of what {self._endpoint.url} serves")
         return tokenizer.sha256

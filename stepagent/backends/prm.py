@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForTokenClassification
 
 from stepagent.errors import BackendError, ModelError
-from stepagent.models.loading import context_window, load_model, pick_device, pick_dtype
+from stepagent.models.loading import load_model, pick_device, pick_dtype
+from stepagent.models.spans import span
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.types import Problem, Step, Usage
 
@@ -22,7 +23,7 @@ class _Scorer:
         self.tokenizer = tokenizer
         self._model = model.eval()
         self._lock = asyncio.Lock()  # one forward pass at a time
-        self._window = context_window(model.config)
+        self._window = span(model.config).positions
 
     async def score(
         self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step]
@@ -71,10 +72,7 @@ class TokenClassificationPrm(_Scorer):
     def __init__(self, model: str, separator: str = "\n", device: str = "auto", *, dtype: str = "auto") -> None:
         place = pick_device(device)
         tokenizer = ChatTokenizer(model, chat=False)
-        try:
-            loaded = AutoModelForTokenClassification.from_pretrained(model, dtype=pick_dtype(dtype, place)).to(place)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{model}: cannot load the reward model ({str(error)[:150]})") from None
+        loaded = load_model(model, pick_dtype(dtype, place), place, kind=AutoModelForTokenClassification)
         if loaded.config.num_labels != 2:
             raise ModelError(
                 f"{model}: {loaded.config.num_labels} labels; a process reward model has two, wrong and right"

@@ -1,7 +1,7 @@
 """The in-process backend: a Transformers model that serves many coroutines in one running batch.
 
 Transformers' own continuous batching has no seed per request and no stop strings, so the batch is our own
-(`decoding.py`); the model, its cache protocol and the tokenizer are Transformers'.
+(`running_batch.py`); models for which it is not exact run with their own cache (`own_cache.py`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from stepagent.backends.decoder_choice import pick_decoders
 from stepagent.backends.decoding import Decoder, Row
 from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
-from stepagent.models.loading import context_window, load_model, pick_device, pick_dtype
+from stepagent.models.loading import load_model, pick_device, pick_dtype
+from stepagent.models.spans import context_limit
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.seeds import derive_seed
 from stepagent.types import Completion, Completions, Prompt, Sampling, Usage
@@ -29,10 +31,11 @@ _TAIL = 8  # context tokens decoded with a completion, so that its first token d
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    """One request: the rows of its samples, and the number of rows that are still open."""
+    """One request: the rows of its samples, the number of rows that are still open, and what draws them."""
 
     prompt_ids: tuple[int, ...]
     rows: list[Row]
+    decoder: Decoder
     future: asyncio.Future[None]
     open: int
 
@@ -58,15 +61,20 @@ class TransformersBackend:
         network = load_model(model, pick_dtype(dtype, place), place)
         ends = network.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or [])
-        if self._tokenizer.raw.eos_token_id is not None:
-            ends.append(self._tokenizer.raw.eos_token_id)
-        self._decoder = Decoder(network, self._tokenizer.raw, ends)
+        ends += [id for id in (self._tokenizer.end_id, self._tokenizer.raw.eos_token_id) if id is not None]
+        self._vocabulary = network.get_input_embeddings().weight.shape[0]
+        self._max_context = context_limit(network.config, max_context)
+        self._decoders = pick_decoders(network, self._tokenizer.raw, ends)
         self._max_rows = max_rows
-        self._max_context = max_context or context_window(network.config)
         self._waiting: deque[_Job] = deque()
         self._running: dict[Row, _Job] = {}
         self._driver: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stepagent-decoder")
+
+    @property
+    def unbatched(self) -> str:
+        """Why the model cannot run all requests in one batch; empty if it can."""
+        return self._decoders.reason
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend. Raises BackendError if the context leaves no room for a token."""
@@ -78,11 +86,18 @@ class TransformersBackend:
                 f"the context has {len(ids)} tokens and the model's window {self._max_context}; "
                 "shorten the problem or the steps"
             )
+        if max(ids) >= self._vocabulary:
+            raise BackendError(
+                f"token {max(ids)} of the context is beyond the model's {self._vocabulary} embeddings; the tokenizer "
+                "is of another model"
+            )
         limit = min(sampling.max_tokens, room)
         rows = [
             Row(sampling, limit, _uniforms(derive_seed(sampling.seed, index), limit)) for index in range(sampling.n)
         ]
-        job = _Job(ids, rows, asyncio.get_running_loop().create_future(), len(rows))
+        short = len(ids) + limit <= self._decoders.steady
+        decoder = self._decoders.short if short else self._decoders.long
+        job = _Job(ids, rows, decoder, asyncio.get_running_loop().create_future(), len(rows))
         self._waiting.append(job)
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
@@ -105,7 +120,7 @@ class TransformersBackend:
         """Run the batch until no request waits or runs; `complete` starts it again."""
         loop = asyncio.get_running_loop()
         try:
-            while self._waiting or self._decoder.rows:
+            while self._waiting or self._running:
                 jobs = self._admission()
                 # In a thread of its own, so that the event loop can take requests during the forward passes.
                 for row in await loop.run_in_executor(self._thread, self._advance, jobs):
@@ -127,11 +142,12 @@ class TransformersBackend:
             self._waiting.clear()
             self._running.clear()
             # The batch may be half advanced; the next request starts a new one.
-            self._decoder.rows = []
+            self._decoders.short.clear()
+            self._decoders.long.clear()
 
     def _admission(self) -> list[_Job]:
         """Return the jobs to prefill now, as many as `max_rows` has room for."""
-        active = len(self._decoder.rows)
+        active = len(self._running)
         # A prefill halts the whole batch, so a few waiting rows wait for more to share its cost.
         if sum(job.open for job in self._waiting) * 4 < active:
             return []
@@ -146,10 +162,12 @@ class TransformersBackend:
 
     def _advance(self, jobs: Sequence[_Job]) -> list[Row]:
         """Prefill `jobs`, then draw tokens until rows are finished; return those rows."""
-        if jobs:
-            self._decoder.admit([(job.prompt_ids, job.rows) for job in jobs])
+        decoders = dict.fromkeys([self._decoders.short, self._decoders.long])
+        for decoder in decoders:
+            if admitted := [(job.prompt_ids, job.rows) for job in jobs if job.decoder is decoder]:
+                decoder.admit(admitted)
         for _ in range(_TOKENS_BETWEEN_CHECKS):
-            if finished := self._decoder.step():
+            if finished := [row for decoder in decoders if decoder.rows for row in decoder.step()]:
                 return finished
         return []
 

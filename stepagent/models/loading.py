@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from stepagent.errors import ModelError
+from stepagent.models.folders import check_folder, check_weights
 
 logging.disable_progress_bar()  # our own bars say what is going on
 
@@ -36,14 +37,46 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return precision
 
 
-def load_model(model: str | Path, dtype: torch.dtype, device: torch.device, **options: Any) -> Any:
-    """Return a causal language model; `options` go to Transformers. Raises ModelError if the folder holds none."""
+def load_model(
+    model: str | Path, dtype: torch.dtype, device: torch.device, *, kind: Any = AutoModelForCausalLM, **options: Any
+) -> Any:
+    """Return a model, by default a causal language model; `options` go to Transformers. Raises ModelError, with the
+    cause and a remedy, for a folder that does not hold all its weights: Transformers would draw them at random."""
     check_folder(model)
+    if kind is AutoModelForCausalLM:
+        check_weights(model)
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{model}: cannot load the model ({first_line(error)})") from None
+        loaded, report = kind.from_pretrained(
+            str(model), dtype=dtype, output_loading_info=True, trust_remote_code=False, **options
+        )
+    except torch.OutOfMemoryError:
+        raise ModelError(f"{model}: out of memory at loading; use a smaller model or another device") from None
+    except Exception as error:  # noqa: BLE001 (whatever Transformers and its readers raise)
+        raise ModelError(f"{model}: cannot load the model ({first_line(error)}){_remedy(error)}") from None
+    if missing := sorted(report["missing_keys"]):
+        unexpected = sorted(report["unexpected_keys"])
+        raise ModelError(
+            f"{model}: {len(missing)} weights are missing ({missing[0]}, ...)"
+            + (f", while {unexpected[0]} is there" if unexpected else "")
+            + "; a file is incomplete or of another model: download it again"
+        )
     return loaded if options else loaded.to(device)  # what is quantised stands where it was loaded
+
+
+def _remedy(error: Exception) -> str:
+    """Return what a user can do about an error of loading, from its words: Transformers has no types for them."""
+    words = f"{type(error).__name__} {error}".lower()
+    for marks, remedy in (
+        (("flash_attn", "flash attention", "flashattention"), "remove attn_implementation from config.json"),
+        (("importerror", "requires the", "no module named"), "install what it names"),
+        (("trust_remote_code", "custom code"), "only models that Transformers knows itself are run"),
+        (("mismatch", "size of tensor", "shape"), "the weights are not of this config.json: download both again"),
+        (("model type", "model_type", "unrecognized model"), "upgrade transformers, or mend model_type in config.json"),
+        (("safetensor", "header", "eof", "zip", "pickle", "truncated"), "a weights file is damaged: download it again"),
+    ):
+        if any(mark in words for mark in marks):
+            return f"; {remedy}"
+    return "; check the folder or download it again"
 
 
 @contextmanager
@@ -60,20 +93,6 @@ def writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def position_limit(config: Any) -> int:
-    """How many tokens the model has positions for."""
-    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
-
-
-def context_window(config: Any) -> int:
-    """How many tokens the model may see at once; a sliding window counts, since our masks do not slide."""
-    limit = position_limit(config)
-    layers = getattr(config, "layer_types", None) or ("sliding_attention",)
-    if "sliding_attention" in layers and getattr(config, "sliding_window", None):
-        limit = min(limit, int(config.sliding_window))
-    return limit
-
-
 def attention_mask(model: Any, visible: torch.Tensor) -> torch.Tensor:
     """Return a [.., queries, keys] mask of what may be attended to, in the form the model's attention takes: SDPA
     applies a boolean mask, eager attention would add it to its scores."""
@@ -82,18 +101,6 @@ def attention_mask(model: Any, visible: torch.Tensor) -> torch.Tensor:
     dtype = next(model.parameters()).dtype
     blocked = torch.finfo(dtype).min
     return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, blocked)
-
-
-def check_folder(model: str | Path) -> None:
-    """Raise ModelError for a local path that is no model folder; a hub id passes."""
-    path = Path(model)
-    looks_local = path.is_absolute() or str(model).startswith(".") or len(path.parts) > 2
-    if looks_local and not path.is_dir():
-        raise ModelError(f"{model}: no such model folder")
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        raise ModelError(f"{model}: an adapter, not a model; give the folder of the merged model")
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ModelError(f"{model}: not a model folder (config.json is missing)")
 
 
 def first_line(error: Exception) -> str:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from stepagent.errors import ModelError
-from stepagent.models.loading import check_folder, first_line
+from stepagent.models.folders import check_folder
+from stepagent.models.loading import first_line
 from stepagent.types import Message
 
 _FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _REMEDY = "copy tokenizer.json and tokenizer_config.json into the folder"
+_TODAY = datetime(2024, 7, 26, tzinfo=UTC)  # what templates take for today: a run goes on on any day
+_PROBE = "stepagent"
+_OPENED_THOUGHT = re.compile(r"(<[a-z_]*think[a-z_]*>)\s*\Z")
 
 
 class ChatTokenizer:
     """The tokenizer of the model in a folder or under a hub id. `raw` is that of Transformers.
 
-    Raises ModelError if there is none, or (`chat`) no chat template.
+    Raises ModelError if there is none, or (`chat`) no chat template that works, or no token that ends a turn.
     """
 
     def __init__(self, model: str | Path, chat: bool = True) -> None:
@@ -33,18 +40,45 @@ class ChatTokenizer:
             raise ModelError(f"{model}: the folder holds no tokenizer; {_REMEDY}")
         try:
             self.raw: Any = AutoTokenizer.from_pretrained(str(model))
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever Transformers and its readers raise)
             raise ModelError(f"{model}: no usable tokenizer ({first_line(error)}); {_REMEDY}") from None
+        self._chat = chat
         if chat and not self.raw.chat_template:
-            raise ModelError(f"{model}: the tokenizer has no chat template; add chat_template.jinja to the folder")
+            raise ModelError(
+                f"{model}: the tokenizer has no chat template; add chat_template.jinja to the folder (that of the "
+                "model's instruct version fits a base model)"
+            )
+        if chat:
+            _ = self.end_id
 
     def __len__(self) -> int:
         return len(self.raw)
 
     def render(self, messages: Iterable[Message]) -> str:
-        """Return the chat turns and the opening of the reply, as the model's chat template writes them."""
+        """Return the chat turns and the opening of the reply, as the model's chat template writes them. A template that
+        refuses or drops a system turn gets its text at the beginning of the first user turn. Raises ModelError for a
+        template that fails."""
         turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-        return str(self.raw.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+        if not system:
+            return self._apply(turns)
+        try:
+            text = self._apply(turns)
+        except ModelError:
+            text = ""
+        return text if system.strip() in text else self._apply(_without_system(turns, system))
+
+    def _apply(self, turns: list[dict[str, str]], *, opens_reply: bool = True) -> str:
+        try:
+            return str(
+                self.raw.apply_chat_template(
+                    turns, add_generation_prompt=opens_reply, tokenize=False, strftime_now=_TODAY.strftime
+                )
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"{self._model}: the chat template fails ({first_line(error)}); mend chat_template.jinja"
+            ) from None
 
     def ids(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a text as it stands: nothing is added before or behind it."""
@@ -52,9 +86,19 @@ class ChatTokenizer:
 
     def opening_ids(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a text that opens a sequence outside a chat: with the tokenizer's first token, if it
-        adds one, and without its last one."""
+        adds one and the text does not bring it, and without its last one."""
         ids = tuple(self.raw(text, add_special_tokens=True)["input_ids"])
+        if ids[:2] == (self.raw.bos_token_id,) * 2:
+            ids = ids[1:]
         return ids[:-1] if ids and ids[-1] == self.raw.eos_token_id else ids
+
+    def reply_ids(self, context: str, reply: str) -> tuple[int, ...]:
+        """Return the token ids of a whole reply after the rendered turns `context`, with the token that ends a turn.
+        A thought that the template has opened, and an end that the text brings, are not written twice."""
+        if (mark := _OPENED_THOUGHT.search(context)) and reply.lstrip().startswith(mark[1]):
+            reply = reply.lstrip().removeprefix(mark[1]).lstrip("\n")
+        ended = self.ids(reply.rstrip())
+        return ended if ended[-1:] == (self.end_id,) else (*self.ids(reply), self.end_id)
 
     def prompt_ids(self, messages: Iterable[Message], reply: str = "") -> tuple[int, ...]:
         """Return the token ids of the rendered chat turns, with the beginning of a reply behind them."""
@@ -64,15 +108,24 @@ class ChatTokenizer:
         """Return the text of token ids, with or without that of special tokens."""
         return str(self.raw.decode(list(ids), skip_special_tokens=not special))
 
-    @property
+    @cached_property
     def end_id(self) -> int:
-        """The id of the token that ends a turn. Raises ModelError for a tokenizer without one."""
-        token: int | None = self.raw.eos_token_id
+        """The id of the token that ends a turn: the first special one that the chat template writes after a reply, or
+        the tokenizer's eos_token. Raises ModelError if there is none."""
+        if self._chat:
+            turns = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
+            after = self._apply(turns, opens_reply=False).rpartition(_PROBE)[2]
+            special = set(self.raw.all_special_ids) | set(self.raw.added_tokens_decoder)
+            for token in self.ids(after):
+                if token in special:
+                    return int(token)
+        token = self.raw.eos_token_id
         if token is None:
             raise ModelError(
-                f"{self._model}: the tokenizer has no eos_token, so no reply could end; set it in its config"
+                f"{self._model}: neither the chat template nor the tokenizer says what ends a turn, so no reply could "
+                "end; set eos_token in tokenizer_config.json"
             )
-        return token
+        return int(token)
 
     @cached_property
     def sha256(self) -> str:
@@ -83,3 +136,13 @@ class ChatTokenizer:
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into a model folder."""
         self.raw.save_pretrained(folder)
+
+
+def _without_system(turns: list[dict[str, str]], system: str) -> list[dict[str, str]]:
+    """Return the turns with the system's text at the beginning of the first of them that a user wrote."""
+    dialogue = [dict(turn) for turn in turns if turn["role"] != "system"]
+    first = next((turn for turn in dialogue if turn["role"] == "user"), None)
+    if first is None:
+        return [{"role": "user", "content": system}, *dialogue]
+    first["content"] = f"{system}\n\n{first['content']}"
+    return dialogue

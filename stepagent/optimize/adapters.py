@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import torch
 
 from stepagent.config.settings import LoraSettings, TrainSettings
 from stepagent.errors import ModelError
-from stepagent.models.loading import load_model, pick_dtype
+from stepagent.models.loading import first_line, load_model, pick_dtype
+from stepagent.optimize.environment import process_shards
 
 
 def load_trainable(model: str | Path, settings: TrainSettings, device: torch.device) -> Any:
@@ -29,11 +30,6 @@ def load_trainable(model: str | Path, settings: TrainSettings, device: torch.dev
     if not settings.lora:  # float32: an optimizer's small steps would be lost in half precision
         return load_model(model, torch.float32, device)
     return add_adapter(load_model(model, dtype, device), settings.lora)
-
-
-def process_shards() -> bool:
-    """Return whether accelerate was told to shard the model (FSDP)."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def _load_4bit(model: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
@@ -63,18 +59,53 @@ def add_adapter(model: Any, lora: LoraSettings) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    excluded = sorted(_unadaptable(model)) if targets == "all-linear" else None
     try:
-        return get_peft_model(
-            model,
-            LoraConfig(
-                task_type="CAUSAL_LM",
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=targets,
-                use_rslora=lora.variant == "rslora",
-                use_dora=lora.variant == "dora",
-            ),
-        )
-    except ValueError as error:
-        raise ModelError(f"lora.targets: {str(error).splitlines()[0]}") from None
+        with warnings.catch_warnings():
+            # of ranks for experts that another class of the family has, and of tied layers, which are refused below
+            warnings.filterwarnings("ignore", module=r"peft\..*")
+            adapted = get_peft_model(
+                model,
+                LoraConfig(
+                    task_type="CAUSAL_LM",
+                    r=lora.rank,
+                    lora_alpha=lora.alpha,
+                    lora_dropout=lora.dropout,
+                    target_modules=targets,
+                    exclude_modules=excluded,
+                    use_rslora=lora.variant == "rslora",
+                    use_dora=lora.variant == "dora",
+                ),
+            )
+    except Exception as error:  # noqa: BLE001 (peft refuses targets and variants with errors of many types)
+        raise ModelError(f"lora.targets: {first_line(error)}") from None
+    _refuse_tied(adapted, model)
+    return adapted
+
+
+def _unadaptable(model: Any) -> set[str]:
+    """Return the names of linear layers that an adapter cannot wrap: those that compute more than a product, such as
+    Llama 4's router, and those whose weights Mamba's kernels read past the adapter."""
+    names = {
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and type(layer).__module__.startswith("transformers.models.")
+    }
+    return names | {"out_proj", "conv1d"} if "mamba" in model.config.model_type else names
+
+
+def _refuse_tied(adapted: Any, model: Any) -> None:
+    """Raise ModelError if the adapter changes one of two layers that share a tensor: merged, it would change both."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or embeddings is None:
+        return
+    plain = [getattr(layer, "base_layer", layer) for layer in (head, embeddings)]
+    if getattr(plain[0], "weight", None) is not getattr(plain[1], "weight", None):
+        return
+    for name, layer in adapted.named_modules():
+        if getattr(layer, "base_layer", None) in plain:
+            name = name.removeprefix("base_model.model.")
+            raise ModelError(
+                f"lora.targets: {name} shares its weights with another layer, which the merge would change, too; "
+                "leave it out, or train all weights (lora: null)"
+            )

@@ -113,6 +113,8 @@ def _attend(
     if dropout or any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise TypeError("the trie's attention knows no dropout, soft cap, sink or bias")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    # Under autocast the rotary embeddings leave queries and keys in float32 beside values in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     _, heads, length, size = query.shape
     groups = (query[0] * scaling).view(key.shape[1], -1, length, size)
     output: torch.Tensor = _TrieAttention.apply(groups, key[0], value[0], trie)  # type: ignore[no-untyped-call]

@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 from stepagent.config.settings import TrainSettings
 from stepagent.optimize.packing import Pack, Unit, make_packs
 
+_LOOKED_AT = 200  # batches in which the largest pack is looked for
+
 
 class Share(NamedTuple):
     """One process' part of a global batch (a tuple, since the Trainer looks into its batches).
@@ -84,6 +86,14 @@ class PackedBatches(Dataset[Share]):
     def steps(self) -> int:
         """The number of optimizer steps."""
         return len(self._batches)
+
+    def largest_pack(self) -> Pack:
+        """Return the pack with most tokens of the first batches, and keep the packs of all others to its size."""
+        packs = (pack for i in range(min(len(self), _LOOKED_AT)) for pack in self[i].packs)
+        largest = max(packs, key=lambda pack: len(pack.input_ids))
+        if len(self) > _LOOKED_AT:
+            self.token_budget = min(self.token_budget, len(largest.input_ids))
+        return largest
 
     def __len__(self) -> int:
         return len(self._batches) * self._processes

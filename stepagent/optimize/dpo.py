@@ -15,22 +15,25 @@ from accelerate.utils import broadcast_object_list
 from stepagent.config.prompts import PromptTemplate
 from stepagent.config.settings import OptimizeSettings
 from stepagent.errors import ModelError
-from stepagent.files.runs import hash_data, hash_path
-from stepagent.models.loading import pick_device, position_limit, writing
+from stepagent.files.runs import hash_data
+from stepagent.models.folders import model_identity
+from stepagent.models.loading import pick_device, writing
+from stepagent.models.spans import context_limit
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.batches import PackedBatches
+from stepagent.optimize.environment import is_main_process, prepare_environment, process_count
 from stepagent.optimize.guards import Guards
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.merge import TrainedModel, refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Unit, make_packs
 from stepagent.optimize.pairs import load_pairs
+from stepagent.optimize.rehearsal import rehearse
 from stepagent.optimize.scoring import Score
 from stepagent.optimize.sft import SftRow, encode
 from stepagent.optimize.trainer import (
     Monitor,
     PackedTrainer,
-    process_count,
     train,
     training_arguments,
     work_folder,
@@ -162,11 +165,12 @@ def optimize_model(
     a loss that diverges, or a guard that stops the run; ParityError if the merged model differs.
     """
     refuse_existing(out)
+    prepare_environment()
     device = pick_device()
     tokenizer = ChatTokenizer(model)
     torch.manual_seed(seed)
     trainable = load_trainable(model, settings, device)
-    window = settings.max_context or position_limit(trainable.config)
+    window = context_limit(trainable.config, settings.max_context)
     pairs = load_pairs(data, tokenizer, window, vocabulary=trainable.get_input_embeddings().num_embeddings, solve=solve)
     units = pairs.units
     rows = zip(units, pairs.problems, pairs.margins, strict=True)
@@ -183,6 +187,10 @@ def optimize_model(
         weigh=lambda pack: sum(unit < len(units) for unit in pack.units),
         processes=process_count(),
     )
+    trained = TrainedModel(trainable, tokenizer, model, settings)
+    probes = [unit[0].ids for unit in units[:8]]
+    if is_main_process():
+        rehearse(trained, out, probes=probes)
     trainer = DpoTrainer(
         trainable,
         batches,
@@ -192,7 +200,7 @@ def optimize_model(
         smoothing=smoothing if settings.margin_smoothing else torch.zeros_like(smoothing),
         replay=replay.weight if replay and replay_units else 0.0,
     )
-    work = [work_identity(settings), seed, data_sha256, hash_path(Path(model))]
+    work = [work_identity(settings), seed, data_sha256, model_identity(model)]
     if replay and replay_units:
         work.append([replay.weight, [target.ids for (target,) in replay_units]])
     history = train(trainer, hash_data(work))
@@ -202,9 +210,7 @@ def optimize_model(
         "method": "step-wise DPO (arXiv 2503.03746)",
         "preference pairs": f"{len(units)} of round {rounds} (sha256 {data_sha256[:12]})",
     }
-    proof = save_merged(
-        trainer.accelerator, TrainedModel(trainable, tokenizer, model, settings), out, probes=probes, made_from=origin
-    )
+    proof = save_merged(trainer.accelerator, trained, out, probes=probes, made_from=origin)
     last_quarter = history[-max(1, len(history) // 4) :]
     means = {
         name: sum(entry[name] for entry in last_quarter) / len(last_quarter)

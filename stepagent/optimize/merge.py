@@ -16,10 +16,11 @@ from stepagent.errors import ModelError, ParityError
 from stepagent.files.jsonl import write_atomic
 from stepagent.models.loading import load_model, pick_device, writing
 from stepagent.models.parity import Outputs, check_outputs, probe_outputs
+from stepagent.models.saving import save_model
 from stepagent.models.tokenizer import ChatTokenizer
+from stepagent.optimize.adapters import add_adapter
 from stepagent.optimize.trainer import leave_process_group_at_exit, work_folder
 
-_SHARD = "5GB"  # the largest weight file
 _CPU = torch.device("cpu")
 
 
@@ -63,34 +64,36 @@ def save_merged(
     float32, or train longer. Raises ParityError if the written model differs from the trained one, and
     ModelError if the disk cannot take it.
     """
-    model, tokenizer, base, settings = trained.model, trained.tokenizer, trained.base, trained.settings
+    weights = gather_weights(trained.model, keep=accelerator.is_main_process)
     figures: dict[str, float] = {}
-    has_adapter = hasattr(model, "merge_and_unload")
-    weights = _gather_weights(model, keep=accelerator.is_main_process)
     if accelerator.is_main_process:
         part = out.with_name(out.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
-        if has_adapter:
-            with writing(part):
-                model.save_pretrained(part / "adapter", state_dict=weights)
-            figures = _write_merged(base, part, probes, dtype=settings.serving_dtype or "bfloat16")
-        else:
-            with writing(part):
-                model.save_pretrained(part, state_dict=weights, max_shard_size=_SHARD)
-            figures = {"parity": _check_weights(part, weights)}
-        tokenizer.save(part)
-        write_atomic(part / "README.md", _card(base, {**made_from, **figures}, settings))
-        if settings.serving_dtype:
-            serving_model = load_model(part, getattr(torch, settings.serving_dtype), _CPU)
-            with writing(part):
-                serving_model.save_pretrained(part / "serving", max_shard_size=_SHARD)
-            tokenizer.save(part / "serving")
+        figures = write_trained(trained, weights, part, probes=probes)
+        write_atomic(part / "README.md", _card(trained.base, {**made_from, **figures}, trained.settings))
         if out.is_dir():
             out.rmdir()
         part.rename(out)
         shutil.rmtree(work_folder(out), ignore_errors=True)
     accelerator.wait_for_everyone()
     leave_process_group_at_exit()
+    return figures
+
+
+def write_trained(
+    trained: TrainedModel, weights: Mapping[str, torch.Tensor], folder: Path, *, probes: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    """Write a trained model, whose changed tensors are `weights`, and check what was written. Returns the figures of
+    `save_merged`, and raises its errors."""
+    settings = trained.settings
+    if settings.lora:
+        figures = _write_merged(trained, weights, folder, probes=probes)
+    else:
+        save_model(trained.model, trained.base, folder, tokenizer=trained.tokenizer, weights=weights)
+        figures = {"parity": _check_weights(folder, weights)}
+    if settings.serving_dtype:
+        serving_model = load_model(folder, getattr(torch, settings.serving_dtype), _CPU)
+        save_model(serving_model, folder, folder / "serving", tokenizer=trained.tokenizer)
     return figures
 
 
@@ -112,26 +115,43 @@ def _card(base: str | Path, facts: Mapping[str, object], settings: TrainSettings
     return "\n".join(lines) + "\n"
 
 
-def _gather_weights(model: Any, keep: bool) -> dict[str, torch.Tensor]:
-    """Return the trained weights, unsharded and on the CPU; nothing if not `keep`. Every process of a sharded
-    model must call it, since each holds a part."""
+def gather_weights(model: Any, keep: bool) -> dict[str, torch.Tensor]:
+    """Return what a model's folder must hold, unsharded and on the CPU: of an adapter its weights; of a model that is
+    trained whole all parameters and all buffers that belong to it, such as the bias of a router. Nothing if not
+    `keep`. Every process of a sharded model must call it, since each holds a part."""
+    adapted = hasattr(model, "peft_config")
+    tensors = dict(model.named_parameters())
+    if not adapted:
+        belonging = model.state_dict().keys()
+        tensors |= {name: buffer for name, buffer in model.named_buffers() if name in belonging}
     weights = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            weight = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+    for name, tensor in tensors.items():
+        if not adapted or tensor.requires_grad:
+            whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
             if keep:
-                weights[name] = weight.detach().cpu()
+                weights[name] = whole.detach().cpu()
     return weights
 
 
-def _write_merged(base: str | Path, part: Path, probes: Sequence[Sequence[int]], *, dtype: str) -> dict[str, float]:
-    from peft import PeftModel
-
-    model = PeftModel.from_pretrained(_place(load_model(base, torch.float32, _CPU)), str(part / "adapter"))
+def _write_merged(
+    trained: TrainedModel, weights: Mapping[str, torch.Tensor], part: Path, *, probes: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    """Write the adapter with these weights and the model into which it is merged. Returns the figures of
+    `save_merged`."""
+    assert trained.settings.lora
+    # The adapter's weights go from the trained model to this one without a file between them, so that the comparison
+    # starts from what was trained and not from what was written.
+    model = add_adapter(load_model(trained.base, torch.float32, _CPU), trained.settings.lora)
+    unknown = model.load_state_dict(weights, strict=False).unexpected_keys
+    if unknown:
+        raise ParityError(f"{part}: the adapter's {unknown[0]} has no place in the model read anew")
+    model = _place(model)
     outputs = probe_outputs(model, probes)
-    share = _merge_layers(model, getattr(torch, dtype))
     with writing(part):
-        model.unload().save_pretrained(part, max_shard_size=_SHARD)
+        model.save_pretrained(part / "adapter")
+    dtype = trained.settings.serving_dtype or "bfloat16"
+    share = _merge_layers(model, getattr(torch, dtype))
+    save_model(model.unload(), trained.base, part, tokenizer=trained.tokenizer)
     del model  # one float32 copy at a time: a large model's is most of a machine's memory
     return {"parity": _check_outputs(part, outputs, probes), f"surviving_{dtype}": share}
 
@@ -146,10 +166,11 @@ def _merge_layers(model: Any, dtype: torch.dtype) -> float:
     projection = total = 0.0
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
-            weight: Any = layer.get_base_layer().weight
-            base_weight = weight.clone()
+            # an adapted tensor of experts or of a router has another name than `weight`
+            name, base_layer = getattr(layer, "parameter_name", "weight"), layer.get_base_layer()
+            base_weight = getattr(base_layer, name).clone()
             layer.merge()
-            dot, square = surviving(base_weight, weight, dtype)
+            dot, square = surviving(base_weight, getattr(base_layer, name), dtype)
             projection, total = projection + dot, total + square
     return projection / total if total else float("nan")
 
@@ -174,9 +195,9 @@ def _place(model: Any) -> Any:
 
 def _check_weights(part: Path, weights: Mapping[str, torch.Tensor]) -> float:
     """Return 0, the difference, if the folder `part` holds exactly `weights`; else raise ParityError."""
-    copies = dict(load_model(part, torch.float32, _CPU).named_parameters())
+    copies = load_model(part, torch.float32, _CPU).state_dict()
     for name, weight in weights.items():
-        if not torch.equal(copies[name], weight.float()):
+        if not torch.equal(copies[name], weight.to(copies[name].dtype)):
             raise ParityError(f"{part}: the written model is not the trained one: {name} differs")
     return 0.0
 

@@ -11,17 +11,20 @@ import torch
 
 from stepagent.config.settings import TrainSettings
 from stepagent.errors import DataError
-from stepagent.files.runs import hash_data, hash_path
-from stepagent.models.loading import pick_device, position_limit
+from stepagent.files.runs import hash_data
+from stepagent.models.folders import model_identity
+from stepagent.models.loading import pick_device
+from stepagent.models.spans import context_limit
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.batches import PackedBatches
+from stepagent.optimize.environment import is_main_process, prepare_environment, process_count
 from stepagent.optimize.merge import TrainedModel, refuse_existing, save_merged
 from stepagent.optimize.packing import Pack, Target, Unit
+from stepagent.optimize.rehearsal import rehearse
 from stepagent.optimize.trainer import (
     Monitor,
     PackedTrainer,
-    process_count,
     train,
     training_arguments,
     work_folder,
@@ -48,8 +51,9 @@ class _SftTrainer(PackedTrainer):
 def encode(tokenizer: ChatTokenizer, row: SftRow) -> Target:
     """Return the ids of the rendered chat turns, then those of the response and the end-of-turn token, which
     carry the loss."""
-    context = tokenizer.prompt_ids(row.messages)
-    return Target((*context, *tokenizer.ids(row.response), tokenizer.end_id), len(context))
+    context = tokenizer.render(row.messages)
+    ids = tokenizer.ids(context)
+    return Target((*ids, *tokenizer.reply_ids(context, row.response)), len(ids))
 
 
 def sft(
@@ -83,13 +87,14 @@ def train_targets(
 ) -> dict[str, float]:
     """Train `model` to maximise the likelihood of the targets' scored tokens; otherwise as `sft`."""
     refuse_existing(out)
+    prepare_environment()
     if not targets:
         raise DataError("no training rows; add some to the files of init.ift and init.eft")
     device = pick_device()
     tokenizer = ChatTokenizer(model)
     torch.manual_seed(seed)
     trainable = load_trainable(model, settings, device)
-    limit = settings.max_context or position_limit(trainable.config)
+    limit = context_limit(trainable.config, settings.max_context)
     units: list[Unit] = [(target,) for target in targets if len(target.ids) <= limit]
     if not units:
         raise DataError(f"every training row is longer than {limit} tokens; shorten the solutions")
@@ -101,16 +106,17 @@ def train_targets(
         weigh=lambda pack: len(pack.member_edge),
         processes=process_count(),
     )
+    trained = TrainedModel(trainable, tokenizer, model, settings)
+    probes = [unit[0].ids for unit in units[:8]]
+    if is_main_process():
+        rehearse(trained, out, probes=probes)
     arguments = training_arguments(settings, batches.steps, work_folder(out), seed=seed, device=device)
     trainer = _SftTrainer(trainable, batches, arguments, monitor=monitor)
     history = train(
-        trainer, hash_data([work_identity(settings), seed, hash_path(Path(model)), [t.ids for t in targets]])
+        trainer, hash_data([work_identity(settings), seed, model_identity(model), [t.ids for t in targets]])
     )
-    probes = [unit[0].ids for unit in units[:8]]
     origin = {"method": "supervised fine-tuning", "rows": len(units)}
-    proof = save_merged(
-        trainer.accelerator, TrainedModel(trainable, tokenizer, model, settings), out, probes=probes, made_from=origin
-    )
+    proof = save_merged(trainer.accelerator, trained, out, probes=probes, made_from=origin)
     return {
         "rows": len(units),
         "aside: longer than the model's window": len(targets) - len(units),

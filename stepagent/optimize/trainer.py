@@ -25,8 +25,10 @@ from stepagent.files.runs import move_aside
 from stepagent.models.loading import pick_dtype, writing
 from stepagent.optimize.batches import PackedBatches, Share
 from stepagent.optimize.memory import keep_freed_memory
+from stepagent.optimize.mode import learning_mode
 from stepagent.optimize.packing import Pack
-from stepagent.optimize.scoring import Score, packed_logprobs, pick_scoring, plain_scoring
+from stepagent.optimize.probing import pick_scoring, plain_scoring
+from stepagent.optimize.scoring import Score, full_logprobs, packed_logprobs
 
 
 class Monitor(Protocol):
@@ -72,12 +74,13 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         """Decide how the model is scored. Called before the first step, once the model is sharded."""
         batches: PackedBatches = self.train_dataset
         mixed = self.accelerator.mixed_precision != "no"
-        scoring = pick_scoring(self.model, batches.units, batches.token_budget, mixed=mixed)
+        pack = batches.largest_pack()
+        scoring = pick_scoring(self.model, batches.units, batches.token_budget, pack=pack, mixed=mixed)
         attention = self.model.config._attn_implementation
         choices = gather_object([(attention, scoring.unsuited)])  # one for all, or the packs would differ
         unsuited = next((reason for _, reason in choices if reason), "")
         if unsuited and not scoring.unsuited:
-            scoring = plain_scoring(unsuited)
+            scoring = plain_scoring(unsuited, full_logprobs)
         elif len({name for name, _ in choices}) > 1:
             self.model.set_attn_implementation("sdpa")
         self.score, batches.token_budget = scoring.score, scoring.token_budget
@@ -92,7 +95,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         """Run forward and backward over this process' packs, one at a time. Returns the loss of the global
         batch. Raises ModelError if it is not finite."""
         start = time.perf_counter()
-        model.train()
+        learning_mode(model)
         total = torch.zeros((), device=self.args.device)
         sums: dict[str, float] = {}
         tokens = 0
@@ -237,11 +240,6 @@ def work_identity(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings on which the training steps depend: work with the same ones can be continued."""
     irrelevant = {"report_to", "save_steps", "serving_dtype", "guards"}
     return settings.model_dump(exclude=irrelevant)
-
-
-def process_count() -> int:
-    """Return the number of processes that train together (WORLD_SIZE, set by torchrun and accelerate)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def leave_process_group_at_exit() -> None:

@@ -24,9 +24,9 @@ from stepagent.files.rows import IftRow, load_eft, read_ift
 from stepagent.files.runs import hash_path, unless_made
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join, split
 from stepagent.optimize.dpo import Replay, optimize_model
+from stepagent.optimize.environment import process_count
 from stepagent.optimize.merge import refuse_existing
 from stepagent.optimize.sft import SftRow, sft
-from stepagent.optimize.trainer import process_count
 from stepagent.seeds import derive_seed
 from stepagent.stages.evaluate import evaluate, read_evaluation
 from stepagent.types import ModelVersion

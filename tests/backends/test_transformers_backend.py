@@ -123,21 +123,21 @@ async def test_whoever_waits_hears_of_a_failure(random_model: Path) -> None:
     def crash(*_: object, **__: object) -> None:
         raise TypeError("no such argument")
 
-    backend._decoder._model.forward = crash
+    backend._decoders.short._model.forward = crash
     with pytest.raises(TypeError, match="no such argument"):
         await asyncio.wait_for(backend.complete(ask("1"), Sampling()), 10)
 
     def out_of_memory(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory\nmore")
 
-    backend._decoder._model.forward = out_of_memory
+    backend._decoders.short._model.forward = out_of_memory
     with pytest.raises(BackendError, match="generation failed: out of memory; if memory ran out, lower"):
         await asyncio.wait_for(backend.complete(ask("1"), Sampling()), 10)
 
 
 async def test_eager_attention_gives_the_same(random_model: Path, backend: TransformersBackend) -> None:
     eager = TransformersBackend(str(random_model), device="cpu")
-    eager._decoder._model.set_attn_implementation("eager")
+    eager._decoders.short._model.set_attn_implementation("eager")
     requests = [(ask("1" * n), Sampling(max_tokens=12)) for n in (2, 9, 30)]
     eager_replies, replies = await completions_of(eager, *requests), await completions_of(backend, *requests)
     assert [r.choices[0].token_ids for r in eager_replies] == [r.choices[0].token_ids for r in replies]

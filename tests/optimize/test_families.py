@@ -10,11 +10,12 @@ import pytest
 import torch
 import transformers as hf
 
-from stepagent.optimize import scoring
+from stepagent.optimize import probing
 from stepagent.optimize.attention import TRIE
 from stepagent.optimize.loss import dpo_loss
 from stepagent.optimize.packing import Unit, make_packs
-from stepagent.optimize.scoring import Score, packed_logprobs, pick_scoring, plain_logprobs
+from stepagent.optimize.probing import pick_scoring
+from stepagent.optimize.scoring import Score, packed_logprobs, plain_logprobs
 
 Units = Callable[..., list[Unit]]
 
@@ -116,32 +117,33 @@ def test_flex_attention_sees_the_same_trie(random_units: Units, family: str) -> 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_suited_models_are_packed(random_units: Units, family: str) -> None:
     model = make(family)
-    assert pick_scoring(model, random_units(5, 6), 512) == (packed_logprobs, 512, "")
+    assert pick_scoring(model, random_units(5, 6), 512)[:3] == (packed_logprobs, 512, "")
     assert model.config._attn_implementation == TRIE
 
 
-def test_a_model_with_attention_dropout_takes_the_dense_mask(random_units: Units) -> None:
-    model = make("qwen2")
-    model.config.attention_dropout = 0.1
-    assert pick_scoring(model, random_units(5, 6), 512) == (packed_logprobs, 512, "")
-    assert model.config._attn_implementation == "sdpa"
+def test_the_dropout_of_a_config_is_off(random_units: Units) -> None:
+    """The reference is scored without it, so the policy is, too."""
+    torch.manual_seed(0)
+    model = hf.Qwen2ForCausalLM(hf.Qwen2Config(**SIZES, attention_dropout=0.5)).train()
+    assert pick_scoring(model, random_units(5, 6), 512)[:3] == (packed_logprobs, 512, "")
+    assert model.config._attn_implementation == TRIE
 
 
 def test_without_flex_attention_a_model_takes_the_dense_mask(
     random_units: Units, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "_fastest", lambda *_: "flex_attention")
+    monkeypatch.setattr(probing, "_fastest", lambda *_: "flex_attention")
     torch.manual_seed(0)
     sizes = {name: value for name, value in SIZES.items() if name != "head_dim"}
     stable = hf.StableLmForCausalLM(hf.StableLmConfig(**sizes)).eval()
-    assert pick_scoring(stable, random_units(5, 6), 512) == (packed_logprobs, 512, "")
+    assert pick_scoring(stable, random_units(5, 6), 512)[:3] == (packed_logprobs, 512, "")
     assert stable.config._attn_implementation == "sdpa"
 
 
 def test_a_window_without_layer_types_is_seen(random_units: Units) -> None:
     torch.manual_seed(0)
     mistral = hf.MistralForCausalLM(hf.MistralConfig(**SIZES, sliding_window=16)).eval()
-    score, _, reason = pick_scoring(mistral, random_units(6, 6), 512)
+    score, _, reason, *_ = pick_scoring(mistral, random_units(6, 6), 512)
     assert score is plain_logprobs
     assert "sliding window of 16" in reason
 
@@ -149,10 +151,10 @@ def test_a_window_without_layer_types_is_seen(random_units: Units) -> None:
 def test_unsuited_models_are_recognised_and_scored_one_by_one(random_units: Units) -> None:
     torch.manual_seed(0)
     gemma2 = hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZES, sliding_window=16))
-    score, budget, reason = pick_scoring(gemma2, random_units(6, 6), 512)
+    score, budget, reason, *_ = pick_scoring(gemma2, random_units(6, 6), 512)
     assert (score, budget) == (plain_logprobs, 1)
     assert "sliding window of 16" in reason
     bloom = hf.BloomForCausalLM(hf.BloomConfig(vocab_size=31, hidden_size=32, n_layer=2, n_head=4))
-    score, budget, reason = pick_scoring(bloom, random_units(7, 6), 512)
+    score, budget, reason, *_ = pick_scoring(bloom, random_units(7, 6), 512)
     assert (score, budget) == (plain_logprobs, 1)
     assert reason

@@ -68,7 +68,7 @@ def test_a_merge_that_changes_the_outputs_gets_no_final_name(random_model: Path,
     model = load_model(random_model, torch.float32, CPU)
     model.__class__ = Forgetful
     tokenizer, out = ChatTokenizer(random_model), tmp_path / "out"
-    trained = TrainedModel(model, tokenizer, random_model, TrainSettings())
+    trained = TrainedModel(model, tokenizer, random_model, TrainSettings(lora=None))
     with pytest.raises(ParityError, match="the written model is not the trained one"):
         save_merged(Accelerator(cpu=True), trained, out, probes=[(2, 7, 8)], made_from={})
     assert not (tmp_path / "out").exists()
