@@ -26,8 +26,9 @@ from stepagent.backends.transformers import TransformersBackend
 from stepagent.config.settings import LoraSettings, TrainSettings
 from stepagent.demo.make_base import make_tokenizer
 from stepagent.errors import StepagentError
-from stepagent.models.loading import first_line, load_model
+from stepagent.models.loading import first_line, load_config, load_model
 from stepagent.models.saving import tensor_names
+from stepagent.models.spans import context_limit
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.loss import dpo_loss
@@ -106,9 +107,9 @@ def written(folder: Path, lora: bool) -> dict[str, object]:
     settings = TrainSettings(lora=LoraSettings() if lora else None)
     model = load_trainable(folder, settings, CPU)
     with torch.no_grad():
-        for tensor in model.parameters() if lora else [*model.parameters(), *floats(model)]:
-            if tensor.requires_grad or not lora:
-                tensor += 0.02 * torch.randn_like(tensor)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.02 * torch.randn_like(parameter)
     probes = [unit[0].ids for unit in units(3, 4)]
     model.eval()
     ids = torch.tensor([probes[0]])
@@ -126,16 +127,11 @@ def written(folder: Path, lora: bool) -> dict[str, object]:
     return {name: "ok"}
 
 
-def floats(model: Any) -> list[torch.Tensor]:
-    """Return the buffers that belong to a model and hold numbers that training may move."""
-    state = model.state_dict()
-    return [buffer for name, buffer in model.named_buffers() if name in state and buffer.is_floating_point()]
-
-
 def in_process(folder: Path) -> dict[str, object]:
     """Return whether the log-probability of every token sampled in process is that of one plain forward pass."""
     backend = TransformersBackend(str(folder), device="cpu", max_rows=8)
-    prompts = [Prompt((Message("user", "1" * length),)) for length in (1, 9, 3, 14, 30)]
+    longest = min(30, context_limit(load_config(folder), None) - 10)
+    prompts = [Prompt((Message("user", "1" * length),)) for length in (1, 9, 3, 13, longest)]
     samplings = [Sampling(n=2, temperature=1.0, max_tokens=18, seed=seed) for seed in range(len(prompts))]
 
     async def ask() -> list[Any]:

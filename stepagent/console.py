@@ -107,8 +107,9 @@ class Ticker:
 def table(title: str, rows: Mapping[str, object]) -> None:
     """Print a closing table of names and figures."""
     grid = Table(title=title, title_justify="left", show_header=False)
-    grid.add_column(overflow="fold")
-    grid.add_column(justify="right", no_wrap=True)
+    # names stay whole; a long value goes on in the next line
+    grid.add_column(no_wrap=True)
+    grid.add_column(justify="right", overflow="fold")
     for name, value in rows.items():
         grid.add_row(name, _figure(value))
     output.print(grid)

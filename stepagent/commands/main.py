@@ -14,7 +14,7 @@ from rich.console import Console
 from stepagent.commands.data import data_app
 from stepagent.commands.options import ConfigPath, Model, Overrides
 from stepagent.config.loading import load_config
-from stepagent.config.settings import ProblemSettings
+from stepagent.config.settings import OptimizeSettings, ProblemSettings
 from stepagent.console import already_done
 from stepagent.errors import ConfigError, StepagentError, first_cause
 from stepagent.types import ModelVersion
@@ -230,6 +230,23 @@ def show(
     from stepagent.report.show import find_tree, render_tree
 
     Console().print(render_tree(find_tree(run, problem), replies))
+
+
+@app.command("check-model")
+def check_model(
+    folder: Annotated[str, typer.Argument(help="Model folder or hub id.")],
+    config: Annotated[
+        Path | None, typer.Option(help="YAML config, whose optimize section says how the model is trained.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Try everything that a run will do with a model, in seconds: load, render, score, train a step, write, read back,
+    sample. Prints what will be packed, what LoRA reaches, and the memory that training takes."""
+    from stepagent.stages.check_model import check_model_command
+
+    if overrides and config is None:
+        raise ConfigError("check-model: --set changes a config; give one with --config")
+    check_model_command(folder, load_config(config, overrides or ()).optimize if config else OptimizeSettings())
 
 
 def _session(config: Path, overrides: list[str] | None, out: Path) -> Session:

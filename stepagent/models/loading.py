@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from stepagent.errors import ModelError
@@ -61,6 +61,15 @@ def load_model(
             + "; a file is incomplete or of another model: download it again"
         )
     return loaded if options else loaded.to(device)  # what is quantised stands where it was loaded
+
+
+def load_config(model: str | Path) -> Any:
+    """Return a model's config. Raises ModelError if there is none that Transformers knows."""
+    check_folder(model)
+    try:
+        return AutoConfig.from_pretrained(str(model), trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 (whatever Transformers raises)
+        raise ModelError(f"{model}: cannot read config.json ({first_line(error)}){_remedy(error)}") from None
 
 
 def _remedy(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
 from stepagent.models.folders import local_files, read_config
@@ -93,12 +93,15 @@ def _beside(files: Path) -> Iterator[Path]:
 
 
 def _copy_untouched(files: Path, folder: Path) -> None:
-    """Copy the tensors that the base holds and its model does not load, such as layers for speculative decoding:
-    servers read them."""
+    """Give the tensors the names that the base's have, and copy those of the base that its model does not load, such as
+    layers for speculative decoding: servers read them."""
     base_tensors, new_tensors = tensor_names(files), tensor_names(folder)
     if not base_tensors:
         return
-    names = [name for name in base_tensors if not _is_written(name, new_tensors)]
+    if renamed := _names_of_base(base_tensors, new_tensors):
+        _rename_tensors(folder, renamed)
+        new_tensors = tensor_names(folder)
+    names = [name for name in base_tensors if name not in new_tensors]
     if not names:
         return
     tensors = {}
@@ -126,10 +129,26 @@ def _add_to_index(folder: Path, tensors: Mapping[str, Path], untouched: list[str
     index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _is_written(name: str, tensors: Mapping[str, Path]) -> bool:
-    """Return whether a tensor of the base is among `tensors`: under its name, or under one to which Transformers has
-    since given a prefix, or taken it away."""
-    return name in tensors or any(tensor.endswith(f".{name}") or name.endswith(f".{tensor}") for tensor in tensors)
+def _names_of_base(base: Mapping[str, Path], tensors: Mapping[str, Path]) -> dict[str, str]:
+    """Return the names of the base for the tensors to whose names Transformers gave a prefix, or took one from."""
+    names = {}
+    for name in base.keys() - tensors.keys():
+        for tensor in tensors.keys() - base.keys():
+            if tensor.endswith(f".{name}") or name.endswith(f".{tensor}"):
+                names[tensor] = name
+    return names
+
+
+def _rename_tensors(folder: Path, names: Mapping[str, str]) -> None:
+    """Write the weight files anew with other names, and the index, too."""
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors = {names.get(name, name): tensor for name, tensor in load_file(file).items()}
+        save_file(tensors, file, {"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        content = json.loads(index.read_text())
+        content["weight_map"] = {names.get(name, name): file for name, file in content["weight_map"].items()}
+        index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _in_precision(config: Any, dtype: str) -> Any:

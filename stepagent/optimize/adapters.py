@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,7 +60,8 @@ def add_adapter(model: Any, lora: LoraSettings) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    excluded = sorted(_unadaptable(model)) if targets == "all-linear" else None
+    shared = _shared(model)
+    excluded = sorted(_unadaptable(model) | shared) if targets == "all-linear" else None
     try:
         with warnings.catch_warnings():
             # of ranks for experts that another class of the family has, and of tied layers, which are refused below
@@ -79,33 +81,38 @@ def add_adapter(model: Any, lora: LoraSettings) -> Any:
             )
     except Exception as error:  # noqa: BLE001 (peft refuses targets and variants with errors of many types)
         raise ModelError(f"lora.targets: {first_line(error)}") from None
-    _refuse_tied(adapted, model)
+    _refuse_shared(adapted, shared)
     return adapted
 
 
 def _unadaptable(model: Any) -> set[str]:
-    """Return the names of linear layers that an adapter cannot wrap: those that compute more than a product, such as
-    Llama 4's router, and those whose weights Mamba's kernels read past the adapter."""
-    names = {
-        name
-        for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear) and type(layer).__module__.startswith("transformers.models.")
-    }
-    return names | {"out_proj", "conv1d"} if "mamba" in model.config.model_type else names
+    """Return the names of linear layers that an adapter cannot wrap: routers, which return more than a product, and
+    layers whose weights the code of the module around them reads itself, past the adapter (Mamba's kernels)."""
+    names = set()
+    for name, module in model.named_modules():
+        children = [child for child, layer in module.named_children() if isinstance(layer, torch.nn.Linear)]
+        source = inspect.getsource(type(module)) if children else ""
+        for child in children:
+            if f"self.{child}.weight" in source or "Router" in type(module.get_submodule(child)).__name__:
+                names.add(f"{name}.{child}" if name else child)
+    return names
 
 
-def _refuse_tied(adapted: Any, model: Any) -> None:
-    """Raise ModelError if the adapter changes one of two layers that share a tensor: merged, it would change both."""
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is None or embeddings is None:
-        return
-    plain = [getattr(layer, "base_layer", layer) for layer in (head, embeddings)]
-    if getattr(plain[0], "weight", None) is not getattr(plain[1], "weight", None):
-        return
+def _shared(model: Any) -> set[str]:
+    """Return the names of layers whose weight is that of another layer, too: merged, an adapter of one would change
+    both."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    return {name for sharing in names.values() if len(sharing) > 1 for name in sharing}
+
+
+def _refuse_shared(adapted: Any, shared: set[str]) -> None:
+    """Raise ModelError if the adapter changes a layer that shares its weight."""
     for name, layer in adapted.named_modules():
-        if getattr(layer, "base_layer", None) in plain:
-            name = name.removeprefix("base_model.model.")
+        plain = name.removeprefix("base_model.model.")
+        if hasattr(layer, "lora_A") and plain in shared:
             raise ModelError(
-                f"lora.targets: {name} shares its weights with another layer, which the merge would change, too; "
+                f"lora.targets: {plain} shares its weights with another layer, which the merge would change, too; "
                 "leave it out, or train all weights (lora: null)"
             )

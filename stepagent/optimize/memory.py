@@ -1,8 +1,11 @@
-"""Keep freed memory in the process: on a CPU, fetching it from the system again costs time."""
+"""Memory of a training: how much it will take, and how freed memory is kept for the next step."""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
+
+from stepagent.config.settings import TrainSettings
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt's parameters, from malloc.h
 _LARGEST = 2**31 - 1
@@ -19,3 +22,21 @@ def keep_freed_memory() -> None:
     mallopt(_TRIM_THRESHOLD, _LARGEST)
     mallopt(_TOP_PAD, 2**26)
     mallopt(_MMAP_THRESHOLD, 2**25)
+
+
+def training_memory(model: Any, settings: TrainSettings) -> dict[str, float]:
+    """Return the memory (bytes) that a training will take at most, by purpose. Activations are estimated as in arXiv
+    2205.05198, section 4.1, without attention scores: 17 hidden states a layer and token."""
+    text = model.config.get_text_config(decoder=True)
+    width, layers = int(text.hidden_size), int(text.num_hidden_layers)
+    tensors = list(model.parameters())
+    computed = max(2, min(tensor.element_size() for tensor in tensors))
+    adapted = sum(tensor.numel() for tensor in tensors if tensor.requires_grad)
+    states = 1 if settings.gradient_checkpointing else 17
+    return {
+        "weights": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        "gradients and optimizer": adapted * (4 + 8),
+        "activations of a pack": settings.token_budget * width * (layers * states + 17) * computed,
+        # logits, their log-softmax and its gradient, in float32, if every token of the pack is scored
+        "logits of a pack": settings.token_budget * int(text.vocab_size) * 4 * 3,
+    }

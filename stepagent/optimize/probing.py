@@ -43,6 +43,13 @@ class Scoring(NamedTuple):
     gradient_gap: float = 0.0
 
 
+class _Comparison(NamedTuple):
+    """A pack, and the places of its targets that are scored alone, too."""
+
+    pack: Pack
+    places: Sequence[int]
+
+
 class _Measured(NamedTuple):
     """Log-probabilities (nats) of the compared tokens, [tokens], and the gradients of the trained parameters."""
 
@@ -62,9 +69,9 @@ def pick_scoring(
 
     Raises ModelError for a model that cannot be scored or trained at all, or whose memory runs out.
     """
-    packs = [pack or next(make_packs(enumerate(_sorted(units)), token_budget)), *_extremes(units, token_budget)]
+    pack = pack or next(make_packs(enumerate(_sorted(units)), token_budget))
     learning_mode(model, dropout=False)
-    probe = _Probe(model, packs, mixed=mixed)
+    probe = _Probe(model, _comparisons(pack, units, token_budget), mixed=mixed)
     full, noise, gradient_noise = probe.measure_plain()
     plain = full_logprobs if full else plain_logprobs
     longest = max(len(target.ids) for unit in units for target in unit)
@@ -106,13 +113,11 @@ def _outgrown(config: Any, longest: int) -> str:
 
 
 class _Probe:
-    """The comparison of plain and packed scoring on a few targets of some packs."""
+    """The comparison of plain and packed scoring on a sample targets of some packs."""
 
-    def __init__(self, model: Any, packs: Sequence[Pack], *, mixed: bool) -> None:
+    def __init__(self, model: Any, comparisons: Sequence[_Comparison], *, mixed: bool) -> None:
         self._model = model
-        self._packs = packs
-        first, *further = packs
-        self._compared = [_spread(len(first.targets)), *(range(len(pack.targets)) for pack in further)]
+        self._comparisons = comparisons
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._plain = _Measured(torch.zeros(0), [])
         self._precision = precision_of(model, mixed=mixed)
@@ -121,40 +126,42 @@ class _Probe:
     def measure_plain(self) -> tuple[bool, float, float]:
         """Score the targets one by one. Returns whether it takes all logits, and the tolerances of comparisons with
         this: nats a token, and a part of the gradient's norm."""
-        targets = [pack.targets[i] for pack, places in zip(self._packs, self._compared, strict=True) for i in places]
+        targets = [pack.targets[place] for pack, places in self._comparisons for place in places]
+        sample = targets[::2]
         try:
             self._plain = self._measure(lambda: self._plain_parts(targets))
             with rounded_embeddings(self._model, self._precision):
-                rounded = self._measure(lambda: self._plain_parts(targets))
+                rounded = self._measure(lambda: self._plain_parts(sample))
+            unrounded = self._measure(lambda: self._plain_parts(sample))
         except torch.OutOfMemoryError:
             raise ModelError("out of memory in one sequence; lower max_context") from None
         except Exception as error:
             raise ModelError(f"the model cannot be trained ({first_line(error)})") from error
         if not self._plain.logprobs.isfinite().all():
             raise ModelError("the model's log-probabilities are not numbers; its weights may be damaged")
-        noise, gradient_noise = self._gaps(rounded)
+        noise, gradient_noise = _gaps(rounded, unrounded)
         tolerance = max(LEAST[self._precision], NOISES * noise)
         gradient_tolerance = max(_LEAST_GRADIENT_TOLERANCE[self._precision], NOISES * gradient_noise)
-        return self._needs_all_logits(targets, tolerance), tolerance, gradient_tolerance
+        return self._needs_all_logits(sample, unrounded.logprobs, tolerance), tolerance, gradient_tolerance
 
     def measure_packed(self) -> tuple[float, float]:
         """Return the largest gap to plain scoring (nats a token), and that of the gradients (part of the norm)."""
-        return self._gaps(self._measure(self._packed_parts))
+        return _gaps(self._measure(self._packed_parts), self._plain)
 
     @torch.no_grad()
-    def _needs_all_logits(self, targets: Sequence[Target], tolerance: float) -> bool:
+    def _needs_all_logits(self, targets: Sequence[Target], logprobs: torch.Tensor, tolerance: float) -> bool:
         try:
             short_logprobs = torch.cat([plain_token_logprobs(self._model, target) for target in targets])
         except Exception:  # noqa: BLE001 (the model takes no `logits_to_keep`)
             return True
-        return not bool((short_logprobs.cpu() - self._plain.logprobs).abs().max() <= tolerance)
+        return not bool((short_logprobs.cpu() - logprobs).abs().max() <= tolerance)
 
     def _plain_parts(self, targets: Sequence[Target]) -> Iterator[list[torch.Tensor]]:
         for target in targets:
             yield [plain_token_logprobs(self._model, target, full=True)]
 
     def _packed_parts(self) -> Iterator[list[torch.Tensor]]:
-        for pack, places in zip(self._packs, self._compared, strict=True):
+        for pack, places in self._comparisons:
             logprobs = packed_token_logprobs(self._model, pack)
             cuts = torch.split(logprobs, pack.lengths().tolist())
             yield [cuts[place] for place in places]
@@ -175,15 +182,18 @@ class _Probe:
         self._model.zero_grad()
         return _Measured(torch.cat(logprobs), gradients)
 
-    def _gaps(self, measured: _Measured) -> tuple[float, float]:
-        gap = (measured.logprobs - self._plain.logprobs).abs().max().item()
-        difference = norm = 0.0
-        for a, b in zip(measured.gradients, self._plain.gradients, strict=True):
-            # no gradient at all is one of 0: an expert to which no token goes has none
-            delta = a - b if a is not None and b is not None else (b if a is None else a)
-            difference += 0 if delta is None else _square(delta)
-            norm += 0 if b is None else _square(b)
-        return gap, (difference / norm) ** 0.5 if norm else 0.0
+
+def _gaps(measured: _Measured, plain: _Measured) -> tuple[float, float]:
+    """Return the largest difference of log-probabilities, and the norm of the difference of the gradients over that of
+    the plain ones."""
+    gap = (measured.logprobs - plain.logprobs).abs().max().item()
+    difference = norm = 0.0
+    for a, b in zip(measured.gradients, plain.gradients, strict=True):
+        # no gradient at all is one of 0: an expert to which no token goes has none
+        delta = a - b if a is not None and b is not None else (b if a is None else a)
+        difference += 0 if delta is None else _square(delta)
+        norm += 0 if b is None else _square(b)
+    return gap, (difference / norm) ** 0.5 if norm else 0.0
 
 
 def _square(tensor: Any) -> float:
@@ -196,16 +206,24 @@ def _sorted(units: Sequence[Unit]) -> list[Unit]:
     return sorted(units, key=lambda unit: unit[0].ids)
 
 
-def _extremes(units: Sequence[Unit], token_budget: int) -> Iterator[Pack]:
-    """Return packs of the units with the longest and the shortest targets of both sides."""
+def _comparisons(pack: Pack, units: Sequence[Unit], token_budget: int) -> list[_Comparison]:
+    """Return the targets to compare: some of `pack`, and those of the units with the longest and the shortest targets
+    of both sides, which get packs of their own if they are not in it."""
     sides = range(max(map(len, units)))
     ordered = [sorted((u for u in units if side < len(u)), key=lambda u: len(u[side].ids)) for side in sides]
-    chosen = {unit: None for side in ordered for unit in (side[0], side[-1])}
-    return make_packs(enumerate(_sorted(list(chosen))), token_budget)
+    extremes = list(dict.fromkeys(unit for side in ordered for unit in (side[0], side[-1])))
+    places = {target: place for place, target in enumerate(pack.targets)}
+    inside = {places[target] for unit in extremes for target in unit if target in places}
+    missing = [unit for unit in extremes if not all(target in places for target in unit)]
+    packs = make_packs(enumerate(_sorted(missing)), token_budget)
+    return [
+        _Comparison(pack, sorted(inside | set(_spread(len(pack.targets))))),
+        *(_Comparison(extreme, range(len(extreme.targets))) for extreme in packs),
+    ]
 
 
 def _spread(count: int) -> list[int]:
-    """Return up to a few places, evenly spread over `count`, the first and the last among them."""
+    """Return up to a sample places, evenly spread over `count`, the first and the last among them."""
     places = min(_COMPARED, count)
     return sorted({round(i * (count - 1) / max(1, places - 1)) for i in range(places)})
 

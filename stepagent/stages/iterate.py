@@ -17,6 +17,7 @@ from stepagent.files.jsonl import read_rows, write_atomic, write_json
 from stepagent.files.problems import Answers, ProblemFile
 from stepagent.files.rows import load_labelled_pairs
 from stepagent.report.summary import print_summary
+from stepagent.stages.check_model import check_model
 from stepagent.stages.deploy import check_server, deploy, serving
 from stepagent.stages.evaluate import boundary_of, evaluate, load_check, pairs_right, read_evaluation
 from stepagent.stages.search import search
@@ -33,6 +34,7 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     """
     with Session(config, folder, serves=True) as session:
         shares = check_inputs(session)
+        _try_training(config, folder)
         settings = config.model_dump(mode="json")
         write_atomic(folder / "config.yaml", write_yaml(settings))
         with serving(session):
@@ -48,6 +50,16 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
             f"{folder}; see 'watch' in the config"
         )
     return summary
+
+
+def _try_training(config: Config, folder: Path) -> None:
+    """Try what every training of the circle will do with the model, before the first search is paid for. Raises
+    ModelError."""
+    if any(folder.glob("round_*")):
+        return
+    for settings in (config.init, config.optimize):
+        if settings:
+            check_model(config.model, settings)
 
 
 @dataclass(slots=True)

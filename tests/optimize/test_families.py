@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from families import check_family
+from tiny_families import MOST_USED
 
 from stepagent.optimize import probing
 from stepagent.optimize.attention import TRIE
@@ -158,3 +160,14 @@ def test_unsuited_models_are_recognised_and_scored_one_by_one(random_units: Unit
     score, budget, reason, *_ = pick_scoring(bloom, random_units(7, 6), 512)
     assert (score, budget) == (plain_logprobs, 1)
     assert reason
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", MOST_USED)
+def test_the_most_used_families_hold(family: str) -> None:
+    """Windows, chunks and rotary switches are outgrown; defaults of dropout and router noise are kept."""
+    row = check_family(family)
+    assert row["training"] in ("packed", "plain"), row
+    assert row["lora_merge"] == row["full_save"] == "ok", row
+    assert row["in_process"] in ("ok", "slow"), row
