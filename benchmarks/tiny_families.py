@@ -131,12 +131,9 @@ LEFT_OUT: dict[str, str] = {
     "qwen4_exp": "its defaults make no model: its indexer has no sizes",
     "qwen4_exp_text": "its defaults make no model: its indexer has no sizes",
     "gemma3n": "its pictures need timm; its text model is in the table",
-    **dict.fromkeys(
-        ("gemma4_assistant", "gemma4_unified_assistant"), "drafts for another model"
-    ),
+    **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), "drafts for another model"),
 }
 MOST_USED = (
-)
     "llama",
     "qwen2",
     "qwen3",
@@ -157,7 +154,7 @@ MOST_USED = (
     "falcon_h1",
     "mamba2",
     "gpt2",
-]
+)
 FAMILIES = (*(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in LEFT_OUT), *_VARIANTS)
 
 
