@@ -201,11 +201,12 @@ def _config(family: str, changes: Mapping[str, Any]) -> Any:
         small = type(text)(**{k: v for k, v in values.items() if not k.startswith("_")})
     if text is whole:
         return small
-    parts = {
-        name: part for name, part in vars(whole).items() if isinstance(part, PreTrainedConfig) and part is not text
+    parts = {name: part for name, part in vars(whole).items() if isinstance(part, PreTrainedConfig)}
+    small_parts = {
+        name: (small if part is text else type(part)(**_small(vars(part), {}))).to_dict()
+        for name, part in parts.items()
     }
-    small_parts = {name: type(part)(**_small(vars(part), {})).to_dict() for name, part in parts.items()}
-    return kind(**small_parts, **{_text_name(whole, text): small.to_dict()})
+    return kind(**small_parts)
 
 
 def _small(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
