@@ -151,7 +151,8 @@ def in_process(folder: Path) -> dict[str, object]:
             plain = logprobs[start - 1 : -1].gather(1, ids[0, start:, None])[:, 0]
             worst = max(worst, (plain - torch.tensor(choice.logprobs)).abs().max().item())
     way = "slow" if backend.unbatched else "ok"
-    return {"in_process": way if worst < TOLERANCE else "wrong", "in_process_gap": worst}
+    result = {"in_process": way if worst < TOLERANCE else "wrong", "in_process_gap": worst}
+    return result | ({"reason": backend.unbatched} if backend.unbatched else {})
 
 
 def check_family(family: str) -> dict[str, object]:

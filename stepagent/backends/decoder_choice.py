@@ -56,7 +56,8 @@ def pick_decoders(model: Any, tokenizer: Any, end_ids: Sequence[int]) -> Decoder
             raise ModelError(f"the model cannot be run in this process ({fault}); serve it, and use backend openai")
     long = cached(end_ids)
     if reason:
-        logging.getLogger("stepagent").warning("the model runs with %s, not in one batch: %s", way, reason)
+        reason = f"it runs with {way}, not in one batch: {reason}"
+        logging.getLogger("stepagent").warning("the model in this process: %s", reason)
         return Decoders(long, long, 0, reason)
     return Decoders(RunningBatch(model, tokenizer, end_ids), long, limits.steady, "")
 

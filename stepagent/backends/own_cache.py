@@ -30,8 +30,10 @@ class _Samples:
         the model's cache can be copied."""
         self._arguments = {"use_cache": self._cached}
         if self._cached and self._model._supports_default_dynamic_cache():
-            self._arguments["past_key_values"] = DynamicCache(config=self._model.config.get_text_config(decoder=True))
-        shared = bool((self.ids == self.ids[:1]).all()) and "past_key_values" in self._arguments
+            # Transformers' generate names it so, by the name of the class
+            name = "cache_params" if "mamba" in type(self._model).__name__.lower() else "past_key_values"
+            self._arguments[name] = DynamicCache(config=self._model.config.get_text_config(decoder=True))
+        shared = bool((self.ids == self.ids[:1]).all()) and self._cache() is not None
         ids = self.ids[:1] if shared else self.ids
         self._forward(ids, first=True)
         if shared:

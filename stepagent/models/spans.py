@@ -66,6 +66,8 @@ def context_limit(config: Any, max_context: int | None) -> int:
             f"max_context {limit}: beyond {limits.switch} tokens this model's rotary frequencies change with every "
             f"token (dynamic NTK), so that no log-probability stays; set max_context to {limits.switch} or less"
         )
+    if limit > limits.positions and not _rope_parameters(config.get_text_config(decoder=True)):
+        raise ModelError(f"max_context {limit}: this model has {limits.positions} positions; set it to that or less")
     return limit
 
 

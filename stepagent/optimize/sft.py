@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from stepagent.config.settings import TrainSettings
-from stepagent.errors import DataError
+from stepagent.errors import DataError, ModelError
 from stepagent.files.runs import hash_data
 from stepagent.models.folders import model_identity
 from stepagent.models.loading import pick_device
@@ -95,6 +95,12 @@ def train_targets(
     torch.manual_seed(seed)
     trainable = load_trainable(model, settings, device)
     limit = context_limit(trainable.config, settings.max_context)
+    vocabulary = trainable.get_input_embeddings().weight.shape[0]
+    if (largest := max(max(target.ids) for target in targets)) >= vocabulary:
+        raise ModelError(
+            f"{model}: the tokenizer writes token {largest}, and the model has {vocabulary} embeddings; take both from "
+            "one model"
+        )
     units: list[Unit] = [(target,) for target in targets if len(target.ids) <= limit]
     if not units:
         raise DataError(f"every training row is longer than {limit} tokens; shorten the solutions")

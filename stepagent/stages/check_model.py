@@ -113,7 +113,7 @@ def _rows(
         "training": packing,
         **({} if scoring.unsuited else {"packed and plain differ by": gaps}),
         "written and read back": "equal",
-        "in process": f"a request at a time: {unbatched}" if unbatched else "all requests in one batch",
+        "in process": unbatched if unbatched else "all requests in one batch",
         **memory,
     }
 
