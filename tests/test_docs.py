@@ -34,7 +34,7 @@ def test_every_command_of_the_readme_exists() -> None:
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     commands |= {group.name for group in app.registered_groups}
-    mentions = set(re.findall(r"(?:^|`|bin/)stepagent ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    mentions = set(re.findall(r"(?:^|`|bin/)stepagent ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert mentions <= commands
     assert commands <= mentions
 
