@@ -18,7 +18,7 @@ import numpy as np
 from stepagent.backends.decoder_choice import pick_decoders
 from stepagent.backends.decoding import Decoder, Row
 from stepagent.config.settings import Positive
-from stepagent.errors import BackendError
+from stepagent.errors import BackendError, ModelError
 from stepagent.models.loading import load_model, pick_device, pick_dtype
 from stepagent.models.spans import context_limit
 from stepagent.models.tokenizer import ChatTokenizer
@@ -59,10 +59,14 @@ class TransformersBackend:
         place = pick_device(device)
         self._tokenizer = ChatTokenizer(model)
         network = load_model(model, pick_dtype(dtype, place), place)
-        ends = network.generation_config.eos_token_id
-        ends = [ends] if isinstance(ends, int) else list(ends or [])
+        ends = list(network.generation_config.eos_token_id or ())
         ends += [id for id in (self._tokenizer.end_id, self._tokenizer.raw.eos_token_id) if id is not None]
         self._vocabulary = network.get_input_embeddings().weight.shape[0]
+        if self._tokenizer.end_id >= self._vocabulary:
+            raise ModelError(
+                f"{model}: the token that ends a turn, {self._tokenizer.end_id}, is beyond the model's "
+                f"{self._vocabulary} embeddings, so no reply could end; take tokenizer and model from one place"
+            )
         self._max_context = context_limit(network.config, max_context)
         self._decoders = pick_decoders(network, self._tokenizer.raw, ends)
         self._max_rows = max_rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ _PACKED = {
     "mxfp4": "MXFP4",
 }
 
+_PACKED_FILES = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ"}
+
 
 def check_folder(model: str | Path) -> None:
     """Raise ModelError for a local path that is no whole model folder; a hub id passes."""
@@ -43,44 +45,73 @@ def check_folder(model: str | Path) -> None:
         if any(path.glob("*.gguf")):
             raise ModelError(f"{model}: GGUF weights; give the Transformers folder of this model (*.safetensors)")
         raise ModelError(f"{model}: not a model folder (config.json is missing); give the folder that holds it")
-    for file in (*_matching(path, WEIGHTS), *_matching(path, TEXT), *_matching(path, TEMPLATES)):
+    for file in _matching(path, ("*.json", *WEIGHTS, *TEXT, *TEMPLATES)):
         with file.open("rb") as stream:
             if stream.read(len(_LFS)) == _LFS:
                 raise ModelError(f"{file}: a Git LFS pointer, not the file; run git lfs pull in the folder")
+    config = read_config(path)
+    if not isinstance(config.get("quantization_config", {}), dict | None):
+        _refuse_packed(model, path, config)  # no reader gets further
+    if (path / "generation_config.json").is_file():
+        read_json(path / "generation_config.json")
 
 
-def check_weights(model: str | Path) -> None:
-    """Raise ModelError for a local folder whose weights cannot be those of a full-precision causal language model."""
+def check_weights(model: str | Path, *, causal: bool = True) -> None:
+    """Raise ModelError for a local folder whose weights cannot be those of a full-precision model, by default of a
+    causal language model."""
     path = Path(model)
     if not path.is_dir():
         return
+    has_weights = any(_matching(path, WEIGHTS[:2], "adapter_"))
     if (path / "adapter_config.json").is_file():
         raise ModelError(
             f"{model}: an adapter lies beside the weights and would be applied to them once more; move "
             "adapter_config.json and adapter_model.safetensors away"
+            if has_weights
+            else f"{model}: an adapter, not a model; merge it into its base and give the folder of the merged model"
         )
     config = read_config(path)
-    for kind in config.get("architectures") or ():
-        for ending, name in _READERS.items():
-            if str(kind).endswith(ending):
-                raise ModelError(f"{model}: {name} ({kind}), no causal language model; use it as judge.backend prm")
-    method = (config.get("quantization_config") or {}).get("quant_method")
-    if method:
-        raise ModelError(
-            f"{model}: {_PACKED.get(method, method)} weights (quantization_config in config.json); give the model in "
-            "bfloat16 or float32, or serve this one and search with backend openai"
-        )
-    if not any(_matching(path, WEIGHTS)):
-        raise ModelError(f"{model}: no weights in the folder (*.safetensors or *.bin); download it again")
+    if causal:
+        _refuse_readers(model, config)
+    _refuse_packed(model, path, config)
+    if not has_weights and not any(_matching(path, WEIGHTS)):
+        kind = "only GGUF weights" if any(path.glob("*.gguf")) else "no weights"
+        raise ModelError(f"{model}: {kind} in the folder; download it again, with *.safetensors")
     for index in path.glob("*.index.json"):
-        for name in sorted(set(_read_json(index).get("weight_map", {}).values())):
+        for name in sorted(set(read_json(index).get("weight_map", {}).values())):
             if not (path / name).is_file():
                 raise ModelError(f"{path / name}: missing, though {index.name} names it; download it again")
 
 
+def _refuse_readers(model: str | Path, config: Mapping[str, Any]) -> None:
+    for kind in config.get("architectures") or ():
+        for ending, name in _READERS.items():
+            if str(kind).endswith(ending):
+                raise ModelError(f"{model}: {name} ({kind}), no causal language model; use it as judge.backend prm")
+
+
+def _refuse_packed(model: str | Path, folder: Path, config: Mapping[str, Any]) -> None:
+    if method := _packing(folder, config):
+        raise ModelError(
+            f"{model}: {method} weights (quantization_config), which are packed; give the model in bfloat16 or float32, "
+            "and search with backend openai"
+        )
+
+
+def _packing(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return the name of the packing of quantised weights, or "" for plain ones."""
+    packing = config.get("quantization_config")
+    if isinstance(packing, dict) and packing:
+        method = str(packing.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in packing else "quantised"))
+        return _PACKED.get(method, method)
+    if packing:
+        return str(packing)
+    return next((name for file, name in _PACKED_FILES.items() if (folder / file).is_file()), "")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return a folder's config.json. Raises ModelError if it is no JSON object."""
-    return _read_json(folder / "config.json")
+    return read_json(folder / "config.json")
 
 
 def local_files(model: str | Path) -> Path | None:
@@ -101,11 +132,14 @@ def model_identity(model: str | Path) -> list[str]:
     return [f"{file.name} {hash_file(file)}" for file in files if file.is_file()]
 
 
-def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    return (file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+def _matching(folder: Path, patterns: tuple[str, ...], without: str = "/") -> Iterator[Path]:
+    """Return the files that match a pattern, but for those whose names begin with `without`."""
+    files = (file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+    return (file for file in files if not file.name.startswith(without))
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON object. Raises ModelError if the file holds none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging
 
 from stepagent.errors import ModelError
-from stepagent.models.folders import check_folder, check_weights
+from stepagent.models.folders import check_folder, check_weights, local_files, read_json
 
 logging.disable_progress_bar()  # our own bars say what is going on
 
@@ -43,36 +44,98 @@ def load_model(
     """Return a model, by default a causal language model; `options` go to Transformers. Raises ModelError, with the
     cause and a remedy, for a folder that does not hold all its weights: Transformers would draw them at random."""
     check_folder(model)
+    check_weights(model, causal=kind is AutoModelForCausalLM)
+    load_config(model)
     if kind is AutoModelForCausalLM:
-        check_weights(model)
+        # Transformers refuses defaults of generation that contradict each other; of them, only the ends count here.
+        options = {"generation_config": GenerationConfig(), **options}
     try:
-        loaded, report = kind.from_pretrained(
-            str(model), dtype=dtype, output_loading_info=True, trust_remote_code=False, **options
-        )
+        with silenced():
+            loaded, report = kind.from_pretrained(
+                str(model),
+                dtype=dtype,
+                output_loading_info=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
     except torch.OutOfMemoryError:
         raise ModelError(f"{model}: out of memory at loading; use a smaller model or another device") from None
     except Exception as error:  # noqa: BLE001 (whatever Transformers and its readers raise)
         raise ModelError(f"{model}: cannot load the model ({first_line(error)}){_remedy(error)}") from None
+    _refuse_strangers(model, loaded, report)
+    if kind is AutoModelForCausalLM:
+        loaded.generation_config.eos_token_id = end_ids(model, loaded.config)
+    # a quantised model stands on its device already
+    return loaded if "quantization_config" in options else loaded.to(device)
+
+
+def end_ids(model: str | Path, config: Any) -> list[int]:
+    """Return the ids that end a text by a model's generation_config.json, or else by its config."""
+    files = local_files(model)
+    file = files / "generation_config.json" if files else None
+    stated = read_json(file).get("eos_token_id") if file and file.is_file() else None
+    ids = config.get_text_config(decoder=True).eos_token_id if stated is None else stated
+    return [ids] if isinstance(ids, int) else list(ids or ())
+
+
+def _refuse_strangers(model: str | Path, loaded: Any, report: Mapping[str, Any]) -> None:
+    """Raise ModelError if weights are missing, have other shapes, or are left over though the model has such layers:
+    Transformers would draw the first two at random and forget the third."""
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, shape, expected_shape = mismatched[0]
+        raise ModelError(
+            f"{model}: {name} has the shape {tuple(shape)} and config.json asks for {tuple(expected_shape)}; "
+            "the weights are not of this config.json: download both again"
+        )
+    unexpected = sorted(report["unexpected_keys"])
     if missing := sorted(report["missing_keys"]):
-        unexpected = sorted(report["unexpected_keys"])
         raise ModelError(
             f"{model}: {len(missing)} weights are missing ({missing[0]}, ...)"
             + (f", while {unexpected[0]} is there" if unexpected else "")
             + "; a file is incomplete or of another model: download it again"
         )
-    return loaded if options else loaded.to(device)  # what is quantised stands where it was loaded
+    shapes = {_numberless(name) for name in loaded.state_dict()}
+    modules = {name for name, _ in loaded.named_modules()}
+    for name in unexpected:
+        parent, _, last = name.rpartition(".")
+        if _numberless(name) in shapes or (parent in modules and last in ("weight", "bias")):
+            raise ModelError(
+                f"{model}: {name} is among the weights and config.json has no place for it; config.json is of another "
+                "model: download both again"
+            )
+
+
+def _numberless(name: str) -> str:
+    """Return the name of a tensor without the numbers of layers and experts."""
+    return re.sub(r"\d+", "#", name)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Context that keeps Transformers' reports from the terminal: one sentence of ours follows."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def load_config(model: str | Path) -> Any:
     """Return a model's config. Raises ModelError if there is none that Transformers knows."""
     check_folder(model)
     try:
-        return AutoConfig.from_pretrained(str(model), trust_remote_code=False)
+        with silenced():
+            return AutoConfig.from_pretrained(str(model), trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 (whatever Transformers raises)
-        raise ModelError(f"{model}: cannot read config.json ({first_line(error)}){_remedy(error)}") from None
+        if not Path(model).is_dir():
+            raise ModelError(f"{model}: no such model folder, and it is not in the hub ({first_line(error)})") from None
+        remedy = _remedy(error, "mend config.json or download it again")
+        raise ModelError(f"{model}: cannot read config.json ({first_line(error)}){remedy}") from None
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, otherwise: str = "check config.json, or download it again") -> str:
     """Return what a user can do about an error of loading, from its words: Transformers has no types for them."""
     words = f"{type(error).__name__} {error}".lower()
     for marks, remedy in (
@@ -85,7 +148,7 @@ def _remedy(error: Exception) -> str:
     ):
         if any(mark in words for mark in marks):
             return f"; {remedy}"
-    return "; check the folder or download it again"
+    return f"; {otherwise}"
 
 
 @contextmanager

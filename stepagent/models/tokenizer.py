@@ -11,16 +11,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from stepagent.errors import ModelError
 from stepagent.models.folders import check_folder
-from stepagent.models.loading import first_line
+from stepagent.models.loading import first_line, load_config, silenced
 from stepagent.types import Message
 
 _FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _REMEDY = "copy tokenizer.json and tokenizer_config.json into the folder"
+_NEWER = "it is of a newer version: upgrade transformers and tokenizers"
 _TODAY = datetime(2024, 7, 26, tzinfo=UTC)  # what templates take for today: a run goes on on any day
 _PROBE = "stepagent"
 _OPENED_THOUGHT = re.compile(r"(<[a-z_]*think[a-z_]*>)\s*\Z")
@@ -39,9 +39,12 @@ class ChatTokenizer:
             # asked all the same, Transformers would make an empty tokenizer for some model types
             raise ModelError(f"{model}: the folder holds no tokenizer; {_REMEDY}")
         try:
-            self.raw: Any = AutoTokenizer.from_pretrained(str(model))
+            with silenced():
+                self.raw: Any = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
         except Exception as error:  # noqa: BLE001 (whatever Transformers and its readers raise)
-            raise ModelError(f"{model}: no usable tokenizer ({first_line(error)}); {_REMEDY}") from None
+            load_config(model)  # its fault would stop the tokenizer, too
+            remedy = _NEWER if "did not match any variant" in str(error) else _REMEDY
+            raise ModelError(f"{model}: no usable tokenizer ({first_line(error)}); {remedy}") from None
         self._chat = chat
         if chat and not self.raw.chat_template:
             raise ModelError(
@@ -49,6 +52,8 @@ class ChatTokenizer:
                 "model's instruct version fits a base model)"
             )
         if chat:
+            if _PROBE not in self._apply([{"role": "user", "content": _PROBE}]):
+                raise ModelError(f"{model}: the chat template leaves out what a user says; mend chat_template.jinja")
             _ = self.end_id
 
     def __len__(self) -> int:
@@ -62,11 +67,16 @@ class ChatTokenizer:
         system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
         if not system:
             return self._apply(turns)
+        return self._apply(turns if self._writes_system else _without_system(turns, system))
+
+    @cached_property
+    def _writes_system(self) -> bool:
+        """Whether the template writes a system turn: some refuse it, some leave it out."""
+        turns = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "?"}]
         try:
-            text = self._apply(turns)
+            return _PROBE in self._apply(turns)
         except ModelError:
-            text = ""
-        return text if system.strip() in text else self._apply(_without_system(turns, system))
+            return False
 
     def _apply(self, turns: list[dict[str, str]], *, opens_reply: bool = True) -> str:
         try:
@@ -75,7 +85,7 @@ class ChatTokenizer:
                     turns, add_generation_prompt=opens_reply, tokenize=False, strftime_now=_TODAY.strftime
                 )
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 (a template is a program)
             raise ModelError(
                 f"{self._model}: the chat template fails ({first_line(error)}); mend chat_template.jinja"
             ) from None
@@ -95,10 +105,17 @@ class ChatTokenizer:
     def reply_ids(self, context: str, reply: str) -> tuple[int, ...]:
         """Return the token ids of a whole reply after the rendered turns `context`, with the token that ends a turn.
         A thought that the template has opened, and an end that the text brings, are not written twice."""
-        if (mark := _OPENED_THOUGHT.search(context)) and reply.lstrip().startswith(mark[1]):
-            reply = reply.lstrip().removeprefix(mark[1]).lstrip("\n")
-        ended = self.ids(reply.rstrip())
-        return ended if ended[-1:] == (self.end_id,) else (*self.ids(reply), self.end_id)
+        reply = self.unopened(context, reply)
+        ids = self.ids(reply.rstrip())
+        ends = (self.end_id, self.raw.eos_token_id)
+        return (*ids[:-1], self.end_id) if ids and ids[-1] in ends else (*self.ids(reply), self.end_id)
+
+    def unopened(self, context: str, reply: str) -> str:
+        """Return a reply without the mark of a thought that `context` has opened already."""
+        mark = _OPENED_THOUGHT.search(context)
+        if mark and reply.lstrip().startswith(mark[1]):
+            return reply.lstrip().removeprefix(mark[1]).lstrip("\n")
+        return reply
 
     def prompt_ids(self, messages: Iterable[Message], reply: str = "") -> tuple[int, ...]:
         """Return the token ids of the rendered chat turns, with the beginning of a reply behind them."""

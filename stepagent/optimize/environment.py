@@ -7,7 +7,13 @@ import os
 from stepagent.errors import ModelError
 
 _TOGETHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_ELSEWHERE = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_PARALLELISM_CONFIG")
+_MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # accelerate takes them for WORLD_SIZE
+_ELSEWHERE = (
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+    "ACCELERATE_USE_SAGEMAKER",
+)
 # What accelerate would take from a left-over config of another training, though this one's settings say it.
 _SETTINGS = (
     "ACCELERATE_MIXED_PRECISION",
@@ -23,6 +29,8 @@ def prepare_environment() -> None:
     half of a launcher's variables, and for launchers whose sharding is not known here."""
     present = [name for name in _TOGETHER if os.environ.get(name)]
     ranks = [name for name in present if name in ("WORLD_SIZE", "RANK", "LOCAL_RANK")]
+    ranks += [name for name in _MPI if os.environ.get(name, "1") != "1"]
+    ranks += ["ACCELERATE_USE_FSDP"] if process_shards() else []
     if ranks and len(present) < len(_TOGETHER):
         missing = next(name for name in _TOGETHER if name not in present)
         raise ModelError(

@@ -100,6 +100,7 @@ def _token_ids(
 
     # a chat template writes its own special tokens; plain text gets the tokenizer's, but no end
     tokens = tokenizer.opening_ids if is_plain else tokenizer.ids
+    steps = [(_unended(tokenizer.unopened(context, text), ends, tokenizer), ends) for text, ends in steps]
     context_ids = tokens(context)
     # Tokenised with its context, since a step's first characters may merge with the context's last token.
     sequences = [tokens(context + text) for text, _ in steps]
@@ -109,6 +110,12 @@ def _token_ids(
         for ids, (text, ends) in zip(sequences, steps, strict=True)
     ]
     return context_ids[:start], step_ids, start < len(context_ids)
+
+
+def _unended(text: str, ends: bool, tokenizer: ChatTokenizer) -> str:
+    """Return the text of a step that ends a turn without the line behind an end token that it brings."""
+    ids = tokenizer.ids(text.rstrip())
+    return text.rstrip() if ends and ids[-1:] == (tokenizer.end_id,) else text
 
 
 def _is_broken(row: StepPreference | ForeignPair) -> bool:

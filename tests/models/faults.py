@@ -43,28 +43,17 @@ DOORS: dict[str, Callable[[Path], None]] = {"train": open_to_train, "search": op
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A way to break a good model folder. `remedy` (a regular expression) is in the sentence that refuses it;
-    `known_fault` says what happens today instead."""
+    """A way to break a good model folder. `remedy` (a regular expression) is in the sentence that refuses it."""
 
     name: str
     spoil: Spoil
     remedy: str
     doors: tuple[str, ...] = tuple(DOORS)
-    known_fault: str = ""
 
 
 def cases(rows: Iterable[Fault]) -> list[Any]:
     """Return pytest's parameters (fault, door), one for each door of each row."""
-    return [
-        pytest.param(row, door, id=f"{row.name}-{door}", marks=known(row.known_fault))
-        for row in rows
-        for door in row.doors
-    ]
-
-
-def known(fault: str) -> list[pytest.MarkDecorator]:
-    """Return the mark of a row that fails today, or none."""
-    return [pytest.mark.xfail(strict=True, reason=fault)] if fault else []
+    return [pytest.param(row, door, id=f"{row.name}-{door}") for row in rows for door in row.doors]
 
 
 def assert_refused(load: Callable[[], object], folder: Path, remedy: str) -> None:

@@ -18,7 +18,6 @@ from faults import (
     copy_of,
     cut,
     edit_json,
-    known,
     with_config,
     with_file,
     without_files,
@@ -28,7 +27,6 @@ from stepagent import Message, ModelError
 from stepagent.models.tokenizer import ChatTokenizer
 
 TOKENIZER_AGAIN = "tokenizer.json.*(copy|download)|(copy|download).*tokenizer.json"
-NEWER = "told to copy tokenizer.json and tokenizer_config.json into the folder, where they are"
 PARTS_ONLY = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role }}{% for part in message.content %}"
     "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{{ '<|im_end|>' }}{% endfor %}"
@@ -63,19 +61,16 @@ TOKENIZERS = [
         "a newer model",
         component("model", type="Bytes", vocab={}),
         "upgrade.*(tokenizers|transformers)",
-        known_fault=NEWER,
     ),
     Fault(
         "a newer splitter",
         component("pre_tokenizer", type="Sentences"),
         "upgrade.*(tokenizers|transformers)",
-        known_fault=NEWER,
     ),
     Fault(
         "a newer decoder",
         component("decoder", type="Sentences"),
         "upgrade.*(tokenizers|transformers)",
-        known_fault=NEWER,
     ),
     Fault("cut", cut("tokenizer.json", 0.5), TOKENIZER_AGAIN),
     Fault("no JSON", with_file("tokenizer.json", "<!doctype html>"), TOKENIZER_AGAIN),
@@ -97,13 +92,11 @@ TEMPLATES = [
         "divides by zero",
         template("{{ 1 / 0 }}"),
         "template fails.*chat_template.jinja",
-        known_fault="ends in a traceback: ZeroDivisionError",
     ),
     Fault(
         "takes parts, not text",
         template(PARTS_ONLY),
         "template.*chat_template.jinja",
-        known_fault="renders no text at all, silently: every prompt is empty",
     ),
     Fault("several templates without a default", named_templates(tools=CHATML, rag=CHATML), "template.*default"),
 ]
@@ -114,7 +107,6 @@ ENDS = [
         lambda folder: write_model(folder, embeddings=260),
         "embeddings.*tokenizer|tokenizer.*embeddings",
         doors=("search",),
-        known_fault="loads: no reply can end, and none is told",
     ),
 ]
 
@@ -137,7 +129,6 @@ class Model(LlamaForCausalLM):
     config_class = Mine
 class Tokenizer(PreTrainedTokenizerFast): ...
 """
-CUSTOM_TODAY = "asks on the terminal whether custom code may run, and runs it if standard input says y"
 CUSTOM = {
     "tokenizer": lambda folder: edit_json(
         folder / "tokenizer_config.json",
@@ -152,10 +143,7 @@ CUSTOM = {
 
 @pytest.mark.parametrize(
     "spoil",
-    [
-        pytest.param(spoil, id=name, marks=known(CUSTOM_TODAY * (name != "a known family")))
-        for name, spoil in CUSTOM.items()
-    ],
+    [pytest.param(spoil, id=name) for name, spoil in CUSTOM.items()],
 )
 @pytest.mark.parametrize("door", DOORS)
 def test_custom_code_neither_runs_nor_asks(

@@ -15,7 +15,6 @@ from faults import (
     check_sentence,
     copy_of,
     edit_json,
-    known,
     with_config,
     with_file,
     with_tensors,
@@ -72,11 +71,10 @@ FILES = {
 }
 
 
-SAVING = "full fine-tuning ends in a traceback at the first checkpoint: GenerationConfig is invalid"
 LOADING = "refused: told to download the folder again, no word of generation_config.json"
 
 
-@pytest.mark.parametrize("lora", [pytest.param(LORA, id="lora"), pytest.param(None, id="full", marks=known(SAVING))])
+@pytest.mark.parametrize("lora", [pytest.param(LORA, id="lora"), pytest.param(None, id="full")])
 def test_files_beside_the_weights_come_along_as_they_are(
     train: Callable[..., Path], random_model: Path, tmp_path: Path, lora: dict[str, int] | None
 ) -> None:
@@ -102,18 +100,10 @@ DEFAULTS = {
 }
 
 
-DEFAULTS_TODAY = {
-    ("temperature without sampling", "full"): SAVING,
-    ("beams without sampling", "full"): SAVING,
-    ("more replies than beams", "lora"): LOADING,
-    ("more replies than beams", "full"): LOADING,
-}
-
-
 @pytest.mark.parametrize(
     ("defaults", "lora"),
     [
-        pytest.param(value, lora, id=f"{name}-{kind}", marks=known(DEFAULTS_TODAY.get((name, kind), "")))
+        pytest.param(value, lora, id=f"{name}-{kind}")
         for name, value in DEFAULTS.items()
         for kind, lora in (("lora", LORA), ("full", None))
     ],
@@ -175,7 +165,6 @@ def first_embeddings(count: int) -> Spoil:
     return all_of(cut, lambda folder: edit_json(folder / "config.json", vocab_size=count))
 
 
-@pytest.mark.xfail(strict=True, reason="told that its training cannot be written down: index out of range in self")
 def test_ids_beyond_the_embeddings_are_named_before_the_first_step(random_model: Path, tmp_path: Path) -> None:
     """The last tokens of the arithmetic world are | A B (28, 29, 30)."""
     model = copy_of(random_model, tmp_path / "m", first_embeddings(28))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from dialects import CHATML, DATED, GEMMA, SPECIAL, THINK, THINKING, THOUGHT, WITHOUT_END, WITHOUT_SYSTEM, write_model
-from faults import known
 
 from stepagent import Message
 from stepagent.backends.transformers import TransformersBackend
@@ -82,7 +81,6 @@ def test_the_text_of_a_system_turn_is_never_lost(speaker: Speaker, template: str
     assert tokenizer.prompt_ids([Message("system", "S"), Message("user", "q")]) == ids
 
 
-@pytest.mark.xfail(strict=True, reason="the system's text is lost: that of the question is taken for it")
 def test_a_system_text_that_the_question_repeats_is_not_lost(speaker: Speaker) -> None:
     tokenizer = ChatTokenizer(speaker(WITHOUT_SYSTEM))
     text = tokenizer.render([Message("system", "Add."), Message("user", "Add. 1+1")])
@@ -106,12 +104,11 @@ REPLIES = [
     ("the rest of a thought", THINKING, "<|im_end|>", "a</think>2", (*b"a", THOUGHT, *b"2", IM_END)),
     ("a thought of its own", CHATML, "<|im_end|>", "<think>a</think>2", (THINK, *b"a", THOUGHT, *b"2", IM_END)),
 ]
-REPLIES_TODAY = {"with the end of text": "both ends are trained: 2<|endoftext|><|im_end|>"}
 
 
 @pytest.mark.parametrize(
     ("template", "eos", "reply", "ids"),
-    [pytest.param(*row[1:], id=row[0], marks=known(REPLIES_TODAY.get(row[0], ""))) for row in REPLIES],
+    [pytest.param(*row[1:], id=row[0]) for row in REPLIES],
 )
 def test_a_reply_is_trained_with_one_end_and_one_opening(
     speaker: Speaker, template: str, eos: str, reply: str, ids: tuple[int, ...]
@@ -172,17 +169,11 @@ PAIRS = [
         (*b"9", TURN_END),
     ),
 ]
-LINE = "the end is trained twice, before and behind the line"
-PAIRS_TODAY = {
-    "a chat with its ends and lines": LINE,
-    "a chat as text": LINE,
-    "a chat with thoughts that the template opens": "the thought is opened twice: <think> <think>",
-}
 
 
 @pytest.mark.parametrize(
     ("template", "row", "context", "chosen", "rejected"),
-    [pytest.param(*row[1:], id=row[0], marks=known(PAIRS_TODAY.get(row[0], ""))) for row in PAIRS],
+    [pytest.param(*row[1:], id=row[0]) for row in PAIRS],
 )
 def test_the_texts_of_a_pair_become_these_ids(
     speaker: Speaker,
