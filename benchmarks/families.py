@@ -205,8 +205,8 @@ def main() -> None:
         rows.append(check_family(family))
         print({name: value for name, value in rows[-1].items() if name != "gap"}, flush=True)
     print(table(rows))
-    for family, reason in LEFT_OUT.items():
-        print(f"left out: {family} ({reason})")
+    for reason in dict.fromkeys(LEFT_OUT.values()):
+        print(f"left out, since each {reason}:", ", ".join(name for name in LEFT_OUT if LEFT_OUT[name] == reason))
     write_figures(arguments.json, {"families": rows, "left_out": LEFT_OUT})
 
 

@@ -124,13 +124,13 @@ _ENCODERS = (
 )
 _OTHER_INPUTS = "aria_text blt cpmant emu3 fuyu git got_ocr2 mllama moshi musicgen musicgen_melody phi4_multimodal"
 LEFT_OUT: dict[str, str] = {
-    **dict.fromkeys(_ENCODER_DECODERS.split(), "the decoder of an encoder-decoder"),
-    **dict.fromkeys(_ENCODERS.split(), "an encoder, whose causal head is no language model that people download"),
+    **dict.fromkeys(_ENCODER_DECODERS.split(), "is the decoder of an encoder-decoder"),
+    **dict.fromkeys(_ENCODERS.split(), "is an encoder, whose causal head is no language model that people download"),
     **dict.fromkeys(_OTHER_INPUTS.split(), "takes pictures, sound, bytes or prompts of its own beside token ids"),
-    "dbrx": "its model reads a rope_theta that its config does not have",
-    "qwen4_exp": "its defaults make no model: its indexer has no sizes",
-    "qwen4_exp_text": "its defaults make no model: its indexer has no sizes",
-    "gemma3n": "its pictures need timm; its text model is in the table",
+    "dbrx": "reads a rope_theta that its config does not have",
+    "qwen4_exp": "has defaults that make no model: its indexer has no sizes",
+    "qwen4_exp_text": "has defaults that make no model: its indexer has no sizes",
+    "gemma3n": "needs timm for its pictures; its text model is in the table",
     **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), "drafts for another model"),
 }
 MOST_USED = (

@@ -93,8 +93,8 @@ def _refuse_readers(model: str | Path, config: Mapping[str, Any]) -> None:
 def _refuse_packed(model: str | Path, folder: Path, config: Mapping[str, Any]) -> None:
     if method := _packing(folder, config):
         raise ModelError(
-            f"{model}: {method} weights (quantization_config), which are packed; give the model in bfloat16 or float32, "
-            "and search with backend openai"
+            f"{model}: {method} weights (quantization_config), which are packed; give the model in bfloat16 or "
+            "float32, or serve this one and search with backend openai"
         )
 
 

@@ -86,16 +86,29 @@ def add_adapter(model: Any, lora: LoraSettings) -> Any:
 
 
 def _unadaptable(model: Any) -> set[str]:
-    """Return the names of linear layers that an adapter cannot wrap: routers, which return more than a product, and
-    layers whose weights the code of the module around them reads itself, past the adapter (Mamba's kernels)."""
+    """Return the names of linear layers that an adapter cannot wrap: layers that compute more than a product, and layers
+    whose weights the code of the module around them reads itself, past the adapter (Mamba's kernels)."""
     names = set()
     for name, module in model.named_modules():
         children = [child for child, layer in module.named_children() if isinstance(layer, torch.nn.Linear)]
         source = inspect.getsource(type(module)) if children else ""
         for child in children:
-            if f"self.{child}.weight" in source or "Router" in type(module.get_submodule(child)).__name__:
+            if f"self.{child}.weight" in source or not _is_product(module.get_submodule(child)):
                 names.add(f"{name}.{child}" if name else child)
     return names
+
+
+@torch.no_grad()
+def _is_product(layer: Any) -> bool:
+    """Return whether a layer returns the product with its weight, as a linear layer does: some families derive routers
+    and grouped products from it."""
+    if not type(layer).__module__.startswith("transformers.models."):
+        return True
+    inputs = torch.ones(1, 2, layer.in_features, dtype=layer.weight.dtype, device=layer.weight.device)
+    try:
+        return torch.allclose(layer(inputs), torch.nn.functional.linear(inputs, layer.weight, layer.bias), atol=1e-2)
+    except (RuntimeError, TypeError, AttributeError):  # another shape, or more than one tensor
+        return False
 
 
 def _shared(model: Any) -> set[str]:
