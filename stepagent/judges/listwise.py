@@ -16,9 +16,12 @@ from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend, model_name
 from stepagent.judges.comparisons import tally
+from stepagent.judges.wording import unescaped, without_closing
 from stepagent.seeds import derive_seed
 from stepagent.tree import joined_text
 from stepagent.types import Completion, Problem, Prompt, Sampling, Step, Usage, Verdict, Vote, VoteOutcome
+
+_RANKING = re.compile(r"\[?\d+\]?(?:\s*>\s*\[?\d+\]?)*\Z")
 
 
 class ListwiseJudge:
@@ -91,8 +94,9 @@ def parse_ranking(choice: Completion, count: int) -> list[int] | None:
     names each number once."""
     if choice.finish_reason != "end":
         return None
-    lines = [line for line in choice.text.splitlines() if line.strip()]
-    if not lines or not re.fullmatch(r"[^\[]*\[\d+\](\s*>\s*\[\d+\])*[\s.*]*", lines[-1]):
+    lines = [line for line in unescaped(without_closing(choice.text)).splitlines() if line.strip()]
+    ranking = _RANKING.search(lines[-1] if lines else "")
+    if not ranking:
         return None
-    numbers = [int(number) for number in re.findall(r"\[(\d+)\]", lines[-1])]
+    numbers = [int(number) for number in re.findall(r"\d+", ranking[0])]
     return numbers if sorted(numbers) == list(range(1, count + 1)) else None

@@ -13,6 +13,7 @@ from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend, model_name
 from stepagent.judges.comparisons import Comparisons, compare_candidates
+from stepagent.judges.wording import is_closing, label_pattern, last_sentence
 from stepagent.seeds import derive_seed
 from stepagent.tree import joined_text
 from stepagent.types import (
@@ -98,15 +99,19 @@ class PairwiseJudge:
 def parse_verdict(reply: str, labels: Labels) -> VoteOutcome:
     """Return the outcome that the reply's last label names: a rationale may quote a candidate with a label.
 
-    No label, or text after the last one (white space, full stop, quotes and markup aside), is "unparsed".
+    No label, text after the last one (marks, brackets, tags and end tokens are none), and another label in the same
+    sentence are "unparsed".
     """
-    last_places: list[tuple[int, str, VoteOutcome]] = [
-        (reply.rfind(labels.first), labels.first, "first"),
-        (reply.rfind(labels.second), labels.second, "second"),
+    named: list[tuple[str | None, VoteOutcome]] = [(labels.first, "first"), (labels.second, "second"), (labels.tie, "tie")]
+    matches = [
+        (match.start(), match.end(), outcome)
+        for label, outcome in named
+        if label
+        for match in label_pattern(label).finditer(reply)
     ]
-    if labels.tie:
-        last_places.append((reply.rfind(labels.tie), labels.tie, "tie"))
-    start, label, outcome = max(last_places)
-    if start < 0 or reply[start + len(label) :].strip(" \n\t.*`\"'"):
+    if not matches:
         return "unparsed"
-    return outcome
+    start, end, outcome = max(matches)
+    sentence = last_sentence(reply[:start])
+    others = any(first >= start - len(sentence) and other != outcome for first, _, other in matches)
+    return outcome if is_closing(reply[end:]) and not others else "unparsed"

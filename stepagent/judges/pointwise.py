@@ -16,10 +16,14 @@ from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
 from stepagent.interfaces import Backend, model_name
 from stepagent.judges.scores import by_errors, scored_verdict
+from stepagent.judges.wording import is_closing
 from stepagent.seeds import derive_seed
 from stepagent.tree import joined_text
 from stepagent.types import Completion, Problem, Prompt, Sampling, Step, Usage, Verdict, VerdictStatus
 
+_GRADE = re.compile(
+    r"[\s*_$\\(\[{]*(?:boxed\{)?\s*(-?\d+(?:[.,]\d+)?)(?:\s*(?:/|out of)\s*\d+)?(?:\s*points?)?(.*)\Z", re.DOTALL
+)
 _NOISE = 0.1  # share of the scale: the least standard error of a grade, and the guess where there is one
 
 
@@ -95,9 +99,11 @@ class PointwiseJudge:
 def parse_grade(choice: Completion, scale: Scale) -> float | None:
     """Return the number after the reply's last mark, as a share of the scale in [0, 1]; None unless the reply
     is whole and the number on the scale."""
-    _, mark, ending = choice.text.rpartition(scale.mark)
-    number = re.match(r"[\s*]*(-?\d+(?:\.\d+)?)(?:\s*/\s*\d+)?[\s.*]*\Z", ending)
-    if choice.finish_reason != "end" or not mark or not number:
+    marks = list(re.finditer(re.escape(scale.mark.rstrip(":")) + r"[*_]*:?", choice.text, re.IGNORECASE))
+    if choice.finish_reason != "end" or not marks:
         return None
-    grade = float(number[1])
+    number = _GRADE.match(choice.text[marks[-1].end() :])
+    if not number or not is_closing(number[2]):
+        return None
+    grade = float(number[1].replace(",", "."))
     return (grade - scale.low) / (scale.high - scale.low) if scale.low <= grade <= scale.high else None

@@ -86,7 +86,7 @@ def add_adapter(model: Any, lora: LoraSettings) -> Any:
 
 
 def _unadaptable(model: Any) -> set[str]:
-    """Return the names of linear layers that an adapter cannot wrap: layers that compute more than a product, and layers
+    """Return the names of linear layers that an adapter cannot wrap: those that compute more than a product, and those
     whose weights the code of the module around them reads itself, past the adapter (Mamba's kernels)."""
     names = set()
     for name, module in model.named_modules():
