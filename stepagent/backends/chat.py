@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import Abilities
+from stepagent.backends.replies import count, server_words
+from stepagent.backends.thoughts import without_thought
 from stepagent.config.prompts import load_prompt
-from stepagent.errors import BackendError, ConfigError
+from stepagent.errors import BackendError, ConfigError, TransientError
 from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Usage
 
 _END = "[[END]]"
-_THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
 class Chat:
@@ -31,10 +32,18 @@ class Chat:
         if sampling.n > 1 and "n" not in self._abilities.takes:
             return await self._one_by_one(prompt, sampling)
         samples, reply = await self._endpoint.choices("chat/completions", self._body(prompt, sampling))
-        counts = reply.get("usage") or {}
-        usage = Usage(1, counts.get("prompt_tokens", 0), counts.get("completion_tokens", 0))
-        choices = tuple(self._choice(choice, prompt, sampling) for choice in samples)
-        return Completions(choices, plain(prompt), None, usage)
+        choices: list[Completion] = []
+        failures: list[BackendError] = []
+        for sample in samples:
+            try:
+                choices.append(self._choice(sample, prompt, sampling))
+            except TransientError:
+                raise
+            except BackendError as error:  # a filter's refusal of one sample is none of the others
+                failures.append(error)
+        if not choices:
+            raise failures[0]
+        return Completions(tuple(choices), plain(prompt), None, counted(reply, prompt, sampling))
 
     async def _one_by_one(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """Ask for the samples one by one; a retry after a failure asks only for the missing ones."""
@@ -79,7 +88,7 @@ class Chat:
         return {**body, "messages": turns(messages)}
 
     def _choice(self, choice: dict[str, Any], prompt: Prompt, sampling: Sampling) -> Completion:
-        completion = read_choice(self._endpoint, choice)
+        completion = read_choice(self._endpoint, choice, sampling.max_tokens)
         if sampling.top_logprobs:
             completion = replace(completion, first=first_tokens(choice))
         if self._abilities.way == "prefill":
@@ -92,19 +101,47 @@ class Chat:
         return (*before, self._continue.messages(values)[0])
 
 
-def read_choice(endpoint: Endpoint, choice: dict[str, Any]) -> Completion:
-    """Return a chat's reply without the <think> block that some models put before it. Raises BackendError for
-    a refusal."""
+def read_choice(endpoint: Endpoint, choice: dict[str, Any], max_tokens: int) -> Completion:
+    """Return a chat's reply without the thought that reasoning models put before it. Raises BackendError for a refusal,
+    and for a thought that used up `max_tokens`."""
     message = choice["message"]
     if message.get("refusal"):
         raise BackendError(f"{endpoint.url}: refused: {message['refusal'][:200]}")
-    return Completion(_THOUGHT.sub("", message.get("content") or ""), endpoint.reason(choice))
+    if choice.get("error"):
+        raise BackendError(f"{endpoint.url}: {server_words(str(choice['error']).encode())}")
+    reason = endpoint.reason(choice)
+    content = _text(message.get("content"))
+    text = without_thought(content)
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if reason == "length" and (text is None or (thought and not content)):
+        raise BackendError(f"{endpoint.url}: the thought used up max_tokens ({max_tokens}); raise it")
+    return Completion(text or "", reason)
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message's content, which may come in parts; parts that are thoughts are left out."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, str) or part.get("type") in (None, "text", "output_text")]
+        return "".join(part if isinstance(part, str) else str(part.get("text") or "") for part in parts)
+    return content if isinstance(content, str) else ""
+
+
+def counted(reply: Mapping[str, Any], prompt: Prompt, sampling: Sampling) -> Usage:
+    """Return the tokens that a reply states; where it states none, the most that they can be: a token is at least a
+    byte of the prompt, and a sample has at most max_tokens."""
+    usage = reply.get("usage")
+    prompt_tokens = count(usage, "prompt_tokens", "input_tokens", "prompt_token_count", "promptTokenCount")
+    sampled = count(usage, "completion_tokens", "output_tokens", "candidates_token_count", "candidatesTokenCount")
+    if prompt_tokens is None:
+        prompt_tokens = len(plain(prompt).encode("utf-8", "replace"))
+    return Usage(1, prompt_tokens, sampling.n * sampling.max_tokens if sampled is None else sampled)
 
 
 def first_tokens(choice: dict[str, Any]) -> tuple[tuple[str, float], ...]:
-    """Return the likeliest first tokens of a chat's reply with their log-probabilities (nats)."""
+    """Return the likeliest first tokens of a chat's reply with their log-probabilities (nats); those without one are
+    left out."""
     alternatives = choice["logprobs"]["content"][0]["top_logprobs"]
-    return tuple((token["token"], token["logprob"]) for token in alternatives)
+    return tuple((token["token"], token["logprob"]) for token in alternatives if token.get("logprob") is not None)
 
 
 def plain(prompt: Prompt) -> str:

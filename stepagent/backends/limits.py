@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 import time
+from collections import deque
 from collections.abc import Mapping
 
+from stepagent.backends.endpoint import LONGEST_WAIT
+from stepagent.backends.waits import reset_wait
 from stepagent.backends.wrapper import Wrapper
-from stepagent.errors import TransientError
+from stepagent.errors import RefusedError, TransientError
 from stepagent.interfaces import Backend, Headed
 from stepagent.types import Completions, Prompt, Sampling
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SLOWER, _FASTER = 2.0, 0.98
+_log = logging.getLogger("stepagent")
+_MINUTE = 60.0  # seconds
+_WIDER = 1.2  # factor on the gap between requests after a burst of 429s
+_RECOVERY = 0.02  # share of the gap that closes in a second
+_LONGEST_HOLD = 8.0  # seconds between trials of a server that says nothing of its limit
 _LEAST_GAP = 0.001  # seconds between requests below which a learned limit is forgotten
+_SAID = 5.0  # seconds of waiting that are worth a line
 
 
 class RateLimited(Wrapper):
     """Wrapper that spaces the requests to `backend` evenly in time.
 
-    A 429 holds all requests for the time the server asks for (Retry-After), else for a second, and doubles
-    the gap between them; every success closes the gap by 2 %, down to the configured one. A header that says
-    that no request or token is left holds them until the time of its reset.
+    A 429 holds all requests for the time the server asks for, else for a second, twice as long after each further one,
+    at most eight; and it sets the gap between them to what the best minute so far has shown to work, or widens it by a
+    fifth. The gap closes by 2 % a second, down to the configured one. A header that says that no request or token is
+    left holds them until the time of its reset. Raises RefusedError for a hold of over ten minutes.
     """
 
     def __init__(
@@ -36,6 +44,10 @@ class RateLimited(Wrapper):
         self._next_request = self._next_tokens = self._hold_end = self._slowdown = 0.0
         self._first_request: float | None = None
         self._requests = self._mean_tokens = 0.0
+        self._successes: deque[float] = deque()  # moments within the last minute
+        self._best_minute = 0.0  # successes
+        self._refusals = 0  # bursts of 429s since the last success
+        self._recovered = 0.0
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend."""
@@ -51,9 +63,7 @@ class RateLimited(Wrapper):
         tokens = reply.usage.prompt_tokens + reply.usage.completion_tokens
         self._mean_tokens += (tokens - self._mean_tokens) / min(self._requests, 100)
         self._next_tokens += (tokens - expected) * self._gap_per_token
-        self._gap = max(self._configured_gap, self._gap * _FASTER)
-        if self._gap < _LEAST_GAP:
-            self._gap = self._configured_gap
+        self._faster()
         if isinstance(self.wrapped, Headed):
             self._heed(self.wrapped.headers)
         return reply
@@ -68,36 +78,57 @@ class RateLimited(Wrapper):
             # Reserved before sleeping: the requests that arrive meanwhile take the moments after this one.
             self._next_request = moment + self._gap
             self._next_tokens = moment + tokens * self._gap_per_token
+            if self._hold_end - time_now > LONGEST_WAIT:
+                minutes = (self._hold_end - time_now) / 60
+                raise RefusedError(
+                    f"{self._name()}: its daily limit or the like is used up for {minutes:.0f} minutes; the same "
+                    "command goes on then"
+                )
             if moment > time_now:
                 await asyncio.sleep(moment - time_now)
             # A 429 during the sleep holds sleepers too; each reserves anew, or all would go out at once.
             if self._hold_end <= moment:
                 return
 
+    def _faster(self) -> None:
+        """Take note of a success: close the gap by the time since the last one."""
+        time_now = time.monotonic()
+        self._refusals = 0
+        self._successes.append(time_now)
+        while self._successes[0] < time_now - _MINUTE:
+            self._successes.popleft()
+        self._best_minute = max(self._best_minute, len(self._successes))
+        passed = min(time_now - self._recovered, 5.0) if self._recovered else 0.0
+        self._recovered = time_now
+        self._gap = max(self._configured_gap, self._gap * (1 - _RECOVERY) ** passed)
+        if self._gap < _LEAST_GAP:
+            self._gap = self._configured_gap
+
     def _slower(self, start: float, retry_after: float | None) -> None:
         """Hold all requests and widen the gap, after a 429 for a request sent at `start`."""
         time_now = time.monotonic()
-        self._hold_end = max(self._hold_end, time_now + (1.0 if retry_after is None else retry_after))
-        # A request sent before the last slowdown belongs to the same burst: one burst doubles the gap once.
+        hold = min(2.0**self._refusals, _LONGEST_HOLD) if retry_after is None else retry_after
+        if hold > _SAID and self._hold_end < time_now:
+            _log.warning("%s asks for fewer requests: waiting %.0f s", self._name(), hold)
+        self._hold_end = max(self._hold_end, time_now + hold)
+        # A request sent before the last slowdown belongs to the same burst: one burst widens the gap once.
         if start < self._slowdown:
             return
-        # Doubling a gap of 0 changes nothing; the mean gap so far is known to be too short.
-        mean_gap = (time_now - (self._first_request or time_now)) / max(self._requests, 1)
-        self._gap = max(self._gap * _SLOWER, mean_gap, _LEAST_GAP)
         self._slowdown = time_now
+        self._refusals += 1
+        passed = time_now - (self._first_request or time_now)
+        # The rate that worked: of the best minute, or of the time so far if that is shorter.
+        worked = min(passed, _MINUTE) / max(self._best_minute, 1)
+        # Further refusals while nothing gets through say nothing new about the rate.
+        if self._refusals == 1:
+            self._gap = max(
+                self._configured_gap, min(self._gap * _WIDER, worked) if self._gap > worked else worked, _LEAST_GAP
+            )
 
     def _heed(self, headers: Mapping[str, str]) -> None:
         """Hold all requests until the reset of a limit that the headers call used up."""
-        for kind in ("requests", "tokens"):
-            if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
-                reset = duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
-                self._hold_end = max(self._hold_end, time.monotonic() + reset)
+        if (wait := reset_wait(headers)) is not None:
+            self._hold_end = max(self._hold_end, time.monotonic() + wait)
 
-
-def duration(text: str) -> float:
-    """Return the seconds in "1s", "6m0s", "120ms" or "2.5"; 0 for anything else."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
-        return 0.0
-    return sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text))
+    def _name(self) -> str:
+        return getattr(self.wrapped, "version", None) or "the endpoint"

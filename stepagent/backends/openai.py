@@ -16,7 +16,7 @@ from stepagent.backends.pool import Pool
 from stepagent.backends.probe import PROBE, probe
 from stepagent.backends.retry import Ready, Retrying
 from stepagent.backends.token_ids import TokenIds
-from stepagent.config.arguments import BaseUrls, KeyVariable, RatePerMinute, Requests, Seconds
+from stepagent.config.arguments import Attempts, BaseUrls, KeyVariable, RatePerMinute, Requests, Seconds
 from stepagent.errors import ConfigError
 from stepagent.interfaces import Backend
 from stepagent.types import Completions, Prompt, Sampling
@@ -28,7 +28,7 @@ def openai_backend(
     api_key_env: KeyVariable = "OPENAI_API_KEY",
     *,
     timeout: Seconds = 600,
-    attempts: Requests = 6,
+    attempts: Attempts = None,
     max_in_flight: Requests = 64,
     requests_per_minute: RatePerMinute = None,
     tokens_per_minute: RatePerMinute = None,
@@ -40,7 +40,8 @@ def openai_backend(
 
     `base_url` is one address or several that serve the same weights; each request then goes to the address
     with the fewest in flight, and all limits hold for each address. `model` is the name the endpoint serves.
-    `timeout` is in seconds. A request that may succeed later is made up to `attempts` times; at most
+    `timeout` is in seconds. A request that may succeed later is made again for two minutes, or up to
+    `attempts` times if that is set; at most
     `max_in_flight` requests run at once, and no faster than the endpoint's 429s and headers and the limits
     per minute allow. `tokenizer` is the folder or hub id of the served model: its hash in the output tells
     `stepagent optimize` which tokenizer the token ids belong to. `version` tells apart weights that are

@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 
 from stepagent.backends.endpoint import Endpoint
+from stepagent.backends.replies import count
 from stepagent.backends.retry import Retries
-from stepagent.config.arguments import BaseUrl, KeyVariable, Requests, Seconds
+from stepagent.config.arguments import Attempts, BaseUrl, KeyVariable, Requests, Seconds
 from stepagent.errors import BackendError, TransientError
 from stepagent.types import Problem, Step, Usage
 
@@ -29,7 +30,7 @@ class PoolingPrm:
         *,
         api_key_env: KeyVariable = "OPENAI_API_KEY",
         timeout: Seconds = 600,
-        attempts: Requests = 6,
+        attempts: Attempts = None,
         max_in_flight: Requests = 64,
     ) -> None:
         self.model = model
@@ -53,8 +54,8 @@ class PoolingPrm:
                 chances = [self._chance(entry["data"]) for entry in reply["data"]]
                 if len(chances) != len(texts):
                     raise TransientError(f"{self._endpoint.url}: {len(chances)} of {len(texts)} scores")
-                prompt_tokens = (reply.get("usage") or {}).get("prompt_tokens", 0)
-            except (KeyError, TypeError, IndexError) as error:
+                prompt_tokens = count(reply.get("usage"), "prompt_tokens", "total_tokens") or 0
+            except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
                 raise self._endpoint.unreadable(error) from None
             return chances, Usage(1, prompt_tokens, 0)
 
@@ -68,7 +69,7 @@ class PoolingPrm:
                 f"{self._endpoint.url}: {len(row)} labels; a process reward model has two, wrong and right"
             )
         value = row[-1]
-        return value if 0 <= value <= 1 else 1 / (1 + math.exp(-value))
+        return value if 0 <= value <= 1 else 1 / (1 + math.exp(min(-value, 700)))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -17,19 +17,22 @@ Ready = Callable[[bool], Awaitable[None]]
 """(whether an attempt has failed) -> returns once the server can be asked."""
 
 T = TypeVar("T")
+_LEAST_ATTEMPTS = 6
+_PATIENCE, _LIMITED_PATIENCE = 120.0, 600.0  # seconds
 
 
 class Retries:
-    """Repetition of a request that fails with TransientError, up to `attempts` attempts in all.
+    """Repetition of a request that fails with TransientError: up to `attempts` attempts in all, or, if that is None,
+    for two minutes, which bridges a restart, and for ten minutes where the server asks for fewer requests.
 
     The wait before the next attempt is the one the server asks for (Retry-After), else a random one that
     grows exponentially; at most `longest_wait` seconds in both cases.
     """
 
-    def __init__(self, attempts: int, longest_wait: float = 60) -> None:
-        self._stop = stop_after_attempt(attempts)
+    def __init__(self, attempts: int | None, longest_wait: float = 60) -> None:
+        self._stop = stop_after_attempt(attempts) if attempts else _patience_is_over
         self._longest = longest_wait
-        self._backoff = wait_random_exponential(multiplier=min(0.5, longest_wait), max=longest_wait)
+        self._backoff = wait_random_exponential(multiplier=min(0.5, longest_wait), max=min(10.0, longest_wait))
 
     async def run(self, ask: Callable[[int], Awaitable[T]]) -> T:
         """Return the result of `ask`, called with the attempt's number, from 1. Raises the last failure."""
@@ -55,6 +58,13 @@ class Retries:
         return float(self._backoff(state))
 
 
+def _patience_is_over(state: RetryCallState) -> bool:
+    failure = state.outcome.exception() if state.outcome else None
+    limited = isinstance(failure, TransientError) and failure.rate_limited
+    passed = state.seconds_since_start or 0.0
+    return state.attempt_number >= _LEAST_ATTEMPTS and passed >= (_LIMITED_PATIENCE if limited else _PATIENCE)
+
+
 class Retrying(Wrapper):
     """Wrapper that retries. `ready` is awaited before every attempt, with True after a failed one; it returns
     once the server can be asked."""
@@ -62,7 +72,7 @@ class Retrying(Wrapper):
     def __init__(
         self,
         backend: Backend,
-        attempts: int,
+        attempts: int | None,
         longest_wait: float = 60,
         *,
         ready: Ready | None = None,

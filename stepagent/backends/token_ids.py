@@ -25,6 +25,11 @@ class _Rendered:
     window: int
 
 
+def _window(length: object) -> int:
+    """Return the model's window (tokens) that a server states; a large one if it states none."""
+    return length if isinstance(length, int) and length > 0 else 1 << 20
+
+
 class TokenIds:
     """Backend over vLLM's token id API at `endpoint`. See Backend for `complete`.
 
@@ -44,7 +49,7 @@ class TokenIds:
         reply = await self._endpoint.post("/tokenize", {"messages": turns(messages)})
         ids = tuple(reply["tokens"])
         text = await self._detokenise(ids)
-        self._rendered[messages] = _Rendered(ids, text, int(reply["max_model_len"]))
+        self._rendered[messages] = _Rendered(ids, text, _window(reply.get("max_model_len")))
         if len(self._rendered) > _CACHE_SIZE:
             self._rendered.popitem(last=False)
         return self._rendered[messages]
@@ -105,7 +110,7 @@ class TokenIds:
         samples, reply = await self._endpoint.choices("chat/completions", body)
         choices = tuple(
             replace(
-                read_choice(self._endpoint, choice),
+                read_choice(self._endpoint, choice, sampling.max_tokens),
                 token_ids=tuple(choice["token_ids"]),
                 logprobs=tuple(token["logprob"] for token in choice["logprobs"]["content"]),
                 first=first_tokens(choice) if sampling.top_logprobs else None,

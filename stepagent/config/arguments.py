@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
@@ -35,8 +36,12 @@ def check_addresses(value: str | list[str]) -> str | list[str]:
     for address in addresses:
         if not address.startswith(("http://", "https://")):
             raise ValueError(f"'{address}' is no address; write http://HOST:PORT/v1")
-        if not address.rstrip("/").endswith("/v1"):
-            raise ValueError(f"'{address}' should end in /v1; add it")
+        try:
+            has_host = bool(urlsplit(address).hostname)
+        except ValueError:
+            has_host = False
+        if not has_host or any(character.isspace() for character in address):
+            raise ValueError(f"'{address}' is no address; write http://HOST:PORT/v1")
     return value
 
 
@@ -45,6 +50,7 @@ BaseUrls = Annotated[str | list[str], AfterValidator(check_addresses), Transport
 """Addresses of one pool serve the same weights: any of them may come or go."""
 Seconds = Annotated[Positive, Transport()]
 Requests = Annotated[Positive, Transport()]
+Attempts = Annotated[Positive | None, Transport()]
 RatePerMinute = Annotated[Positive | None, Transport()]
 KeyVariable = Annotated[str, Transport()]
 """The environment variable that holds an API key."""

@@ -102,7 +102,11 @@ def parse_verdict(reply: str, labels: Labels) -> VoteOutcome:
     No label, text after the last one (marks, brackets, tags and end tokens are none), and another label in the same
     sentence are "unparsed".
     """
-    named: list[tuple[str | None, VoteOutcome]] = [(labels.first, "first"), (labels.second, "second"), (labels.tie, "tie")]
+    named: list[tuple[str | None, VoteOutcome]] = [
+        (labels.first, "first"),
+        (labels.second, "second"),
+        (labels.tie, "tie"),
+    ]
     matches = [
         (match.start(), match.end(), outcome)
         for label, outcome in named
