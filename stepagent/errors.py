@@ -54,10 +54,19 @@ class BackendError(StepagentError, RuntimeError):
 
 class TransientError(BackendError):
     """A request that may succeed if it is made again, after `retry_after` seconds if the server said so.
-    `rate_limited`: the server asked for fewer requests (429)."""
+    `rate_limited`: the server asked for fewer requests (429). `status` is that of its reply, None if there was none
+    that could be read."""
 
-    def __init__(self, message: str, retry_after: float | None = None, rate_limited: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        rate_limited: bool = False,
+        *,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message)
+        self.status = status
         self.retry_after = retry_after
         self.rate_limited = rate_limited
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from stepagent.backends.concessions import Concessions
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import Abilities
 from stepagent.backends.replies import count, server_words
 from stepagent.backends.thoughts import without_thought
 from stepagent.config.prompts import load_prompt
-from stepagent.errors import BackendError, ConfigError, TransientError
+from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
 from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Usage
 
 _END = "[[END]]"
+
+
+class _NoSeveral(Exception):
+    """The endpoint does not take as many samples in one request."""
 
 
 class Chat:
@@ -24,6 +30,7 @@ class Chat:
     def __init__(self, endpoint: Endpoint, abilities: Abilities) -> None:
         self._endpoint = endpoint
         self._abilities = abilities
+        self._concessions = Concessions(endpoint.url)
         self._samples: dict[tuple[Prompt, Sampling], dict[int, Completions]] = {}
         self._continue = load_prompt("continue_step", ("task", "prefix", "end"))
 
@@ -31,7 +38,11 @@ class Chat:
         """Send one request, or one per sample where the endpoint takes no `n`."""
         if sampling.n > 1 and "n" not in self._abilities.takes:
             return await self._one_by_one(prompt, sampling)
-        samples, reply = await self._endpoint.choices("chat/completions", self._body(prompt, sampling))
+        try:
+            samples, reply = await self._ask(self._body(prompt, sampling))
+        except _NoSeveral:
+            self._abilities = replace(self._abilities, takes=self._abilities.takes - {"n"})
+            return await self.complete(prompt, sampling)
         choices: list[Completion] = []
         failures: list[BackendError] = []
         for sample in samples:
@@ -44,6 +55,21 @@ class Chat:
         if not choices:
             raise failures[0]
         return Completions(tuple(choices), plain(prompt), None, counted(reply, prompt, sampling))
+
+    async def _ask(self, body: dict[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
+        """Send a request; where the endpoint refuses a parameter, without it or with another value."""
+        while True:
+            conceded = self._concessions.apply(body)
+            try:
+                return await self._endpoint.choices("chat/completions", conceded)
+            except (TransientError, RefusedError):
+                raise
+            except BackendError as error:
+                words = str(error)
+                if re.search(r"(?<!\w)n(?!\w)", words.removeprefix(self._endpoint.url)) and conceded.get("n", 1) > 1:
+                    raise _NoSeveral from None
+                if not self._concessions.learn(words.removeprefix(self._endpoint.url), conceded):
+                    raise
 
     async def _one_by_one(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """Ask for the samples one by one; a retry after a failure asks only for the missing ones."""
@@ -70,8 +96,7 @@ class Chat:
         body: dict[str, Any] = {abilities.limit: sampling.max_tokens}
         if sampling.n > 1:
             body["n"] = sampling.n
-        if "sampling" in abilities.takes:
-            body |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        body |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
         if "seed" in abilities.takes:
             body["seed"] = sampling.seed % 2**31
         if sampling.top_logprobs:

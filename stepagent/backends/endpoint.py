@@ -44,7 +44,16 @@ class Endpoint:
     `headers` are those of the newest reply, where servers put their rate limits.
     """
 
-    def __init__(self, url: str, model: str, api_key_env: str, *, timeout: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key_env: str,
+        *,
+        timeout: float,
+        extra_body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         try:
             check_addresses(url)
         except ValueError as error:
@@ -70,8 +79,14 @@ class Endpoint:
                 f"{self.url}: the connection cannot be set up ({error}){self._named_variable()}"
             ) from None
         self._client = openai.AsyncOpenAI(
-            base_url=self._path, api_key=key, timeout=timeout, max_retries=0, http_client=http_client
+            base_url=self._path,
+            api_key=key,
+            timeout=timeout,
+            max_retries=0,
+            http_client=http_client,
+            default_headers=dict(headers or {}),
         )
+        self._extra_body = dict(extra_body or {})
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Send a JSON body to `path` and return the reply.
@@ -79,7 +94,8 @@ class Endpoint:
         The path is relative to the address; one that begins with / is relative to the server's root. Raises
         TransientError, BackendError or ConfigError.
         """
-        reply = await self._send("POST", path, {"model": self.model, **body})
+        extra = self._extra_body if "completions" in path else {}
+        reply = await self._send("POST", path, {"model": self.model, **body, **extra})
         if isinstance(reply, dict) and reply.get("error") and not reply.get("choices"):
             error = reply["error"]
             code = str(error.get("code")) if isinstance(error, dict) else ""
@@ -109,7 +125,9 @@ class Endpoint:
             return read_reply(response.content)
         except ValueError as error:
             words = server_words(response.content)[:100]
-            raise TransientError(f"{self.url}: a reply that cannot be read ({error}): {words}") from None
+            raise TransientError(
+                f"{self.url}: a reply that cannot be read ({error}): {words}", status=response.response.status_code
+            ) from None
 
     async def choices(self, path: str, body: Mapping[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
         """Return the `n` choices of a completion request, and the whole reply. Raises as `post` does."""
@@ -177,7 +195,7 @@ class Endpoint:
                 return RefusedError(
                     f"{message}; it asks to wait {wait / 60:.0f} minutes: the same command goes on then"
                 )
-            return TransientError(message, wait, rate_limited=status in (429, 529))
+            return TransientError(message, wait, rate_limited=status in (429, 529), status=status)
         if status in (404, 405) or (status == 403 and not self._answered):
             hint = "" if self._path.count("/") > 2 else " (most addresses end in /v1)"
             return RefusedError(f"{message}; check backend.base_url{hint}, backend.model and what the key may do")

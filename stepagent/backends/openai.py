@@ -7,7 +7,9 @@ continued in the best way they allow (`token_ids.py`, `chat.py`). `endpoint.py` 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from stepagent.backends.chat import Chat
 from stepagent.backends.endpoint import Endpoint
@@ -34,6 +36,8 @@ def openai_backend(
     tokens_per_minute: RatePerMinute = None,
     tokenizer: str | None = None,
     version: str | None = None,
+    extra_body: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
     ready: Ready | None = None,
 ) -> Backend:
     """Return a backend for an OpenAI-compatible endpoint, with retries and rate limits.
@@ -45,13 +49,23 @@ def openai_backend(
     `max_in_flight` requests run at once, and no faster than the endpoint's 429s and headers and the limits
     per minute allow. `tokenizer` is the folder or hub id of the served model: its hash in the output tells
     `stepagent optimize` which tokenizer the token ids belong to. `version` tells apart weights that are
-    served under one name. `ready` returns once the server can be asked.
+    served under one name. `extra_body` and `headers` are sent with every request, such as
+    `{chat_template_kwargs: {enable_thinking: false}}` or `{reasoning_effort: low}`. `ready` returns once the server
+    can be asked.
     """
     urls = [base_url] if isinstance(base_url, str) else base_url
     if len(urls) > 1:
         version = version or f"{model} at several addresses"
+    if extra_body or headers:  # they change the replies, and so the store's key
+        sent = json.dumps([extra_body, headers], sort_keys=True)
+        version = f"{version or f'{model} at {urls[0]}'} with {sent}"
     endpoints = [
-        OpenAIBackend(url, model, api_key_env, timeout=timeout, tokenizer=tokenizer, version=version) for url in urls
+        OpenAIBackend(
+            Endpoint(url, model, api_key_env, timeout=timeout, extra_body=extra_body, headers=headers),
+            tokenizer=tokenizer,
+            version=version,
+        )
+        for url in urls
     ]
     limited = [RateLimited(endpoint, requests_per_minute, tokens_per_minute) for endpoint in endpoints]
     return Retrying(Pool(limited, max_in_flight), attempts, ready=ready)
@@ -60,19 +74,10 @@ def openai_backend(
 class OpenAIBackend:
     """Backend that makes one request per call, without retries. See `openai_backend` for the parameters."""
 
-    def __init__(
-        self,
-        base_url: str,
-        model: str,
-        api_key_env: str,
-        *,
-        timeout: float,
-        tokenizer: str | None = None,
-        version: str | None = None,
-    ) -> None:
-        self._endpoint = Endpoint(base_url, model, api_key_env, timeout=timeout)
-        self.model = model
-        self.version = version or f"{model} at {self._endpoint.url}"
+    def __init__(self, endpoint: Endpoint, *, tokenizer: str | None = None, version: str | None = None) -> None:
+        self._endpoint = endpoint
+        self.model = endpoint.model
+        self.version = version or f"{endpoint.model} at {endpoint.url}"
         self._tokenizer = tokenizer
         self._way: TokenIds | Chat | None = None
         self._probe_lock = asyncio.Lock()

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stepagent.backends.endpoint import Endpoint, turns
-from stepagent.errors import BackendError, ConfigError, RefusedError
+from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
 from stepagent.types import Message
 
 PROBE = (Message("user", "Is 7 < 11?"),)
 _OPTIONAL: dict[str, dict[str, Any]] = {
     "n": {"n": 2},
     "seed": {"seed": 1},
-    "sampling": {"temperature": 1.0, "top_p": 0.9},
     "logprobs": {"logprobs": True, "top_logprobs": 2},
 }
+_LIMITS = (16, 1024)  # tokens; a reasoning model may take no limit that its thought would use up
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 
@@ -39,19 +39,47 @@ async def probe(endpoint: Endpoint) -> Abilities:
     TransientError where asking again may help."""
     if await _gives_ids(endpoint):
         return Abilities("ids")
-    models = await endpoint.serves()
-    if models is not None and endpoint.model not in models:
-        names = ", ".join(models[:8])
-        raise ConfigError(f"backend.model: {endpoint.url} does not serve '{endpoint.model}'; it has {names}")
-    limit: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    if await _chat(endpoint, {str(limit): 16}) is None:
-        limit = "max_tokens"
-        if await _chat(endpoint, {limit: 16}) is None:
-            raise ConfigError(f"{endpoint.url} answers no chat request; check backend.base_url")
+    limit = await _limit(endpoint)
     short: dict[str, Any] = {limit: 16}
     takes = frozenset([name for name, body in _OPTIONAL.items() if await _chat(endpoint, {**short, **body})])
     way: Literal["prefill", "restate"] = "prefill" if await _continues(endpoint, limit) else "restate"
     return Abilities(way, takes, limit)
+
+
+async def _limit(endpoint: Endpoint) -> Literal["max_completion_tokens", "max_tokens"]:
+    """Return the endpoint's name for the limit of sampled tokens: one that it takes and keeps to. Raises ConfigError,
+    with the endpoint's words and the names that it serves, if it answers no chat request."""
+    refusal = ""
+    names: tuple[Literal["max_completion_tokens", "max_tokens"], ...] = ("max_completion_tokens", "max_tokens")
+    try:
+        for tokens in _LIMITS:
+            for name in names:
+                try:
+                    if (choice := await _chat(endpoint, {name: tokens}, strict=True)) and _keeps(choice, tokens):
+                        return name
+                except BackendError as error:
+                    if isinstance(error, TransientError):
+                        raise
+                    refusal = refusal or str(error)
+    except RefusedError as error:
+        raise RefusedError(f"{error}{await _served(endpoint)}") from None
+    if refusal:
+        raise ConfigError(f"{refusal}{await _served(endpoint)}")
+    return "max_tokens"
+
+
+def _keeps(choice: dict[str, Any], tokens: int) -> bool:
+    """Return whether a reply keeps to its limit, as far as its words show: a token is no more than a few words."""
+    content = (choice.get("message") or {}).get("content")
+    return not isinstance(content, str) or len(content.split()) <= 2 * tokens
+
+
+async def _served(endpoint: Endpoint) -> str:
+    """Return the end of a sentence with the names that the endpoint serves, if the asked one is not among them."""
+    models = await endpoint.serves()
+    if not models or endpoint.model in models:
+        return ""
+    return f"; it does not serve '{endpoint.model}'; it has {', '.join(models[:8])}"
 
 
 async def _gives_ids(endpoint: Endpoint) -> bool:
@@ -61,18 +89,21 @@ async def _gives_ids(endpoint: Endpoint) -> bool:
         request = {"prompt": tokens, "max_tokens": 1, "n": 2, "logprobs": 1, "return_token_ids": True}
         choices, _ = await endpoint.choices("completions", request)
         return all(choice.get("token_ids") and choice.get("logprobs") for choice in choices)
-    except (RefusedError, BackendError, KeyError, TypeError) as error:
-        if isinstance(error, BackendError) and type(error) is not BackendError:
-            raise  # transient: asking again may help
+    except TransientError as error:
+        if error.status is None or error.status in (408, 429, 502, 503, 504):
+            raise  # asking again may help
+        return False
+    except (ConfigError, BackendError, KeyError, TypeError, AttributeError):
         return False
 
 
-async def _chat(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the first choice, with the usage in it; None if the parameters are refused or ignored."""
+async def _chat(endpoint: Endpoint, body: dict[str, Any], *, strict: bool = False) -> dict[str, Any] | None:
+    """Return the first choice, with the usage in it; None if the parameters are ignored or (unless `strict`, which
+    raises BackendError then) refused."""
     try:
         reply = await endpoint.post("chat/completions", {"messages": turns(PROBE), **body})
     except BackendError as error:
-        if type(error) is not BackendError:
+        if strict or isinstance(error, TransientError):
             raise
         return None
     try:

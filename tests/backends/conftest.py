@@ -17,7 +17,7 @@ async def endpoint() -> AsyncIterator[Callable[..., OpenAIBackend]]:
     backends: list[OpenAIBackend] = []
 
     def opened(url: str, model: str = "m", timeout: int = 5, tokenizer: str | None = None) -> OpenAIBackend:
-        backends.append(OpenAIBackend(url, model, "NO_KEY", timeout=timeout, tokenizer=tokenizer))
+        backends.append(OpenAIBackend(Endpoint(url, model, "NO_KEY", timeout=timeout), tokenizer=tokenizer))
         return backends[-1]
 
     yield opened

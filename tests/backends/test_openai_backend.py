@@ -210,7 +210,7 @@ def preferences_of_a_search(
 ) -> list[StepPreference]:
     """Search on the stub, and return the preferences."""
     with serve(stub) as url:
-        endpoint = OpenAIBackend(url, "m", "NO_KEY", timeout=1)
+        endpoint = OpenAIBackend(Endpoint(url, "m", "NO_KEY", timeout=1))
         patient = Retrying(Pool([endpoint], 16), 30, 0.05)
         backend = Stored(patient, ResponseStore(store), "m") if store else patient
         generator = SampleGenerator(backend, "demo_solve", "line", temperature=1.0, top_p=1.0, max_tokens=40)
