@@ -210,3 +210,4 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.resources.close()
+        self.run_folder.leave()

@@ -179,7 +179,7 @@ class Endpoint:
 
     def unreadable(self, error: Exception) -> TransientError:
         """Return the error for a reply that lacks a requested part."""
-        return TransientError(f"{self.url}: a reply that cannot be read ({error!r})")
+        return TransientError(f"{self.url}: a reply that cannot be read ({error!r})", status=200)
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str], body: bytes) -> Exception:
         """Return the error that stands for a refusal; the head of this file has the table."""

@@ -17,6 +17,7 @@ Ready = Callable[[bool], Awaitable[None]]
 """(whether an attempt has failed) -> returns once the server can be asked."""
 
 T = TypeVar("T")
+_OK = 200
 _LEAST_ATTEMPTS = 6
 _PATIENCE, _LIMITED_PATIENCE = 120.0, 600.0  # seconds
 
@@ -61,6 +62,8 @@ class Retries:
 def _patience_is_over(state: RetryCallState) -> bool:
     failure = state.outcome.exception() if state.outcome else None
     limited = isinstance(failure, TransientError) and failure.rate_limited
+    if isinstance(failure, TransientError) and failure.status == _OK:
+        return state.attempt_number >= _LEAST_ATTEMPTS  # it answers, and time will not make its replies other ones
     passed = state.seconds_since_start or 0.0
     return state.attempt_number >= _LEAST_ATTEMPTS and passed >= (_LIMITED_PATIENCE if limited else _PATIENCE)
 

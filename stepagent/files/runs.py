@@ -26,6 +26,7 @@ from typing import Any
 
 from stepagent.errors import DataError, StepagentError
 from stepagent.files.jsonl import write_json
+from stepagent.files.lock import hold, release
 from stepagent.types import ModelVersion
 
 SCHEMA = "stepagent/run/2"
@@ -106,6 +107,7 @@ class RunFolder:
         unchanged = {key: entry.get(key) for key in hashes} == hashes
         if unchanged and entry.get("outputs") == {key: hash_path(path) for key, path in outputs.items()}:
             return False
+        hold(self.path)
         if not unchanged:
             replaced = [path for path in outputs.values() if move_aside(path)]
             self._write({**earlier, name: hashes})
@@ -131,6 +133,10 @@ class RunFolder:
         hashes = _hashes(inputs, identity)
         entry = self.stages().get(name, {})
         return {key: entry.get(key) for key in hashes} == hashes
+
+    def leave(self) -> None:
+        """Let another process work in the folder."""
+        release(self.path)
 
     def wall_seconds(self) -> float:
         """Return the seconds that the finished stages took, over all the times the run was started."""

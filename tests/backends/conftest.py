@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.openai import OpenAIBackend
 from stepagent.backends.pool import Pool
 from stepagent.backends.retry import Retrying

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import formatdate
 
 import pytest
 
@@ -16,10 +18,11 @@ from stepagent import (
     Sampling,
     Usage,
 )
-from stepagent.backends.limits import RateLimited, duration
+from stepagent.backends.limits import RateLimited
 from stepagent.backends.openai import OpenAIBackend
 from stepagent.backends.pool import Pool
 from stepagent.backends.retry import Retrying
+from stepagent.backends.waits import asked_wait, seconds
 from stepagent.testing.stub_server import Stub, serve
 
 Open = Callable[..., OpenAIBackend]
@@ -73,7 +76,35 @@ async def test_tokens_per_minute_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("1s", 1), ("6m0s", 360), ("120ms", 0.12), ("2.5", 2.5), ("", 0), ("soon", 0)]
+    ("text", "wait"),
+    [("1s", 1), ("6m0s", 360), ("120ms", 0.12), ("2.5", 2.5), ("1d", 86400), ("", None), ("soon", None)],
 )
-def test_durations_of_rate_limit_headers(text: str, seconds: float) -> None:
-    assert duration(text) == pytest.approx(seconds)
+def test_durations_of_rate_limit_headers(text: str, wait: float | None) -> None:
+    assert seconds(text) == pytest.approx(wait) if wait else seconds(text) is None
+
+
+def test_times_of_day_are_waits_from_now() -> None:
+    moment = time.time() + 30
+    texts = [f"{moment:.1f}", f"{moment * 1000:.0f}", formatdate(moment, usegmt=True)]
+    texts.append(datetime.fromtimestamp(moment, UTC).isoformat())
+    for text in texts:
+        assert seconds(text) == pytest.approx(30, abs=2), text
+    assert seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "wait"),
+    [
+        ({"Retry-After": "7"}, "", 7),
+        ({"retry-after-ms": "1500", "retry-after": "7"}, "", 1.5),
+        ({}, "Rate limit reached. Please try again in 2.5s.", 2.5),
+        ({}, "Try again in 900ms", 0.9),
+        ({}, "Please retry after 12 seconds", 12),
+        ({}, '{"retryDelay": "3s"}', 3),
+        ({"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": "4s"}, "", 4),
+        ({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "4s"}, "", None),
+        ({}, "slow down", None),
+    ],
+)
+def test_what_a_refusal_asks_to_wait(headers: dict[str, str], body: str, wait: float | None) -> None:
+    assert asked_wait(headers, body) == (pytest.approx(wait) if wait else None)

@@ -22,6 +22,7 @@ from stepagent import (
     StepPreference,
     StepTree,
 )
+from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.openai import OpenAIBackend
 from stepagent.backends.pool import Pool
 from stepagent.backends.retry import Retrying
@@ -143,7 +144,7 @@ async def test_what_may_succeed_later_is_tried_again(retrying: Retry, fault: Fau
         plain = await retrying(url, 1).complete(ASK, Sampling(seed=3))
         stub.faults = [fault, fault]
         assert await retrying(url, 1).complete(ASK, Sampling(seed=3)) == plain
-        stub.faults = [status(500)] * 4
+        stub.faults = [status(503)] * 4
         with pytest.raises(TransientError):
             await retrying(url, 1).complete(ASK, Sampling(seed=3))
 
@@ -196,13 +197,17 @@ async def test_the_tokenizer_must_be_the_servers(endpoint: Open, base_model: Pat
             await backend.complete(ASK, Sampling())
 
 
-async def test_a_base_url_without_v1_and_an_unknown_model_are_named(retrying: Retry) -> None:
-    with pytest.raises(ConfigError, match="should end in /v1"):
-        retrying("http://127.0.0.1:1")
-    with serve(Stub(say, tokenises=False)) as url:
+async def test_an_address_that_is_none_and_an_unknown_model_are_named(retrying: Retry) -> None:
+    with pytest.raises(ConfigError, match="is no address; write http://HOST:PORT/v1"):
+        retrying("http:// 127.0.0.1")
+    stub = Stub(say, tokenises=False)
+    with serve(stub) as url:
         backend = retrying(url, model="other")
+        stub.faults = [status(404)] * 2
         with pytest.raises(ConfigError, match="does not serve 'other'; it has m"):
             await backend.complete(ASK, Sampling())
+        with pytest.raises(ConfigError, match="most addresses end in /v1"):
+            await retrying(url.removesuffix("/v1")).complete(ASK, Sampling())
 
 
 def preferences_of_a_search(

@@ -23,9 +23,6 @@ KNOWN_FAULTS: dict[str, str] = {
     "a header over 8 kB": "aiohttp's error passes the openai client as it is",
     "the content of log-probabilities is null": "exit 0 with errors: first_tokens finds null",
     "a reward in words": "ValueError in float",
-    "the tokenizer's page is HTML": "a hint that cannot be read fails every problem",
-    "the tokenizer fails": "a hint that cannot be read fails every problem",
-    "the tokenizer wants a key": "a 401 of the hint ends the run",
     "a store of another schema": "sqlite3.OperationalError in ResponseStore.spent",
     "a managed server at ::1": "httpx.InvalidURL: no brackets around the address",
     # kind 4
@@ -48,7 +45,4 @@ KNOWN_FAULTS: dict[str, str] = {
     # kind 9
     "a verdict with a Chinese exclamation mark": "unparsed, though clear",
     # kind 10
-    "two of search": "both run: everything is paid twice",
-    "two of judge": "both run: everything is paid twice",
-    "two of measure": "both run: everything is paid twice",
 }

@@ -27,7 +27,7 @@ BASE = {"model": "m", "problems": "p.jsonl"}
             r"backend\.base_url: leave it out",
         ),
         ({"serve": {"redeploi": "x"}}, "unknown key 'serve.redeploi'; did you mean 'redeploy'"),
-        ({"backend": {"kind": "openai", "base_url": "http://h:1"}}, r"should end in /v1; add it"),
+        ({"backend": {"kind": "openai", "base_url": "h:1"}}, r"'h:1' is no address; write http"),
         ({"prices": {"m": {"prompt": 1}}}, "completion"),
     ],
 )
