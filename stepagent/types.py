@@ -207,6 +207,11 @@ class Verdict:
     values: tuple[Score, ...] = ()
     error: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether a request of it failed, so that judging again may tell more."""
+        return self.status == "error" or any(vote.outcome == "error" for vote in self.votes)
+
 
 @dataclass(frozen=True, slots=True)
 class StepPair:

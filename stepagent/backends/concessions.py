@@ -27,13 +27,13 @@ class Concessions:
 
     def apply(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return a request's body without the parameters that are refused, and with the others within their bounds."""
-        allowed = {key: value for key, value in body.items() if key not in self._left_out}
+        request = {key: value for key, value in body.items() if key not in self._left_out}
         for key, bound in self._bounds.items():
-            if key == "temperature" and key in allowed:
-                allowed[key] = max(allowed[key], bound)
-            elif key in allowed:
-                allowed[key] = min(allowed[key], int(bound))
-        return allowed
+            if key == "temperature" and key in request:
+                request[key] = max(request[key], bound)
+            elif key in request:
+                request[key] = min(request[key], int(bound))
+        return request
 
     def learn(self, words: str, body: Mapping[str, Any]) -> bool:
         """Take note of a refusal with these words of a request with this body. Returns whether another request may

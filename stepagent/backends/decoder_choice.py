@@ -15,12 +15,13 @@ from stepagent.backends.own_cache import OwnCache
 from stepagent.backends.running_batch import RunningBatch
 from stepagent.errors import ModelError
 from stepagent.models.loading import first_line
-from stepagent.models.noise import LEAST, NOISES, precision_of, rounded_embeddings
+from stepagent.models.noise import precision_of, rounded_embeddings, tolerance
 from stepagent.models.spans import span
 from stepagent.types import Sampling
 
 _LENGTHS = (11, 3)  # tokens of the prompts, one of them left-padded
 _DRAWN = 5  # tokens
+_FAR = 1024  # tokens
 _UNUSABLE = 8  # tokens: a running batch that is exact for so few is not worth its name
 
 
@@ -46,13 +47,15 @@ def pick_decoders(model: Any, tokenizer: Any, end_ids: Sequence[int]) -> Decoder
     else:
         batch = partial(RunningBatch, model, tokenizer)
         reason = _fault(model, batch, min(_LENGTHS[0], limits.steady - _DRAWN))
+    # beyond a window, if that is not too far to try
+    longest = limits.window + 3 if limits.window and limits.window <= _FAR else _LENGTHS[0]
     cached = partial(OwnCache, model, tokenizer, cached=True, switch=switch)
-    fault = _fault(model, cached, _LENGTHS[0])
+    fault = _fault(model, cached, longest)
     way = "its own cache, a request at a time"
     if fault:
         cached = partial(OwnCache, model, tokenizer, cached=False, switch=switch)
         way = f"no cache, which is slow ({fault})"
-        if fault := _fault(model, cached, _LENGTHS[0]):
+        if fault := _fault(model, cached, longest):
             raise ModelError(f"the model cannot be run in this process ({fault}); serve it, and use backend openai")
     long = cached(end_ids)
     if reason:
@@ -78,8 +81,7 @@ def _fault(model: Any, make: Callable[[Sequence[int]], Decoder], longest: int) -
         raise ModelError("out of memory at the first tokens; use a smaller model or serve it elsewhere") from None
     except Exception as error:  # noqa: BLE001 (models refuse what they do not know in their own ways)
         return f"it takes no such input ({first_line(error)[:80]})"
-    tolerance = max(LEAST[precision_of(model)], NOISES * noise)
-    return "" if gap <= tolerance else f"log-probabilities would be off by {gap:.2g} nats"
+    return "" if gap <= tolerance(noise, precision_of(model)) else f"log-probabilities would be off by {gap:.2g} nats"
 
 
 @torch.inference_mode()

@@ -4,12 +4,11 @@
 401, 402, a spent quota, a wait of over ten minutes; 403, 404, 405 before the first reply     RefusedError
 other refusals of one request: 400, 403, 422, a content filter's                     BackendError, final
 
-An error in a reply of status 200 is one all the same. Whatever a server sends is data.
+An error in a reply of status 200 is one all the same.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
@@ -21,7 +20,7 @@ import openai
 
 from stepagent.backends.replies import read_reply, server_words
 from stepagent.backends.waits import asked_wait
-from stepagent.config.arguments import check_addresses
+from stepagent.config.arguments import check_addresses, is_here
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
 from stepagent.types import FinishReason, Message
 
@@ -68,7 +67,7 @@ class Endpoint:
         self._key_env = api_key_env
         self._answered = False
         # A proxy is for other machines; asked for this one, it answers in the server's name.
-        self._proxied = not _is_here(address.hostname or "")
+        self._proxied = not is_here(address.hostname or "")
         key = (os.environ.get(api_key_env) or "none").strip()
         if not key.isascii() or not key.isprintable():
             raise ConfigError(f"the environment variable {api_key_env} holds no key: it has line breaks or odd letters")
@@ -224,11 +223,3 @@ class Endpoint:
     async def close(self) -> None:
         """Close the connections that are kept open between requests."""
         await self._client.close()
-
-
-def _is_here(host: str) -> bool:
-    """Return whether a host is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -57,8 +57,8 @@ def openai_backend(
     if len(urls) > 1:
         version = version or f"{model} at several addresses"
     if extra_body or headers:  # they change the replies, and so the store's key
-        sent = json.dumps([extra_body, headers], sort_keys=True)
-        version = f"{version or f'{model} at {urls[0]}'} with {sent}"
+        further = json.dumps([extra_body, headers], sort_keys=True)
+        version = f"{version or f'{model} at {urls[0]}'} with {further}"
     endpoints = [
         OpenAIBackend(
             Endpoint(url, model, api_key_env, timeout=timeout, extra_body=extra_body, headers=headers),

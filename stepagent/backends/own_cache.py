@@ -28,8 +28,11 @@ class _Samples:
     def prefill(self) -> None:
         """Compute the state and the logits of the next token from all ids. Equal prompts are computed once, where
         the model's cache can be copied."""
-        self._arguments = {"use_cache": self._cached}
-        if self._cached and self._model._supports_default_dynamic_cache():
+        if not self._cached:
+            self.logits = self._model(input_ids=self.ids, use_cache=False).logits[:, -1].float()
+            return
+        self._arguments = {"use_cache": True}
+        if self._model._supports_default_dynamic_cache():
             # Transformers' generate names it so, by the name of the class
             name = "cache_params" if "mamba" in type(self._model).__name__.lower() else "past_key_values"
             self._arguments[name] = DynamicCache(config=self._model.config.get_text_config(decoder=True))

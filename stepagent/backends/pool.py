@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from time import monotonic
 
 from stepagent.backends.wrapper import Wrapper
-from stepagent.errors import TransientError
+from stepagent.errors import ConfigError, TransientError
 from stepagent.interfaces import Backend
 from stepagent.types import Completions, Prompt, Sampling
 
@@ -52,6 +54,7 @@ def asks() -> None:
         current_turn.requests += 1
 
 
+_log = logging.getLogger("stepagent")
 _FIRST_REST, _LONGEST_REST = 1.0, 60.0  # seconds
 
 
@@ -63,6 +66,13 @@ class _Lane:
         self.in_flight = 0
         self.failures = 0
         self.rests_until = 0.0
+        self.refuses = False
+
+    def refuse(self) -> bool:
+        """Send no request here any more. Returns whether that is new."""
+        was_open, self.refuses = not self.refuses, True
+        self.rests_until = inf
+        return was_open
 
     def rest(self) -> None:
         """Send no request here for a while; requests that fail together count as one failure."""
@@ -77,7 +87,8 @@ class Pool(Wrapper):
 
     Of several endpoints, one that fails (except with a 429, which tells its limit) rests for a second, twice
     as long after each further failure, at most a minute; then a single request tries it. The request that
-    failed is left to the retry layer around the pool, which sends it to another endpoint.
+    failed is left to the retry layer around the pool, which sends it to another endpoint. One that refuses the
+    key or the model is left out, and said so; once all refuse, the error is raised.
     """
 
     def __init__(self, backends: Sequence[Backend], max_in_flight: int) -> None:
@@ -98,6 +109,13 @@ class Pool(Wrapper):
             if not error.rate_limited and len(self._lanes) > 1:
                 lane.rest()
             raise
+        except ConfigError as error:
+            is_new = lane.refuse()
+            if all(other_lane.refuses for other_lane in self._lanes):
+                raise
+            if is_new:
+                _log.warning("one of several endpoints is left out: %s", error)
+            raise TransientError(str(error)) from None
         finally:
             self._leave(lane)
 

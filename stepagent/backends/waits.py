@@ -53,9 +53,9 @@ def seconds(text: str) -> float | None:
         return number
     if re.fullmatch(rf"(?:{_SPAN})+", text):
         return sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text))
-    for read in (parsedate_to_datetime, datetime.fromisoformat):
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
         try:
-            moment = read(text)
+            moment = parse(text)
         except ValueError:
             continue
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

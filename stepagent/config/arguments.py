@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -43,6 +44,14 @@ def check_addresses(value: str | list[str]) -> str | list[str]:
         if not has_host or any(character.isspace() for character in address):
             raise ValueError(f"'{address}' is no address; write http://HOST:PORT/v1")
     return value
+
+
+def is_here(host: str) -> bool:
+    """Return whether a host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 BaseUrl = Annotated[str, AfterValidator(check_addresses)]

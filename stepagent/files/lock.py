@@ -12,7 +12,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-_held: dict[Path, int] = {}
+_descriptors: dict[Path, int] = {}
 """Descriptors of the folders that this process works in. The system gives a lock back when its process ends."""
 
 
@@ -20,7 +20,7 @@ def hold(folder: Path) -> None:
     """Keep other processes from working in `folder`, which is made if it is not there, until `release`. Raises
     ConfigError if one does already."""
     key = folder.resolve()
-    if key in _held or fcntl is None:
+    if key in _descriptors or fcntl is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -32,10 +32,10 @@ def hold(folder: Path) -> None:
     except OSError:  # a file system without locks
         os.close(descriptor)
         return
-    _held[key] = descriptor
+    _descriptors[key] = descriptor
 
 
 def release(folder: Path) -> None:
     """Let others work in `folder` again."""
-    if (descriptor := _held.pop(folder.resolve(), None)) is not None:
+    if (descriptor := _descriptors.pop(folder.resolve(), None)) is not None:
         os.close(descriptor)

@@ -96,7 +96,8 @@ class RunFolder:
         work: Callable[[], object],
     ) -> bool:
         """Run `work` unless the manifest says that this stage already made these outputs from these inputs with this
-        `identity`: the settings, prompts and seeds that decide them. Returns whether it ran.
+        `identity`: the settings, prompts and seeds that decide them. Returns whether it ran. `work` returns False if a
+        part of it failed that may succeed when the command is started again: then the stage is not done.
 
         What a killed run left of the same stage is kept for `work` to continue from. Outputs of another identity or
         of other inputs are moved aside first, to NAME.stale; they come back if `work` fails before it made any.
@@ -112,13 +113,15 @@ class RunFolder:
             replaced = [path for path in outputs.values() if move_aside(path)]
             self._write({**earlier, name: hashes})
         try:
-            work()
+            whole = work() is not False
         except StepagentError:
             if not unchanged and not any(path.exists() for path in outputs.values()):
                 for path in replaced:
                     _stale(path).replace(path)
                 self._restore(earlier)
             raise
+        if not whole:
+            return True
         entry = {
             **hashes,
             "outputs": {key: hash_path(path) for key, path in outputs.items()},

@@ -102,14 +102,14 @@ def parse_verdict(reply: str, labels: Labels) -> VoteOutcome:
     No label, text after the last one (marks, brackets, tags and end tokens are none), and another label in the same
     sentence are "unparsed".
     """
-    named: list[tuple[str | None, VoteOutcome]] = [
+    outcomes: list[tuple[str | None, VoteOutcome]] = [
         (labels.first, "first"),
         (labels.second, "second"),
         (labels.tie, "tie"),
     ]
     matches = [
         (match.start(), match.end(), outcome)
-        for label, outcome in named
+        for label, outcome in outcomes
         if label
         for match in label_pattern(label).finditer(reply)
     ]
@@ -117,5 +117,5 @@ def parse_verdict(reply: str, labels: Labels) -> VoteOutcome:
         return "unparsed"
     start, end, outcome = max(matches)
     sentence = last_sentence(reply[:start])
-    others = any(first >= start - len(sentence) and other != outcome for first, _, other in matches)
-    return outcome if is_closing(reply[end:]) and not others else "unparsed"
+    is_alone = all(place < start - len(sentence) or label_outcome == outcome for place, _, label_outcome in matches)
+    return outcome if is_closing(reply[end:]) and is_alone else "unparsed"

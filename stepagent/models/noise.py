@@ -8,8 +8,14 @@ from typing import Any
 
 import torch
 
-NOISES = 8  # an exact way may differ by a few times the noise: its passes round in every layer, the noise only once
-LEAST = {torch.float32: 2e-5, torch.bfloat16: 2e-3}  # nats a token, where next to no noise shows
+_NOISES = 8  # an exact way may differ by a few times the noise: its passes round in every layer, the noise only once
+_LEAST = {torch.float32: 2e-5, torch.bfloat16: 2e-3}  # nats a token, where next to no noise shows
+_MOST = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # nats a token: more would be another model, whatever the noise
+
+
+def tolerance(noise: float, precision: torch.dtype) -> float:
+    """Return how far (nats a token) an exact way may be off, where one rounding more is worth `noise`."""
+    return min(max(_LEAST[precision], _NOISES * noise), _MOST[precision])
 
 
 def precision_of(model: Any, *, mixed: bool = False) -> torch.dtype:

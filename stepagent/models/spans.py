@@ -15,6 +15,8 @@ _WINDOWS = (
     "window_size",
     "local_attention_window",
 )
+# Beyond so many tokens a layer attends to a selection, which in Transformers changes with the tokens that follow.
+_SELECTIONS = ("index_topk", "keep_window_size")
 _UNBOUNDED = 1 << 20
 
 
@@ -59,8 +61,14 @@ def span(config: Any) -> Span:
 def context_limit(config: Any, max_context: int | None) -> int:
     """Return how many tokens a sequence may have: `max_context`, or by default the positions of the model. Raises
     ModelError for more than a model's positions are steady for."""
-    limits = span(config)
-    limit = max_context or limits.positions
+    limits, selection = span(config), _least(config.get_text_config(decoder=True), _SELECTIONS) or _UNBOUNDED
+    limit = max_context or min(limits.positions, selection)
+    if limit > selection:
+        raise ModelError(
+            f"max_context {limit}: beyond {selection} tokens this model attends to a selection of them, and in "
+            f"Transformers the log-probability of a token changes with what follows; set max_context to {selection} or "
+            "less"
+        )
     if limits.grows and limits.switch and limit > limits.switch:
         raise ModelError(
             f"max_context {limit}: beyond {limits.switch} tokens this model's rotary frequencies change with every "
@@ -76,7 +84,12 @@ def _window(text: Any) -> int | None:
     # a config may name a window that none of its layers has
     if kinds and not any(kind != "full_attention" and kind != "linear_attention" for kind in kinds):
         return None
-    sizes = [getattr(text, name, None) for name in _WINDOWS]
+    return _least(text, _WINDOWS)
+
+
+def _least(config: Any, names: tuple[str, ...]) -> int | None:
+    """Return the smallest of some lengths that a config states, or None if it states none."""
+    sizes = [getattr(config, name, None) for name in names]
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from stepagent.errors import ModelError
 from stepagent.models.loading import first_line
-from stepagent.models.noise import LEAST, NOISES, precision_of, rounded_embeddings
+from stepagent.models.noise import precision_of, rounded_embeddings, tolerance
 from stepagent.models.spans import span
 from stepagent.optimize.attention import TRIE
 from stepagent.optimize.mode import learning_mode
@@ -27,6 +27,7 @@ from stepagent.optimize.scoring import (
 )
 
 _LEAST_GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # of the gradient's norm
+_STATES = ("linear_attention", "mamba", "conv", "recurrent", "hybrid")  # types of layers
 _COMPARED = 4  # targets of a pack that are scored alone, too
 
 
@@ -75,7 +76,7 @@ def pick_scoring(
     full, noise, gradient_noise = probe.measure_plain()
     plain = full_logprobs if full else plain_logprobs
     longest = max(len(target.ids) for unit in units for target in unit)
-    if reason := _outgrown(model.config, longest):
+    if reason := _recurrent(model) or _outgrown(model.config, longest):
         return plain_scoring(reason, plain)
     default = model.config._attn_implementation
     for attention in dict.fromkeys((_fastest(probe.device) or default, default)):
@@ -100,6 +101,16 @@ def pick_scoring(
 def plain_scoring(unsuited: str, score: Score = plain_logprobs) -> Scoring:
     """Return the scoring one by one, for the reason `unsuited`."""
     return Scoring(score, 1, unsuited)  # a unit a pack: one pair's activations at a time
+
+
+def _recurrent(model: Any) -> str:
+    """Return why a model whose layers carry a state from token to token cannot be packed, or "" for another one. In
+    bfloat16 the noise of such a model can hide that its packed passes are wrong."""
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kinds = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
+    if getattr(core, "_is_stateful", False) or any(kind in _STATES for kind in kinds):
+        return "its layers carry a state from token to token"
+    return ""
 
 
 def _outgrown(config: Any, longest: int) -> str:
@@ -140,9 +151,9 @@ class _Probe:
         if not self._plain.logprobs.isfinite().all():
             raise ModelError("the model's log-probabilities are not numbers; its weights may be damaged")
         noise, gradient_noise = _gaps(rounded, unrounded)
-        tolerance = max(LEAST[self._precision], NOISES * noise)
-        gradient_tolerance = max(_LEAST_GRADIENT_TOLERANCE[self._precision], NOISES * gradient_noise)
-        return self._needs_all_logits(sample, unrounded.logprobs, tolerance), tolerance, gradient_tolerance
+        log_tolerance = tolerance(noise, self._precision)
+        gradient_tolerance = max(_LEAST_GRADIENT_TOLERANCE[self._precision], 8 * gradient_noise)
+        return self._needs_all_logits(sample, unrounded.logprobs, log_tolerance), log_tolerance, gradient_tolerance
 
     def measure_packed(self) -> tuple[float, float]:
         """Return the largest gap to plain scoring (nats a token), and that of the gradients (part of the norm)."""

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
+from stepagent.config.arguments import is_here
 from stepagent.errors import ServeError
 
 _PROMPTLY = 10.0  # seconds for a request that needs no work of the engine
@@ -24,7 +26,10 @@ class VllmClient:
         self.url = base_url.rstrip("/")
         self._root = self.url.removesuffix("/v1")
         self._timeout = timeout
-        self._client = openai.OpenAI(base_url=self._root, api_key=os.environ.get(api_key_env) or "none", max_retries=0)
+        # a proxy is for other machines
+        http_client = openai.DefaultHttpxClient(trust_env=not is_here(urlsplit(self._root).hostname or ""))
+        key = os.environ.get(api_key_env) or "none"
+        self._client = openai.OpenAI(base_url=self._root, api_key=key, max_retries=0, http_client=http_client)
 
     def _ask(self, verb: str, path: str, body: Any = None, *, timeout: float | None = None, kind: type = object) -> Any:
         """Send a request and return the reply as `kind`: plain data or, for str, its text."""

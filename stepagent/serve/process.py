@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -105,11 +106,15 @@ class Process:
             _end_group(pid, lambda: None if _mark(pid) == mark and not _dead(pid) else 0)
 
     def _last_words(self) -> str:
-        """Return the last error in the log, or its last line, and where the whole log is."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        errors = [line for line in lines[-200:] if "Error" in line] or lines[-1:]
-        excerpt = f"it said: {errors[-1].strip()[:300]}; " if errors else ""
+        """Return the cause of the end by the log of this start, or its last line, and where the whole log is."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2].splitlines()
+        # The first exception is the cause; those after it say that something failed.
+        errors = [line for line in lines if _EXCEPTION.search(line)] or lines[-1:]
+        excerpt = f"it said: {errors[0].strip()[:300]}; " if errors else ""
         return f"{excerpt}the whole log is in {self.log}"
+
+
+_EXCEPTION = re.compile(r"^(?!.*\b(?:INFO|WARNING|DEBUG)\b).*\b\w*(?:Error|Exception): ")
 
 
 def _end_group(pid: int, exit_code: Callable[[], int | None]) -> None:
@@ -142,7 +147,8 @@ def _dead(pid: int) -> bool:
 
 def _is_taken(host: str, port: int) -> bool:
     """Return whether another program listens on the port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         if sys.platform != "win32":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

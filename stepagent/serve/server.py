@@ -46,7 +46,7 @@ class Server:
     ) -> None:
         self.settings = settings
         self.managed = base_url is None
-        self.base_url = base_url or f"http://{settings.host}:{settings.port}/v1"
+        self.base_url = base_url or f"http://{_in_url(settings.host)}:{settings.port}/v1"
         self.name = name or settings.name
         if self.managed and not os.environ.get(settings.api_key_env):
             os.environ[settings.api_key_env] = secrets.token_urlsafe(24)
@@ -286,3 +286,8 @@ def _has_gpu() -> bool:
     except ImportError:
         return False
     return torch.cuda.is_available()
+
+
+def _in_url(host: str) -> str:
+    """Return a host as addresses write it: one of IPv6 stands in brackets."""
+    return f"[{host}]" if ":" in host else host

@@ -14,6 +14,7 @@ from stepagent.files.resumable import ResumableFile, fill
 from stepagent.files.rows import CandidatesRow, load_candidates, plain_step
 from stepagent.interfaces import Judge
 from stepagent.seeds import derive_seed
+from stepagent.stages.measure_judge import raise_failures
 from stepagent.stages.search import SearchCounts, tree_counts
 from stepagent.tree import Level, StepTree
 from stepagent.types import ModelVersion, Problem, Usage, Verdict
@@ -56,14 +57,14 @@ def _judge_candidates(
         )
         return VerdictRow(name, verdict)
 
-    with ResumableFile(
-        path, VerdictRow, key=lambda row: row.id, failed=lambda row: row.verdict.status == "error"
-    ) as file:
+    with ResumableFile(path, VerdictRow, key=lambda row: row.id, failed=lambda row: row.verdict.failed) as file:
         items = ((name, (name, row)) for name, row in candidates.items())
         work = fill(file, items, verdict_on, label="judge", total=len(candidates), concurrency=config.concurrency)
         session.run(work)
         statuses = Counter(row.verdict.status for row in file)
+        errors = [row.verdict.error for row in file if row.verdict.failed]
     table("Verdicts", {"rows": statuses.total(), **{str(status): count for status, count in statuses.items()}})
+    raise_failures(errors, len(candidates))
 
 
 def judge_again(session: Session, model: ModelVersion, trees: Path, *, out: Path) -> bool:
@@ -101,7 +102,7 @@ def _judge_trees(session: Session, model: ModelVersion, trees: Path, *, path: Pa
 
 
 def _judge_failed(tree: StepTree) -> bool:
-    return any(level.verdict is not None and level.verdict.status == "error" for level in tree.levels)
+    return any(level.verdict is not None and level.verdict.failed for level in tree.levels)
 
 
 async def _judged(judge: Judge, tree: StepTree, seed: int, *, kind: str) -> StepTree:

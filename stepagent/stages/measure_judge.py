@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stepagent.assembly.session import Session
 from stepagent.console import table
-from stepagent.errors import ConfigError
+from stepagent.errors import BackendError, ConfigError
 from stepagent.files.jsonl import write_json
 from stepagent.files.labelled_rows import Labelled, LabelledSolution, read_labelled
 from stepagent.files.resumable import ResumableFile, fill
@@ -58,11 +58,16 @@ def measure_judge(session: Session, model: ModelVersion, data: str, *, sample: i
 def _measure(session: Session, model: ModelVersion, items: Sequence[Labelled], *, data: str, out: Path) -> None:
     judge = session.parts(model).judge
     judged = judge_items(session, judge, items, path=out / "items.jsonl", label="labelled items")
-    figures = metrics(items, judged)
+    answered = [(item, result) for item, result in zip(items, judged, strict=True) if not _failed(result)]
+    errors = [verdict.error for result in judged for verdict in result.verdicts[-1:] if _failed(result)]
+    if not answered:
+        raise_failures(errors, len(items))
+    figures = {"failed": len(errors), **metrics([item for item, _ in answered], [result for _, result in answered])}
     if session.config.prices:
         figures["cost of the run so far"] = session.resources.budget.money
     write_json(out / "metrics.json", figures)
     table(f"Judge: {session.config.judge.kind} on {data}", figures)
+    raise_failures(errors, len(items))
 
 
 def judge_items(
@@ -86,7 +91,17 @@ def judge_items(
 
 
 def _failed(item: JudgedItem) -> bool:
-    return any(verdict.status == "error" for verdict in item.verdicts)
+    return any(verdict.failed for verdict in item.verdicts)
+
+
+def raise_failures(errors: Sequence[str], total: int) -> None:
+    """Raise BackendError if verdicts failed, with the words of the last failure."""
+    if errors:
+        words = next((error for error in reversed(errors) if error), "a reply could not be read")
+        raise BackendError(
+            f"{len(errors)} of {total} verdicts failed, the last with: {words}; the others are kept, and the same "
+            "command asks for the failed ones again"
+        )
 
 
 async def _pair(judge: Judge, index: int, pair: StepPair, *, seed: int) -> JudgedItem:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stepagent.assembly.session import Session
-from stepagent.console import bar, console, table
+from stepagent.console import bar, console, table, warn
 from stepagent.errors import BackendError
 from stepagent.files.jsonl import write_json, write_rows
 from stepagent.files.problems import ProblemFile
@@ -28,10 +28,14 @@ def search(session: Session, model: ModelVersion, problems: ProblemFile, *, out:
     """Search `problems` with `model` into `out`/trees.jsonl and preferences.jsonl, and its counts into search.json.
     Returns whether there was anything to do."""
 
-    def work() -> None:
-        report = _search(session, model, problems, out=out, round_index=round_index)
+    def work() -> bool:
+        report, failed = _search(session, model, problems, out=out, round_index=round_index)
         write_json(out / "search.json", report)
         table(f"Search, round {round_index}", report)
+        if failed:
+            warn([f"{failed} problems failed; the same command searches them again"])
+        # in a run of rounds, a problem that failed must not turn the models behind it into old ones
+        return round_index > 0 or not failed
 
     return session.run_folder.stage(
         session.stage_name("search", out),
@@ -44,8 +48,9 @@ def search(session: Session, model: ModelVersion, problems: ProblemFile, *, out:
 
 def _search(
     session: Session, model: ModelVersion, problems: ProblemFile, *, out: Path, round_index: int
-) -> dict[str, object]:
-    """Search, write both files and count the levels and their fate. Returns the counts."""
+) -> tuple[dict[str, object], int]:
+    """Search, write both files and count the levels and their fate. Returns the counts, and the number of problems that
+    failed."""
     start = time.monotonic()
     parts = session.parts(model)
     cached = session.run(parts.prefix_cache())
@@ -61,7 +66,7 @@ def _search(
         report["requests answered by the store"] = replayed
     if session.config.prices:
         report["cost of the run so far"] = session.resources.budget.money
-    return report
+    return report, counts.failed
 
 
 @contextmanager
@@ -174,6 +179,11 @@ class SearchCounts:
             self._votes.update(vote.outcome for vote in (level.verdict.votes if level.verdict else ()))
         self._usage += tree.usage
         self._judging += tree_counts(tree)
+
+    @property
+    def failed(self) -> int:
+        """The number of problems that failed."""
+        return self._ends["failed"]
 
     def figures(self, seconds: float) -> dict[str, object]:
         """Return the counts by name."""

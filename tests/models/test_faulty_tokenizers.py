@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from dialects import CHATML, VOCABULARY, WITHOUT_END, write_model, write_tokenizer
-from faults import (
+from model_faults import (
     DOORS,
     LFS_POINTER,
     Fault,

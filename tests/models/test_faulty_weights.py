@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import (
+from model_faults import (
     CPU,
     DOORS,
     LFS_POINTER,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import (
+from model_faults import (
     LFS_POINTER,
     Spoil,
     all_of,

@@ -48,4 +48,7 @@ def test_a_context_for_which_no_log_probability_stays_is_refused() -> None:
         context_limit(dynamic, 25)
     with pytest.raises(ModelError, match="this model has 1024 positions"):
         context_limit(hf.GPT2Config(), 1025)
+    with pytest.raises(ModelError, match="max_context 2049: beyond 2048 tokens this model attends to a selection"):
+        context_limit(hf.DeepseekV32Config(), 2049)
+    assert context_limit(hf.DeepseekV32Config(), None) == 2048
     assert context_limit(hf.LlamaConfig(max_position_embeddings=24), 48) == 48, "rotary positions go on"

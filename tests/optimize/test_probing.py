@@ -104,11 +104,13 @@ def test_checkpointed_layers_drop_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", ["mamba2", "qwen3_next"])
-def test_less_precision_lets_no_recurrent_model_through(random_units: Units, family: str) -> None:
-    model = tiny_model(family).to(torch.bfloat16)
-    scoring = pick_scoring(model, random_units(1, 8), 256)
-    assert "off by" in scoring.unsuited
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("family", ["mamba2", "qwen3_next", "lfm2", "falcon_h1"])
+def test_less_precision_lets_no_recurrent_model_through(random_units: Units, family: str, seed: int) -> None:
+    """In bfloat16 their noise is so large that a measurement of few tokens may miss the difference."""
+    model = tiny_model(family, seed).to(torch.bfloat16)
+    scoring = pick_scoring(model, random_units(seed, 8), 256)
+    assert scoring.unsuited == "its layers carry a state from token to token"
 
 
 def test_bfloat16_packs_what_it_can(random_units: Units) -> None:

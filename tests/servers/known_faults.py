@@ -10,13 +10,8 @@ KNOWN_FAULTS: dict[str, str] = {
     "try again in 900ms in the body": "the body is not read: asks again each second",
     # kind 2
     "a grading judge without credits, measured": "exit 0 and a rate of 0.0 %, without the server's words",
-    "errors in half of a measurement": "failed verdicts lower the rate: 50 % right",
     "one problem always fails": "a stage with a failed tree is 'already done'",
     "a choice that failed beside one that did not": "one bad choice throws the others away",
-    "one of two addresses without a key": "one bad address ends the run",
-    "one of two addresses without the model": "one bad address ends the run",
-    "one of two addresses without credits": "goes on without a word about the refused address",
-    "half of a comparison failed": "an unparsed level with a failed vote is 'already done'",
     "half of a comparison failed, judged again": "an unparsed level with a failed vote is 'already done'",
     "an empty reply once in five": "a failed probe begins anew, so that it never ends",
     # kind 3
