@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from stepagent.backends.chat import Chat
@@ -57,7 +58,7 @@ def openai_backend(
     if len(urls) > 1:
         version = version or f"{model} at several addresses"
     if extra_body or headers:  # they change the replies, and so the store's key
-        further = json.dumps([extra_body, headers], sort_keys=True)
+        further = sha256(json.dumps([extra_body, headers], sort_keys=True).encode()).hexdigest()[:12]  # may hold a key
         version = f"{version or f'{model} at {urls[0]}'} with {further}"
     endpoints = [
         OpenAIBackend(

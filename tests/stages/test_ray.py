@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stepagent.testing.stub_server import Stub, serve
+from stepagent.testing.stub_server import Fault, Stub, serve
 
 CONFIG = """
 model: m
@@ -80,10 +80,12 @@ def test_a_thousand_problems_on_two_workers_of_which_one_is_killed(tmp_path: Pat
 def test_what_a_worker_cannot_make_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "problems.jsonl").write_text('{"question": "1+1"}\n')
     config = tmp_path / "c.yaml"
-    with serve(Stub(say, tokenises=False)) as url:
+    stub = Stub(say, tokenises=False)
+    stub.faults = [Fault(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")] * 50
+    with serve(stub) as url:
         config.write_text(CONFIG.format(folder=tmp_path, url=url).replace("model: m", "model: other"))
         process = search(config, tmp_path / "out", "--runner", "ray")
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "Traceback" not in errors
-    assert "does not serve 'other'; it has m" in errors
+    assert "check backend.base_url, backend.model" in errors
