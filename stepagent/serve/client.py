@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ class VllmClient:
         self._timeout = timeout
         # a proxy is for other machines
         http_client = openai.DefaultHttpxClient(trust_env=not is_here(urlsplit(self._root).hostname or ""))
+        weakref.finalize(self, http_client.close)  # openai closes only the clients that it makes itself
         key = os.environ.get(api_key_env) or "none"
         self._client = openai.OpenAI(base_url=self._root, api_key=key, max_retries=0, http_client=http_client)
 
