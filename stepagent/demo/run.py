@@ -35,13 +35,14 @@ def demo_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
     config = load_config(path, overrides)
     sizes = {**_SIZES, "problems": sum(config.problems_per_round or (400,))}
     data = folder / "data"
-    RunFolder(folder).stage(
-        "data",
-        inputs={},
-        outputs={name: data / f"{name}.jsonl" for name in ("solutions", "eft_problems", "problems", "held_out")},
-        identity=[config.seed, sizes],
-        work=lambda: write_data(data, config.seed, **sizes),
-    )
+    with RunFolder(folder) as run:
+        run.stage(
+            "data",
+            inputs={},
+            outputs={name: data / f"{name}.jsonl" for name in ("solutions", "eft_problems", "problems", "held_out")},
+            identity=[config.seed, sizes],
+            work=lambda: write_data(data, config.seed, **sizes),
+        )
     return config
 
 
@@ -52,7 +53,6 @@ def make_data(config: Config, folder: Path) -> None:
     if init is None or eft is None:
         raise ConfigError("the demo needs its 'init' and 'eft' sections")
     data, policy = folder / "data", folder / "policy"
-    run = RunFolder(folder)
     solutions = data / "solutions.jsonl"
     ift = {"ift": data / "ift" / "ift.jsonl"}
 
@@ -60,21 +60,22 @@ def make_data(config: Config, folder: Path) -> None:
         with Session(config, data / "ift") as session:
             make_ift(session, str(solutions), Columns())
 
-    run.stage(
-        "data ift",
-        inputs={"solutions": solutions, "held out": data / "held_out.jsonl"},
-        outputs=ift,
-        identity=config.model_dump(mode="json")["generator"],
-        work=cut_solutions,
-    )
     on_solutions = init.model_copy(update={"eft": None})
-    run.stage(
-        "policy",
-        inputs={"model": Path(config.model), **ift},
-        outputs={"model": policy},
-        identity=[config.model_dump(mode="json")[section] for section in ("init", "generator", "seed")],
-        work=lambda: unless_made(policy, lambda: initialize(config, on_solutions, policy)),
-    )
+    with RunFolder(folder) as run:
+        run.stage(
+            "data ift",
+            inputs={"solutions": solutions, "held out": data / "held_out.jsonl"},
+            outputs=ift,
+            identity=config.model_dump(mode="json")["generator"],
+            work=cut_solutions,
+        )
+        run.stage(
+            "policy",
+            inputs={"model": Path(config.model), **ift},
+            outputs={"model": policy},
+            identity=[config.model_dump(mode="json")[section] for section in ("init", "generator", "seed")],
+            work=lambda: unless_made(policy, lambda: initialize(config, on_solutions, policy)),
+        )
     with Session(config, data / "eft") as session:
         make_eft(session, eft, ModelVersion.at(str(policy)))
 

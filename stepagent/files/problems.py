@@ -63,13 +63,14 @@ def problem_path(settings: ProblemSettings, folder: Path) -> Path:
         overrides = {key: value for key, value in settings if value is not None and key != "path"}
         settings = preset.model_copy(update=overrides)
     path = folder / "data" / f"{derive_seed(settings.model_dump_json()):016x}.jsonl"
-    RunFolder(folder / "data").stage(
-        path.stem,
-        inputs={"source": Path(settings.path)},
-        outputs={"problems": path},
-        identity=[settings.model_dump(mode="json"), _READING],
-        work=lambda: _convert(settings, path),
-    )
+    with RunFolder(folder / "data") as data:
+        data.stage(
+            path.stem,
+            inputs={"source": Path(settings.path)},
+            outputs={"problems": path},
+            identity=[settings.model_dump(mode="json"), _READING],
+            work=lambda: _convert(settings, path),
+        )
     return path
 
 

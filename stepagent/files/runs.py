@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from stepagent.errors import DataError, StepagentError
 from stepagent.files.jsonl import write_json
@@ -140,6 +140,12 @@ class RunFolder:
     def leave(self) -> None:
         """Let another process work in the folder."""
         release(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
 
     def wall_seconds(self) -> float:
         """Return the seconds that the finished stages took, over all the times the run was started."""

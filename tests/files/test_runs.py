@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +98,13 @@ def test_a_failure_before_the_first_result_brings_the_earlier_one_back(tmp_path:
     assert result.with_name("out.stale").read_text() == "whole"
     assert stage("b", lambda: result.write_text(result.read_text() + " more"))
     assert result.read_text() == "half more"
+
+
+def test_a_folder_is_free_again_for_other_processes(tmp_path: Path) -> None:
+    script = f"from pathlib import Path; from stepagent.files.lock import hold; hold(Path({str(tmp_path)!r}))"
+    with RunFolder(tmp_path) as run:
+        made = {"made": tmp_path / "made"}
+        run.stage("one", inputs={}, outputs=made, identity=0, work=lambda: made["made"].write_text("made"))
+        held = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert "another stepagent works in" in held.stderr
+    subprocess.run([sys.executable, "-c", script], check=True)
