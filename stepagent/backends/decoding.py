@@ -16,6 +16,8 @@ import torch
 
 from stepagent.types import FinishReason, Sampling
 
+_LIKELIEST = 256  # tokens of a row that are sorted first; nearly every draw is one of them
+
 
 @dataclass(eq=False, slots=True)
 class Row:
@@ -51,8 +53,8 @@ class Decoder(ABC):
         """Add groups to the rows that draw, after the forward passes over their prompts."""
 
     @abstractmethod
-    def _keep(self, index: list[int]) -> None:
-        """Keep the rows at `index` alone."""
+    def _keep(self, index: list[int]) -> list[int]:
+        """Keep the rows at `index` alone; return the places they had in the order in which they now stand."""
 
     @abstractmethod
     def _extend(self, tokens: torch.Tensor) -> None:
@@ -84,8 +86,7 @@ class Decoder(ABC):
                 finished.append(row)
         if finished:
             unfinished = [i for i, row in enumerate(self.rows) if not row.finish_reason]
-            tokens = tokens[unfinished]
-            self._keep(unfinished)
+            tokens = tokens[self._keep(unfinished)]
         if self.rows:
             self._extend(tokens)
         return finished
@@ -136,14 +137,34 @@ def draw(
         temperatures = torch.tensor([temperature[i] for i in random_rows], device=logits.device)
         nucleus = torch.tensor([top_p[i] for i in random_rows], device=logits.device)
         points = torch.tensor([uniforms[i] for i in random_rows], device=logits.device)
-        chances, order = (logits[index] / temperatures[:, None]).softmax(-1).sort(-1, descending=True)
-        # Compared with the mass before a token, so that the likeliest one is inside however small top_p is.
-        outside = chances.cumsum(-1) - chances >= nucleus[:, None]
-        cumulative = chances.masked_fill(outside, 0).cumsum(-1)
-        # Scaling the point instead of the chances renormalises the nucleus with one number a row.
-        rank = (cumulative <= (points * cumulative[:, -1])[:, None]).sum(-1, keepdim=True)
-        # Rounding can carry a point near 1 past the nucleus.
-        last_rank = (~outside).sum(-1, keepdim=True) - 1
-        tokens[index] = order.gather(1, rank.minimum(last_rank))[:, 0]
-    logprobs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        tokens[index] = _draw_from_nuclei((logits[index] / temperatures[:, None]).softmax(-1), nucleus, points)
+    logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
     return tokens, logprobs
+
+
+def _draw_from_nuclei(chances: torch.Tensor, nucleus: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Return a token per row: that at `points` [rows] of the distribution function of the likeliest tokens of `chances`
+    [rows, vocabulary] that together reach the mass `nucleus` [rows]."""
+    best, order = chances.topk(min(_LIKELIEST, chances.shape[1]))
+    mass = best.sum(-1)
+    tokens = _invert(best, order, nucleus, points)
+    # Sorting a whole vocabulary takes longer than a small model's forward pass: only where the draw may lie beyond.
+    beyond = (mass < nucleus) & ~((nucleus >= 1) & (points < mass))
+    if best.shape[1] < chances.shape[1] and bool(beyond.any()):
+        ordered, order = chances[beyond].sort(-1, descending=True)
+        tokens[beyond] = _invert(ordered, order, nucleus[beyond], points[beyond])
+    return tokens
+
+
+def _invert(chances: torch.Tensor, order: torch.Tensor, nucleus: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Do the same for the likeliest `chances` in falling order [rows, tokens], of the tokens `order`."""
+    # Compared with the mass before a token, so that the likeliest one is inside however small top_p is.
+    outside = chances.cumsum(-1) - chances >= nucleus[:, None]
+    cumulative = chances.masked_fill(outside, 0).cumsum(-1)
+    # Scaling the point instead of the chances renormalises the nucleus with one number a row.
+    whole = torch.where(nucleus >= 1, torch.ones_like(points), cumulative[:, -1])
+    rank = (cumulative <= (points * whole)[:, None]).sum(-1, keepdim=True)
+    # Rounding can carry a point near 1 past the nucleus.
+    last_rank = (~outside).sum(-1, keepdim=True) - 1
+    tokens: torch.Tensor = order.gather(1, rank.minimum(last_rank))[:, 0]
+    return tokens

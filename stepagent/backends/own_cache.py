@@ -116,7 +116,7 @@ class OwnCache(Decoder):
         super().clear()
         self._groups = []
 
-    def _keep(self, index: list[int]) -> None:
+    def _keep(self, index: list[int]) -> list[int]:
         staying = set(index)
         start, groups = 0, []
         for group in self._groups:
@@ -128,6 +128,7 @@ class OwnCache(Decoder):
                 groups.append(group)
         self._groups = groups
         self.rows = [self.rows[i] for i in index]
+        return index
 
     def _extend(self, tokens: torch.Tensor) -> None:
         for group, part in zip(self._groups, torch.split(tokens, [len(g.rows) for g in self._groups]), strict=True):

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging
 
 from stepagent.errors import ModelError
+from stepagent.models.batch_attention import BATCH
 from stepagent.models.folders import check_folder, check_weights, local_files, read_json
 
 logging.disable_progress_bar()  # our own bars say what is going on
@@ -166,9 +167,9 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def attention_mask(model: Any, visible: torch.Tensor) -> torch.Tensor:
-    """Return a [.., queries, keys] mask of what may be attended to, in the form the model's attention takes: SDPA
-    applies a boolean mask, eager attention would add it to its scores."""
-    if getattr(model.config, "_attn_implementation", None) == "sdpa":
+    """Return a [.., queries, keys] mask of what may be attended to, in the form the model's attention takes: SDPA and
+    what does the same apply a boolean mask, eager attention would add it to its scores."""
+    if getattr(model.config, "_attn_implementation", None) in ("sdpa", BATCH):
         return visible
     dtype = next(model.parameters()).dtype
     blocked = torch.finfo(dtype).min
