@@ -15,8 +15,10 @@ from tiny_server import TinyServer
 
 from stepagent.testing.stub_server import Stub, drop
 
-_PLACES = ("M_1.work/checkpoint-*", "M_1.part", "M_1/config.json", "round_1/trees.jsonl", "round_1/preferences.jsonl")
-_MOMENTS = (*_PLACES, "M_2.work/checkpoint-*", "M_2.part", "M_2/config.json", "summary.json", "responses.sqlite")
+_TRAINING = ("M_{}.work/checkpoint-*", "M_{}.part", "M_{}/config.json")
+_SEARCH = ("responses.sqlite", "round_1/trees.jsonl", "round_1/preferences.jsonl")
+_MOMENTS = [name.format(1) for name in _TRAINING] + [*_SEARCH] + [name.format(2) for name in _TRAINING]
+"""Files in the order in which they appear in a run."""
 
 
 @dataclass
@@ -58,7 +60,8 @@ def draw(scene: Scene) -> Fault:
 
 def _moment(scene: Scene, command: Command) -> str:
     """Wait for a random moment of the command: after its start, or after a file appears. Returns its words."""
-    place = scene.rng.choice((None, *_MOMENTS))
+    reached = max((i + 1 for i, pattern in enumerate(_MOMENTS) if list(scene.run.glob(pattern))), default=0)
+    place = scene.rng.choice((None, *_MOMENTS[reached:]))
     delay = scene.rng.uniform(0, 0.3) if place else scene.rng.uniform(0, scene.seconds)
     deadline = command.seconds + 2 * scene.seconds
     while place and not list(scene.run.glob(place)) and not command.wait(0.005) and command.seconds < deadline:
