@@ -140,6 +140,7 @@ class Command:
 
 def _command(folder: Path, name: str, harm: Harm) -> None:
     """Run the command in this process, a child of the warm one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a command in the background inherits that it is ignored
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(folder / f"{name}.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     renames = _watch_renames(harm)

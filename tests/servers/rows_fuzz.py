@@ -1,4 +1,4 @@
-"""Behaviours that the fuzz found (test_fuzz.py), of kinds 2, 3 and 7."""
+"""Behaviours that the fuzz found (test_fuzz.py), of kinds 1, 2, 3 and 7."""
 
 from __future__ import annotations
 
@@ -45,6 +45,16 @@ FUZZED = [
         on(lambda request: request.item == 1, lambda *_: Reply(b"", 410)),
         ended=2,
         says=("searches them again",),
+        again="goes on",
+    ),
+    Row(
+        "a limit that asks for five minutes each time",
+        1,
+        on(sampling, error(429, "slow down", {"Retry-After": "300"})),
+        command="judge",
+        hasten=200,
+        code=2,
+        says=("used up for 1[05] minutes",),
         again="goes on",
     ),
     Row(
