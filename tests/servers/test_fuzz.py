@@ -19,7 +19,7 @@ from rows import Run
 Forker = Callable[[dict[str, Any]], list[int | None]]
 pytestmark = pytest.mark.slow
 
-_BATCH = 50
+_BATCH = 120
 _APART = 0.12  # seconds between two starts: so many commands start in a second
 _PATIENCE = 60.0  # seconds after the last start: 40 minutes by the commands' clock
 
