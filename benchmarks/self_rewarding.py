@@ -29,7 +29,8 @@ from stepagent.demo.run import demo_config, make_data
 from stepagent.demo.world import line_is_right
 from stepagent.files.jsonl import read_rows
 from stepagent.files.problems import ProblemFile
-from stepagent.files.runs import RunFolder, unless_made
+from stepagent.files.runs import RunFolder
+from stepagent.models.folders import unless_made
 from stepagent.optimize.packing import Target
 from stepagent.optimize.sft import train_targets
 from stepagent.stages.evaluate import evaluate, read_evaluation

@@ -21,6 +21,11 @@ from stepagent.preferences import level_outcome, tree_preferences
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mutations", type=int, default=120, help="cases of the fuzz (tests/servers/test_fuzz.py)")
+    parser.addoption("--mutation-seed", type=int, default=0, help="seed of the fuzz")
+
+
 @pytest.fixture(scope="session")
 def base_model() -> Path:
     """The shipped M_0 of the arithmetic world."""

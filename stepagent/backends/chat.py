@@ -11,7 +11,7 @@ from typing import Any
 from stepagent.backends.concessions import Concessions
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import Abilities
-from stepagent.backends.replies import count, server_words
+from stepagent.backends.replies import count, logprob_of, one_line, server_words, text_of
 from stepagent.backends.thoughts import without_thought
 from stepagent.config.prompts import load_prompt
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
@@ -131,7 +131,7 @@ def read_choice(endpoint: Endpoint, choice: dict[str, Any], max_tokens: int) -> 
     and for a thought that used up `max_tokens`."""
     message = choice["message"]
     if message.get("refusal"):
-        raise BackendError(f"{endpoint.url}: refused: {message['refusal'][:200]}")
+        raise BackendError(f"{endpoint.url}: refused: {one_line(str(message['refusal']))}")
     if choice.get("error"):
         raise BackendError(f"{endpoint.url}: {server_words(str(choice['error']).encode())}")
     reason = endpoint.reason(choice)
@@ -166,7 +166,11 @@ def first_tokens(choice: dict[str, Any]) -> tuple[tuple[str, float], ...]:
     """Return the likeliest first tokens of a chat's reply with their log-probabilities (nats); those without one are
     left out."""
     alternatives = choice["logprobs"]["content"][0]["top_logprobs"]
-    return tuple((token["token"], token["logprob"]) for token in alternatives if token.get("logprob") is not None)
+    return tuple(
+        (text_of(token["token"]), logprob_of(token["logprob"]))
+        for token in alternatives
+        if token.get("logprob") is not None
+    )
 
 
 def plain(prompt: Prompt) -> str:

@@ -9,6 +9,7 @@ An error in a reply of status 200 is one all the same.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 import openai
 
-from stepagent.backends.replies import read_reply, server_words
+from stepagent.backends.replies import one_line, read_reply, server_words
 from stepagent.backends.waits import asked_wait
 from stepagent.config.arguments import check_addresses, is_here
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
@@ -65,6 +66,7 @@ class Endpoint:
         self._query = f"?{address.query}" if address.query else ""
         self._path = f"{address.scheme}://{address.netloc}{address.path.rstrip('/')}"
         self._key_env = api_key_env
+        self._timeout = timeout
         self._answered = False
         # A proxy is for other machines; asked for this one, it answers in the server's name.
         self._proxied = not is_here(address.hostname or "")
@@ -108,10 +110,12 @@ class Endpoint:
     async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         url = f"{self.root}{path}" if path.startswith("/") else f"{self._path}/{path}{self._query}"
         try:
-            if method == "POST":
-                response = await self._client.post(url, body=body, cast_to=openai.HttpxBinaryResponseContent)
-            else:
-                response = await self._client.get(url, cast_to=openai.HttpxBinaryResponseContent)
+            # The client's own timeout is one between two bytes, and ends with the first one of a status below 200.
+            async with asyncio.timeout(self._timeout):
+                if method == "POST":
+                    response = await self._client.post(url, body=body, cast_to=openai.HttpxBinaryResponseContent)
+                else:
+                    response = await self._client.get(url, cast_to=openai.HttpxBinaryResponseContent)
         except openai.APIStatusError as error:
             content = error.response.content
             raise self._refusal(error.status_code, server_words(content), error.response.headers, content) from None
@@ -172,9 +176,8 @@ class Endpoint:
             return "end"
         if word in _LIMITS:
             return "length"
-        if word in _BUSY:
-            raise TransientError(f"{self.url}: the reply ended with '{reason}'")
-        raise BackendError(f"{self.url}: the reply ended with '{reason}'")
+        message = f"{self.url}: the reply ended with '{one_line(str(reason))}'"
+        raise TransientError(message) if word in _BUSY else BackendError(message)
 
     def unreadable(self, error: Exception) -> TransientError:
         """Return the error for a reply that lacks a requested part."""
@@ -204,8 +207,10 @@ class Endpoint:
         """Return the error for a request without a reply, in the words of the first cause."""
         cause: BaseException = error
         while (deeper := cause.__cause__ or cause.__context__) is not None:
+            if isinstance(deeper, asyncio.CancelledError):  # that is how the timeout ends a request
+                break
             cause = deeper
-        words = re.sub(r"\s+", " ", str(cause)).strip()[:200]
+        words = one_line(str(cause))
         name = "" if words and not isinstance(cause, TimeoutError | ValueError) else f"{type(cause).__name__}: "
         if isinstance(cause, TimeoutError):
             name, words = "", f"no reply within the timeout ({words or type(error).__name__})"

@@ -30,7 +30,7 @@ class RateLimited(Wrapper):
     A 429 holds all requests for the time the server asks for, else for a second, twice as long after each further one,
     at most eight; and it sets the gap between them to what the best minute so far has shown to work, or widens it by a
     fifth. The gap closes by 2 % a second, down to the configured one. A header that says that no request or token is
-    left holds them until the time of its reset. Raises RefusedError for a hold of over ten minutes.
+    left holds them until the time of its reset. Raises RefusedError for holds of over ten minutes without a success.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class RateLimited(Wrapper):
         self._successes: deque[float] = deque()  # moments within the last minute
         self._best_minute = 0.0  # successes
         self._refusals = 0  # bursts of 429s since the last success
+        self._refused_since = 0.0  # the moment of the first of them
         self._recovered = 0.0
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
@@ -78,8 +79,10 @@ class RateLimited(Wrapper):
             # Reserved before sleeping: the requests that arrive meanwhile take the moments after this one.
             self._next_request = moment + self._gap
             self._next_tokens = moment + tokens * self._gap_per_token
-            if self._hold_end - time_now > LONGEST_WAIT:
-                minutes = (self._hold_end - time_now) / 60
+            # Of all that wait, one is refused after each hold: the holds add up, whoever is refused.
+            begin = self._refused_since if self._refusals else time_now
+            if self._hold_end - min(begin, time_now) > LONGEST_WAIT:
+                minutes = (self._hold_end - min(begin, time_now)) / 60
                 raise RefusedError(
                     f"{self._name()}: its daily limit or the like is used up for {minutes:.0f} minutes; the same "
                     "command goes on then"
@@ -115,6 +118,8 @@ class RateLimited(Wrapper):
         if start < self._slowdown:
             return
         self._slowdown = time_now
+        if not self._refusals:
+            self._refused_since = time_now
         self._refusals += 1
         passed = time_now - (self._first_request or time_now)
         # The rate that worked: of the best minute, or of the time so far if that is shorter.

@@ -90,10 +90,10 @@ class OpenAIBackend:
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend. Raises TransientError, BackendError or ConfigError."""
-        if self._way is None:
-            async with self._probe_lock:
-                self._way = self._way or await self._find_way()
         try:
+            if self._way is None:
+                async with self._probe_lock:
+                    self._way = self._way or await self._find_way()
             return await self._way.complete(prompt, sampling)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise self._endpoint.unreadable(error) from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stepagent.backends.endpoint import Endpoint, turns
+from stepagent.backends.replies import one_line
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
 from stepagent.types import Message
 
@@ -79,7 +80,7 @@ async def _served(endpoint: Endpoint) -> str:
     models = await endpoint.serves()
     if not models or endpoint.model in models:
         return ""
-    return f"; it does not serve '{endpoint.model}'; it has {', '.join(models[:8])}"
+    return f"; it does not serve '{endpoint.model}'; it has {one_line(', '.join(models[:8]))}"
 
 
 async def _gives_ids(endpoint: Endpoint) -> bool:

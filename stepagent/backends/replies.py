@@ -23,10 +23,16 @@ def server_words(content: bytes) -> str:
     """Return a server's own words from the body of a refusal, in one line."""
     text = content.decode("utf-8", "replace").strip()
     try:
-        words = " ".join(dict.fromkeys(_words(_parsed(text))))
+        sentence = " ".join(dict.fromkeys(_words(_parsed(text))))
     except ValueError:
-        words = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return re.sub(r"\s+", " ", words or text).strip()[:_LONGEST]
+        sentence = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+    return one_line(sentence or text)
+
+
+def one_line(text: str) -> str:
+    """Return a server's text as it may stand in a sentence: one line, not too long, nothing that a terminal obeys."""
+    visible = "".join(letter if letter.isprintable() else " " for letter in text[: 20 * _LONGEST])
+    return " ".join(visible.split())[:_LONGEST]
 
 
 def count(usage: object, *names: str) -> int | None:
@@ -40,6 +46,20 @@ def count(usage: object, *names: str) -> int | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**53:
             return round(value)
     return None
+
+
+def text_of(value: object) -> str:
+    """Return a text as a server sent it. Raises TypeError for anything else: it would be stored."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+def logprob_of(value: object) -> float:
+    """Return a log-probability (nats) as a server sent it. Raises TypeError for anything else: it would be stored."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -1e9 < value < 1e9:
+        raise TypeError(f"{value!r:.40} is no log-probability")
+    return value
 
 
 def _parsed(text: str) -> Any:

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from stepagent.backends.wrapper import Wrapper
@@ -67,8 +67,12 @@ class ResponseStore:
             ).fetchone()
         except sqlite3.Error as error:
             raise DataError(f"{self._path}: not a usable response store ({error}); move it away") from None
+        try:
+            choices = tuple(_COMPLETION.validate_json(row[0]) for row in rows)
+        except ValidationError:  # of a version that stored all that a server sent: it is asked again
+            return None
         return Completions(
-            tuple(_COMPLETION.validate_json(row[0]) for row in rows),
+            choices,
             text,
             tuple(json.loads(ids)) if ids else None,
             usage=sum((Usage(*row[1:]) for row in rows), Usage()),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from stepagent.backends.chat import first_tokens, plain, read_choice
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import PROBE
+from stepagent.backends.replies import logprob_of, text_of
 from stepagent.errors import BackendError
 from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Usage
 
@@ -30,6 +31,15 @@ def _window(length: object) -> int:
     return length if isinstance(length, int) and length > 0 else 1 << 20
 
 
+def _ids(tokens: Iterable[object]) -> tuple[int, ...]:
+    """Return token ids as a server sent them. Raises TypeError for anything else: it would be stored and trained on."""
+    ids = tuple(tokens)
+    for token in ids:
+        if type(token) is not int or not 0 <= token < 2**31:
+            raise TypeError(f"{token!r:.40} is no token id")
+    return cast(tuple[int, ...], ids)
+
+
 class TokenIds:
     """Backend over vLLM's token id API at `endpoint`. See Backend for `complete`.
 
@@ -47,7 +57,7 @@ class TokenIds:
             self._rendered.move_to_end(messages)
             return self._rendered[messages]
         reply = await self._endpoint.post("/tokenize", {"messages": turns(messages)})
-        ids = tuple(reply["tokens"])
+        ids = _ids(reply["tokens"])
         text = await self._detokenise(ids)
         self._rendered[messages] = _Rendered(ids, text, _window(reply.get("max_model_len")))
         if len(self._rendered) > _CACHE_SIZE:
@@ -55,7 +65,7 @@ class TokenIds:
         return self._rendered[messages]
 
     async def _detokenise(self, ids: Sequence[int]) -> str:
-        return str((await self._endpoint.post("/detokenize", {"tokens": list(ids)}))["prompt"])
+        return text_of((await self._endpoint.post("/detokenize", {"tokens": list(ids)}))["prompt"])
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend. Raises BackendError if the context leaves no room for a token."""
@@ -65,7 +75,7 @@ class TokenIds:
         prefix = prompt.prefix_ids
         if prefix is None:
             request = {"prompt": prompt.prefix_text, "add_special_tokens": False}
-            prefix = tuple((await self._endpoint.post("/tokenize", request))["tokens"])
+            prefix = _ids((await self._endpoint.post("/tokenize", request))["tokens"])
         ids = rendered.ids + prefix
         room = rendered.window - len(ids)
         if room <= 0:
@@ -111,13 +121,13 @@ class TokenIds:
         choices = tuple(
             replace(
                 read_choice(self._endpoint, choice, sampling.max_tokens),
-                token_ids=tuple(choice["token_ids"]),
-                logprobs=tuple(token["logprob"] for token in choice["logprobs"]["content"]),
+                token_ids=_ids(choice["token_ids"]),
+                logprobs=tuple(logprob_of(token["logprob"]) for token in choice["logprobs"]["content"]),
                 first=first_tokens(choice) if sampling.top_logprobs else None,
             )
             for choice in samples
         )
-        ids = tuple(reply["prompt_token_ids"])
+        ids = _ids(reply["prompt_token_ids"])
         sampled = sum(len(choice.token_ids or ()) for choice in choices)
         return Completions(
             choices, plain(prompt), ids, usage=Usage(1, len(ids), sampled), tokenizer_sha256=self.tokenizer_sha256
@@ -125,8 +135,8 @@ class TokenIds:
 
     async def _exact(self, choice: dict[str, Any]) -> Completion:
         """Return a choice as a Completion whose text goes on to the end of its last token."""
-        ids = tuple(choice["token_ids"])
-        reason, text = self._endpoint.reason(choice), choice["text"]
+        ids = _ids(choice["token_ids"])
+        reason, text = self._endpoint.reason(choice), text_of(choice["text"])
         # vLLM reports "stop" for the end of turn and for a stop string; only the latter is named.
         if reason == "end" and isinstance(choice.get("stop_reason"), str):
             reason = "stop"
@@ -135,4 +145,4 @@ class TokenIds:
             # Usually the string ends with its token, which saves the request to detokenise.
             if not last_token or not text.endswith(last_token):
                 text = await self._detokenise(ids)
-        return Completion(text, reason, ids, tuple(choice["logprobs"]["token_logprobs"]))
+        return Completion(text, reason, ids, tuple(map(logprob_of, choice["logprobs"]["token_logprobs"])))

@@ -16,7 +16,8 @@ from stepagent.data.ift import Columns, make_ift
 from stepagent.demo.data import write_data
 from stepagent.errors import ConfigError
 from stepagent.files.jsonl import write_atomic
-from stepagent.files.runs import RunFolder, unless_made
+from stepagent.files.runs import RunFolder
+from stepagent.models.folders import unless_made
 from stepagent.stages.iterate import iterate
 from stepagent.stages.train import initialize
 from stepagent.types import ModelVersion

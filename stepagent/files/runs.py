@@ -24,6 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
+from stepagent.console import warn
 from stepagent.errors import DataError, StepagentError
 from stepagent.files.jsonl import write_json
 from stepagent.files.lock import hold, release
@@ -100,7 +101,8 @@ class RunFolder:
         part of it failed that may succeed when the command is started again: then the stage is not done.
 
         What a killed run left of the same stage is kept for `work` to continue from. Outputs of another identity or
-        of other inputs are moved aside first, to NAME.stale; they come back if `work` fails before it made any.
+        of other inputs are moved aside first, to NAME.stale; they come back if `work` fails before it made any. So is
+        a model's folder that has changed since it was made.
         """
         hashes = _hashes(inputs, identity)
         earlier = self.stages()
@@ -109,6 +111,7 @@ class RunFolder:
         if unchanged and entry.get("outputs") == {key: hash_path(path) for key, path in outputs.items()}:
             return False
         hold(self.path)
+        _move_changed_folders(entry.get("outputs", {}) if unchanged else {}, outputs)
         if not unchanged:
             replaced = [path for path in outputs.values() if move_aside(path)]
             self._write({**earlier, name: hashes})
@@ -175,11 +178,12 @@ class RunFolder:
         write_json(self._manifest, {"schema": SCHEMA, "stages": stages})
 
 
-def unless_made(folder: Path, work: Callable[[], object]) -> None:
-    """Do `work`, which makes `folder`, unless it is there: a model's folder gets its name when it is whole,
-    and a run may have been killed right then, before its manifest said so."""
-    if not (folder / "config.json").is_file():
-        work()
+def _move_changed_folders(hashes: Mapping[str, str], outputs: Mapping[str, Path]) -> None:
+    """Move each folder aside that is not the one that was made: a file can be continued, a model cannot."""
+    for key, path in outputs.items():
+        if key in hashes and path.is_dir() and hash_path(path) != hashes[key]:
+            warn([f"{path} is not as it was made: it is made again, and this one is kept as {_stale(path).name}"])
+            move_aside(path)
 
 
 def _hashes(inputs: Mapping[str, Path], identity: object) -> dict[str, object]:

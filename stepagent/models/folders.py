@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
 from stepagent.errors import ModelError
-from stepagent.files.runs import hash_file
+from stepagent.files.runs import hash_file, move_aside
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json")
 TEXT = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "spiece.model")
@@ -54,6 +55,34 @@ def check_folder(model: str | Path) -> None:
         _refuse_packed(model, path, config)  # no reader gets further
     if (path / "generation_config.json").is_file():
         read_json(path / "generation_config.json")
+
+
+def unless_made(folder: Path, work: Callable[[], object]) -> None:
+    """Do `work`, which makes a model's `folder`, unless it is there and whole: it gets its name when it is, and a run
+    may have been killed right then, before its manifest said so. One that a lost disk cut off is moved aside."""
+    if (folder / "config.json").is_file():
+        if holds_whole_weights(folder):
+            return
+        move_aside(folder)
+    work()
+
+
+def holds_whole_weights(folder: Path) -> bool:
+    """Return whether no weight file in a folder, or below it, was cut off."""
+    packed = [path for path in folder.rglob("*") if path.suffix in (".pt", ".pth")]
+    return all(map(zipfile.is_zipfile, packed)) and all(map(_is_whole, folder.rglob("*.safetensors")))
+
+
+def _is_whole(file: Path) -> bool:
+    """Return whether a safetensors file is as long as its head says."""
+    with file.open("rb") as content:
+        size, length = file.stat().st_size, int.from_bytes(content.read(8), "little")
+        try:
+            head = json.loads(content.read(min(length, size)))
+            ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+    return bool(8 + length + max(ends, default=0) == size)
 
 
 def check_weights(model: str | Path, *, causal: bool = True) -> None:

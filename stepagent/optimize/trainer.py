@@ -22,6 +22,7 @@ from stepagent.config.settings import TrainSettings
 from stepagent.errors import ModelError
 from stepagent.files.jsonl import write_atomic
 from stepagent.files.runs import move_aside
+from stepagent.models.folders import holds_whole_weights
 from stepagent.models.loading import pick_dtype, writing
 from stepagent.optimize.batches import PackedBatches, Share
 from stepagent.optimize.memory import keep_freed_memory
@@ -257,11 +258,13 @@ def work_folder(out: Path) -> Path:
 
 def last_checkpoint(folder: Path) -> str | None:
     """Return the folder of the newest whole checkpoint, or None if there is none. The Trainer writes
-    trainer_state.json last, so a checkpoint with a readable state is whole."""
+    trainer_state.json last, so a checkpoint with a readable state is whole, unless the disk lost a part of it."""
     checkpoints = []
     for state in folder.glob("checkpoint-*/trainer_state.json"):
         try:
-            checkpoints.append((int(json.loads(state.read_text())["global_step"]), str(state.parent)))
+            step = int(json.loads(state.read_text())["global_step"])
         except (ValueError, KeyError):
             continue
+        if holds_whole_weights(state.parent):
+            checkpoints.append((step, str(state.parent)))
     return max(checkpoints)[1] if checkpoints else None

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from stepagent.errors import DataError
 from stepagent.files.jsonl import read_rows, write_json, write_rows
 from stepagent.serve.proof import Probe, Proof
 from stepagent.types import ModelVersion
@@ -45,8 +46,12 @@ class Record:
             return None
 
     def probes(self) -> list[Probe]:
-        """Return the probes with which that deployment was proven."""
-        return read_rows(self._probes, Probe) if self._probes.is_file() else []
+        """Return the probes with which that deployment was proven; none, which prove nothing, without a readable file:
+        then the model is put on the server again."""
+        try:
+            return read_rows(self._probes, Probe)
+        except DataError:
+            return []
 
     def write(self, deployment: Deployment, probes: list[Probe]) -> None:
         """Keep a deployment that was just proven with `probes`."""

@@ -24,18 +24,22 @@ from stepagent.types import ModelVersion, Problem, StepPreference, Usage
 _IN_A_ROW = 16  # failures without a success between them, after which the cause is not the problems
 
 
-def search(session: Session, model: ModelVersion, problems: ProblemFile, *, out: Path, round_index: int = 1) -> bool:
+def search(
+    session: Session, model: ModelVersion, problems: ProblemFile, *, out: Path, round_index: int | None = None
+) -> bool:
     """Search `problems` with `model` into `out`/trees.jsonl and preferences.jsonl, and its counts into search.json.
-    Returns whether there was anything to do."""
+    Returns whether there was anything to do. A search outside of rounds is not done while problems have failed: the
+    same command searches them again."""
 
     def work() -> bool:
-        report, failed = _search(session, model, problems, out=out, round_index=round_index)
+        report, failed = _search(session, model, problems, out=out, round_index=round_index or 1)
         write_json(out / "search.json", report)
-        table(f"Search, round {round_index}", report)
-        if failed:
-            warn([f"{failed} problems failed; the same command searches them again"])
+        table(f"Search, round {round_index or 1}", report)
         # in a run of rounds, a problem that failed must not turn the models behind it into old ones
-        return round_index > 0 or not failed
+        repeats = round_index is None
+        if failed:
+            warn([f"{failed} problems failed; {'the same command searches them again' if repeats else 'left out'}"])
+        return not (failed and repeats)
 
     return session.run_folder.stage(
         session.stage_name("search", out),

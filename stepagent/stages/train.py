@@ -21,8 +21,9 @@ from stepagent.errors import ConfigError, DataError
 from stepagent.files.jsonl import write_json
 from stepagent.files.problems import ProblemFile
 from stepagent.files.rows import IftRow, load_eft, read_ift
-from stepagent.files.runs import hash_path, unless_made
+from stepagent.files.runs import hash_path
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join, split
+from stepagent.models.folders import unless_made
 from stepagent.optimize.dpo import Replay, optimize_model
 from stepagent.optimize.environment import process_count
 from stepagent.optimize.merge import refuse_existing

@@ -47,6 +47,26 @@ def test_a_stage_runs_once_again_when_something_changed_and_goes_on_when_it_was_
     assert (tmp_path / "out.stale").read_text() == "whole", "what other settings made is moved aside"
 
 
+def test_a_folder_that_has_changed_since_it_was_made_is_made_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    model = tmp_path / "run" / "M_1"
+
+    def work() -> None:
+        if not model.exists():  # as a model that a killed run left whole is kept
+            model.mkdir()
+            (model / "weights").write_text("whole")
+
+    def stage() -> bool:
+        return run.stage("init", inputs={}, outputs={"model": model}, identity={}, work=work)
+
+    assert stage()
+    (model / "weights").write_text("who")
+    assert stage()
+    assert (model / "weights").read_text() == "whole"
+    assert (tmp_path / "run" / "M_1.stale" / "weights").read_text() == "who"
+    assert not stage()
+
+
 def test_other_hub_models_are_other_inputs(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     calls: list[str] = []

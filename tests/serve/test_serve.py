@@ -13,8 +13,10 @@ import psutil
 import pytest
 
 from stepagent.errors import ServeError
+from stepagent.serve.deployment import Deployment, Record
 from stepagent.serve.process import Process
 from stepagent.serve.proof import Probe, prove
+from stepagent.types import ModelVersion
 
 IDS = (5, 6, 7)
 
@@ -133,3 +135,15 @@ def test_what_keeps_a_server_from_starting_is_said(tmp_path: Path, port: int) ->
             start(process, port, LISTEN)
     with pytest.raises(ServeError, match=r"serve\.command: cannot run 'no-such-program'"):
         process.start(["no-such-program"], {}, "127.0.0.1", port=port, healthy=lambda: True, patience=5)
+
+
+def test_a_torn_record_of_probes_proves_nothing_and_is_no_error(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    proof = prove([probe()], server_of(-9.0, -1.1))
+    record.write(Deployment("policy", "0", ModelVersion(1, "M_1"), method="found", proof=proof), [probe(), probe()])
+    assert len(record.probes()) == 2
+    file = tmp_path / "probes.jsonl"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert record.probes() == []
+    with pytest.raises(ServeError, match="inf nats"):
+        prove(record.probes(), server_of(-9.0, -1.1))

@@ -16,10 +16,11 @@ from imitation import Server
 from rows import Row, Run
 
 Start = Callable[..., list[Run]]
+Forker = Callable[[dict[str, Any]], list[int | None]]
 
 
 @pytest.fixture(scope="session")
-def forker() -> Iterator[Callable[[dict[str, Any]], list[int | None]]]:
+def forker() -> Iterator[Forker]:
     """Runner of a job in the warm process of forker.py."""
     environment = {name: text for name, text in os.environ.items() if "proxy" not in name.lower()}
     environment |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -58,26 +59,31 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def start(forker: Callable[[dict[str, Any]], list[int | None]], tmp_path: Path) -> Start:
+def start(forker: Forker, tmp_path: Path) -> Start:
     """Starter of a row's command against running servers, `count` times at once; returns each run."""
 
     def started(row: Row, servers: Sequence[Server], count: int = 1, patience: float | None = None) -> list[Run]:
         arguments = prepared(row, servers, tmp_path)
-        commands = []
-        for number in range(count):
-            files = {name: str(tmp_path / f"{name}.{number}") for name in ("out", "err")}
-            environment = {"OPENAI_API_KEY": "sk-test", **row.env}
-            commands.append({"arguments": arguments, "env": environment, **files, "delay": number / 2})
+        commands = [command_of(row, arguments, tmp_path, number=number, delay=number / 2) for number in range(count)]
         for server in servers:
             server.begin()
         codes = forker({"commands": commands, "hasten": row.hasten, "patience": patience or row.patience})
-        runs = []
-        for code, command in zip(codes, commands, strict=True):
-            stdout, stderr = (Path(str(command[name])).read_text(errors="replace") for name in ("out", "err"))
-            runs.append(Run(code, stdout, stderr, tmp_path / "out", servers))
-        return runs
+        ended = zip(codes, commands, strict=True)
+        return [run_of(command, code, tmp_path / "out", servers) for code, command in ended]
 
     return started
+
+
+def command_of(row: Row, arguments: list[str], folder: Path, *, number: int, delay: float) -> dict[str, Any]:
+    """Return a command of a job for the forker, whose words go to files of `folder`."""
+    files = {name: str(folder / f"{name}.{number}") for name in ("out", "err")}
+    return {"arguments": arguments, "env": {"OPENAI_API_KEY": "sk-test", **row.env}, **files, "delay": delay}
+
+
+def run_of(command: Mapping[str, Any], code: int | None, out: Path, servers: Sequence[Server]) -> Run:
+    """Return the run of a command that has ended."""
+    stdout, stderr = (Path(str(command[name])).read_text(errors="replace") for name in ("out", "err"))
+    return Run(code, stdout, stderr, out, servers)
 
 
 def prepared(row: Row, servers: Sequence[Server], folder: Path) -> list[str]:
@@ -100,6 +106,9 @@ def prepared(row: Row, servers: Sequence[Server], folder: Path) -> list[str]:
     text = text.replace("{last_url}", urls[-1]).replace("{python}", sys.executable)
     (folder / "c.yaml").write_text(text.replace("{folder}", str(folder)))
     config, out = str(folder / "c.yaml"), str(folder / "out")
+    if row.command == "iterate":
+        write(folder / "problems.jsonl", ({"id": f"p{i}", "question": f"{i + 3}+{i + 4}"} for i in range(row.items)))
+        return ["iterate", config, "--runs", str(folder)]
     if row.command == "search":
         return ["search", config, "--out", out]
     if row.command == "serve":

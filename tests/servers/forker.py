@@ -107,8 +107,12 @@ def _command(job: dict[str, Any], command: dict[str, Any]) -> int:
 
 def _run(job: dict[str, Any]) -> list[int | None]:
     """Run the commands of a job at once and return their exit codes."""
-    if any("serve" in command["arguments"] for command in job["commands"]):
-        import stepagent.stages.deploy  # noqa: F401 (loads Transformers, which few rows need)
+    names = {command["arguments"][0] for command in job["commands"]}
+    if names & {"serve", "iterate"}:
+        import stepagent.stages.deploy  # loads Transformers, which few rows need
+    if "iterate" in names:
+        import stepagent.backends.transformers
+        import stepagent.stages.iterate  # noqa: F401
     children: dict[int, int] = {}
     for number, command in enumerate(job["commands"]):
         if (pid := os.fork()) == 0:

@@ -187,6 +187,8 @@ class Server:
         """Go on listening until `over`, but not between the seconds of `absence`, when open connections drop."""
         start, end = self.absence or (math.inf, math.inf)
         twist = self.twist
+        if self.absence is None:  # nothing to look after, and dozens of servers may run at once
+            await over.wait()
         while not over.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), 0.005)

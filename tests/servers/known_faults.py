@@ -10,7 +10,6 @@ KNOWN_FAULTS: dict[str, str] = {
     "try again in 900ms in the body": "the body is not read: asks again each second",
     # kind 2
     "a grading judge without credits, measured": "exit 0 and a rate of 0.0 %, without the server's words",
-    "one problem always fails": "a stage with a failed tree is 'already done'",
     "a choice that failed beside one that did not": "one bad choice throws the others away",
     "half of a comparison failed, judged again": "an unparsed level with a failed vote is 'already done'",
     "an empty reply once in five": "a failed probe begins anew, so that it never ends",

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from imitation import Request, Server, Twist, plain
 from protocols import Protocol, hosted
 
-Command = Literal["search", "judge", "measure", "judge trees", "serve"]
+Command = Literal["search", "judge", "measure", "judge trees", "serve", "iterate"]
 Again = Literal["done", "goes on"]
 
 

@@ -16,6 +16,7 @@ from rows_budget import BUDGETS
 from rows_data import DATA
 from rows_failures import FAILURES
 from rows_forms import FORMS
+from rows_fuzz import FUZZED
 from rows_rates import RATES
 from rows_verdicts import VERDICTS
 from rows_words import WORDS
@@ -23,7 +24,7 @@ from rows_words import WORDS
 Start = Callable[..., list[Run]]
 pytestmark = pytest.mark.slow
 
-TABLE: list[Row] = [*RATES, *FAILURES, *DATA, *ABILITIES, *FORMS, *WORDS, *BUDGETS, *VERDICTS]
+TABLE: list[Row] = [*RATES, *FAILURES, *DATA, *ABILITIES, *FORMS, *WORDS, *BUDGETS, *VERDICTS, *FUZZED]
 
 
 def marked(row: Row) -> object:
