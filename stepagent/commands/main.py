@@ -15,7 +15,7 @@ from stepagent.commands.data import data_app
 from stepagent.commands.options import ConfigPath, Model, Overrides
 from stepagent.config.loading import load_config
 from stepagent.config.settings import OptimizeSettings, ProblemSettings
-from stepagent.console import already_done
+from stepagent.console import already_done, visible
 from stepagent.errors import ConfigError, StepagentError, first_cause
 from stepagent.types import ModelVersion
 
@@ -271,7 +271,9 @@ def run() -> None:
         error = first_cause(group)
         if isinstance(error, OSError) and error.filename:
             error = OSError(f"{error.filename}: {error.strerror}")
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"error: {visible(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     except* SystemExit as group:
         first = group.exceptions[0]
