@@ -40,7 +40,7 @@ def _figures(counts: TreeCounts) -> dict[str, str]:
         "trees": f"{counts.trees:,}",
         "levels": f"{counts.levels:,}",
         "pairs": f"{counts.pairs:,}",
-        "comparisons": f"{counts.judging.votes:,}",
+        "votes": f"{counts.judging.votes:,}",
         **{name: str(figure) for name, figure in counts.judging.figures().items()},
     }
     if margins:
@@ -114,7 +114,7 @@ def training_curves(folder: ReportFolder) -> dict[str, list[dict[str, float]]]:
                     steps.pop()
                 steps.append(numbers)
         if steps:
-            curves[model] = steps
+            curves[model if "margin" in steps[-1] else f"{model} (SFT)"] = steps
     return curves
 
 

@@ -96,7 +96,7 @@ class ReportFolder:
             trees = path.with_name("trees.jsonl")
             yield from _existing(TreeFile(trees, path.parent.name, "", f"{path.parent.name}: compare"))
         if (eft := self.eft()) and eft != self.path:
-            yield from _existing(TreeFile(eft / "trees.jsonl", "search for EFT pairs", "", "data/eft: search"))
+            yield from _existing(TreeFile(eft / "trees.jsonl", "EFT search", "", "data/eft: search"))
 
     def eft(self) -> Path | None:
         """Return the folder of EFT data, if there is one."""

@@ -12,6 +12,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from attacks import ATTACKS, put_into
 
 from stepagent.commands import main
 from stepagent.files.jsonl import dump_row
@@ -191,6 +192,17 @@ class Tables(HTMLParser):
     def row(self, section: str, first: str) -> list[str]:
         """Return the cells of the first row of a section that begins with `first`."""
         return next([cell.strip() for cell in row] for row in self.rows[section] if row and row[0].strip() == first)
+
+
+@pytest.fixture
+def hostile_run() -> Callable[[Path], None]:
+    """Writer of every hostile text into every file of a run."""
+
+    def put_all(folder: Path) -> None:
+        for text in ATTACKS:
+            put_into(folder, text)
+
+    return put_all
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def check_rounds(page: Any, run: Path) -> None:
         votes = [vote for level in levels for vote in (level["verdict"] or {}).get("votes", ())]
         pairs = [x for x in levels if x["verdict"] and x["verdict"]["status"] == "ok" and not x["abandoned"]]
         row = dict(zip(map(str.strip, names), page.row("behaviour", path.name.replace("_", " ")), strict=True))
-        counts = [number(row[name]) for name in ("trees", "levels", "pairs", "comparisons")]
+        counts = [number(row[name]) for name in ("trees", "levels", "pairs", "votes")]
         assert counts == [len(trees), len(levels), len(pairs), len(votes)]
         decisive = Counter(vote["outcome"] for vote in votes)
         first = 100 * decisive["first"] / (decisive["first"] + decisive["second"])
