@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from stepagent.config.yaml_text import write_yaml
 from stepagent.report.folder import ReportFolder
-from stepagent.report.reading import typed_file
+from stepagent.report.private import without_keys
+from stepagent.report.reading import typed_file, yaml_file
 from stepagent.report.shapes import Comparison, JudgeSource
 
 _PACKAGES = ("stepagent", "torch", "transformers", "peft", "openai", "matplotlib")
@@ -29,8 +31,8 @@ class Recipe:
 
 def recipe_of(folder: ReportFolder) -> Recipe:
     """Return the recipe, as far as the folder tells it."""
-    path = folder.path / "config.yaml"
-    config = path.read_text(encoding="utf-8", errors="backslashreplace") if path.is_file() else ""
+    settings = yaml_file(folder.path / "config.yaml", folder.gaps)
+    config = write_yaml(without_keys(settings)) if isinstance(settings, dict) else ""
     return Recipe(_command(folder), config, folder.config.seed, _hashes(folder), versions())
 
 

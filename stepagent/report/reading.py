@@ -134,13 +134,25 @@ def typed_file(path: Path, kind: type[T], gaps: Gaps) -> T | None:
     return content
 
 
+def yaml_file(path: Path, gaps: Gaps) -> Any:
+    """Return the content of a YAML file; None if there is no file, and a gap if it cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):
+        gaps.add(path, "not readable as YAML; prices, references and settings are left out")
+        return None
+
+
 def config_file(path: Path, gaps: Gaps) -> ConfigFacts:
     """Return the settings in a YAML file; the defaults if there is no file, and a gap if it cannot be read."""
-    if not path.is_file():
+    settings = yaml_file(path, gaps)
+    if settings is None:
         return ConfigFacts()
     try:
-        facts: ConfigFacts = adapter(ConfigFacts).validate_python(read_yaml(path.read_text(encoding="utf-8")))
-    except (ValueError, yaml.YAMLError):
-        gaps.add(path, "not readable as a config; prices, references and settings are left out")
+        facts: ConfigFacts = adapter(ConfigFacts).validate_python(settings)
+    except ValidationError as error:
+        gaps.add(path, f"not a config; prices, references and settings are left out ({explain(error)})")
         return ConfigFacts()
     return facts

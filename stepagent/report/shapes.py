@@ -116,6 +116,7 @@ class JudgedItem:
     right: bool
     consistent: bool | None = None
     verdicts: tuple[ItemVerdict, ...] = ()
+    predicted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepagent.errors import StepagentError
-from stepagent.files.labelled_rows import Labelled, read_labelled
+from stepagent.files.labelled_rows import Labelled, LabelledSolution, read_labelled
 from stepagent.files.rows import load_labelled_pairs
 from stepagent.report.folder import ReportFolder
 from stepagent.report.reading import typed_file, typed_rows
@@ -19,11 +19,14 @@ _SHOWN = 10  # wrong verdicts of each model
 
 @dataclass(frozen=True, slots=True)
 class WrongVerdict:
-    """One labelled item on which the judge was wrong; `pair` is None where the labelled file cannot be read here."""
+    """One labelled item on which the judge was wrong; `pair` or `solution` is the item, None where the labelled file
+    cannot be read here; `predicted` is the step of a solution that the judge called wrong."""
 
     model: str
     index: int
     pair: StepPair | None
+    solution: LabelledSolution | None
+    predicted: int | None
     votes: list[ItemVote]
 
 
@@ -54,9 +57,15 @@ def _record(folder: ReportFolder, model: str, path: Path) -> JudgeRecord:
 
 
 def _wrong(model: str, item: JudgedItem, labelled: Sequence[Labelled]) -> WrongVerdict:
-    pair = labelled[item.index] if 0 <= item.index < len(labelled) else None
-    votes = [vote for verdict in item.verdicts for vote in verdict.votes]
-    return WrongVerdict(model, item.index, pair if isinstance(pair, StepPair) else None, votes)
+    source = labelled[item.index] if 0 <= item.index < len(labelled) else None
+    return WrongVerdict(
+        model=model,
+        index=item.index,
+        pair=source if isinstance(source, StepPair) else None,
+        solution=source if isinstance(source, LabelledSolution) else None,
+        predicted=item.predicted,
+        votes=[vote for verdict in item.verdicts for vote in verdict.votes],
+    )
 
 
 def _labelled(folder: ReportFolder, path: Path) -> Sequence[Labelled]:

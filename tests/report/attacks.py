@@ -64,4 +64,5 @@ def put_into(run: Path, text: str) -> None:
     stages = json.loads((run / "manifest.json").read_text())["stages"]
     change("manifest.json", "stages", {**stages, text: {"seconds": 1, "inputs": {text: text}}})
     with (run / "config.yaml").open("a") as config:
-        config.write(f"# {text.encode('unicode_escape').decode()}\n# <script>window.hacked = 1</script>\n")
+        text = text.encode(errors="replace").decode()
+        config.write(f"attack{config.tell()}: {json.dumps(text)}\n")
