@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from stepagent.report.folder import ReportFolder, TreeFile, stages_of
 from stepagent.report.reading import typed_rows
-from stepagent.report.shapes import JudgedItem, TaughtItem
+from stepagent.report.shapes import JudgedItem, ModelPrice, TaughtItem
 from stepagent.report.tree_facts import TreeCounts
 from stepagent.types import Usage
 
@@ -31,7 +31,7 @@ class Cost:
 class Costs:
     """Three ways to cut the same cost. `stages` and `rounds` add up to `total`; so do `models` where all are asked in
     process. Where endpoints are asked, `models` are the replies that the response store holds: a reply that served two
-    stages is there once."""
+    stages is there once. Stages have a price where one model answers all."""
 
     stages: list[Cost]
     rounds: list[Cost]
@@ -50,20 +50,22 @@ def run_costs(folder: ReportFolder, files: Sequence[TreeFile], counts: Sequence[
     if (eft := folder.eft()) and eft != folder.path:
         seconds |= {f"data/eft: {name}": entry.seconds for name, entry in stages_of(eft, folder.gaps).items()}
     names = [*seconds, *(name for name in usage if name not in seconds)]
-    stages = [Cost(name, seconds.get(name), usage.get(name, Usage())) for name in names]
+    models = _by_model(folder)
+    # a tree's usage is that of its generator and its judge together: it has a price where both are one model
+    price = folder.config.prices.get(models[0].name) if len(models) == 1 else None
+    stages = [_priced(Cost(name, seconds.get(name), usage.get(name, Usage())), price) for name in names]
     by_round: dict[str, list[Cost]] = {}
     for cost in stages:
         by_round.setdefault(_round_of(cost.name), []).append(cost)
     rounds = [_sum(name, by_round[name]) for name in sorted(by_round, key=lambda name: (name != BEFORE, name))]
-    models = _by_model(folder) or _by_searching_model(stages)
-    money = [cost.money for cost in models if cost.money is not None]
-    total = _sum("total", stages)
-    return Costs(stages, rounds, models, Cost("total", total.seconds, total.usage, sum(money) if money else None))
+    return Costs(stages, rounds, models or _by_searching_model(stages), _sum("total", stages))
 
 
 def _sum(name: str, costs: Sequence[Cost]) -> Cost:
     seconds = [cost.seconds for cost in costs if cost.seconds is not None]
-    return Cost(name, sum(seconds) if seconds else None, sum((cost.usage for cost in costs), Usage()))
+    money = [cost.money for cost in costs if cost.money is not None]
+    usage = sum((cost.usage for cost in costs), Usage())
+    return Cost(name, sum(seconds) if seconds else None, usage, sum(money) if money else None)
 
 
 def _round_of(stage: str) -> str:
@@ -108,7 +110,8 @@ def _by_model(folder: ReportFolder) -> list[Cost]:
     except sqlite3.Error:
         folder.gaps.add(path, "not readable as a response store; the cost by model is left out")
         return []
-    return [_priced(folder, str(model), Usage(*(int(part or 0) for part in cost))) for model, *cost in rows]
+    costs = [Cost(str(model), None, Usage(*(int(part or 0) for part in numbers))) for model, *numbers in rows]
+    return [_priced(cost, folder.config.prices.get(cost.name)) for cost in costs]
 
 
 def _by_searching_model(stages: Sequence[Cost]) -> list[Cost]:
@@ -121,10 +124,8 @@ def _by_searching_model(stages: Sequence[Cost]) -> list[Cost]:
     return [Cost(name, None, _sum(name, costs).usage) for name, costs in sorted(by_model.items())]
 
 
-def _priced(folder: ReportFolder, model: str, usage: Usage) -> Cost:
-    price = folder.config.prices.get(model)
+def _priced(cost: Cost, price: ModelPrice | None) -> Cost:
     if price is None:
-        return Cost(model, None, usage)
-    return Cost(
-        model, None, usage, (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / 1e6
-    )
+        return cost
+    money = cost.usage.prompt_tokens * price.prompt + cost.usage.completion_tokens * price.completion
+    return replace(cost, money=money / 1e6)

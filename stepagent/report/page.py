@@ -148,8 +148,9 @@ def _plots(
         (f"{file.place}", count) for file, count in zip(counted.files, counted.counts, strict=True) if file.browsed
     ]
     rounds = [pair for pair in places if pair[0].startswith("round")] or places[:1]
-    margins = {place: count.margins for place, count in rounds if count.margins}
-    lengths = {place: count.lengths for place, count in rounds if count.lengths}
+    names = plots.spread([place for place, _ in rounds])
+    margins = {place: count.margins for place, count in rounds if count.margins and place in names}
+    lengths = {place: count.lengths for place, count in rounds if count.lengths and place in names}
     if len({length for counts in lengths.values() for length in counts}) == 1:
         lengths = {}  # all solutions have as many steps: the table says so
     pictures: dict[str, list[str | None]] = {
@@ -158,7 +159,7 @@ def _plots(
         "training": plots.training(curves),
         "comparison": [plots.strategies(comparison)] if comparison and comparison.points else [],
     }
-    return {section: [Markup(svg) for svg in drawn_plots if svg] for section, drawn_plots in pictures.items()}
+    return {section: [Markup(svg) for svg in section_plots if svg] for section, section_plots in pictures.items()}
 
 
 def _judge_figures(folder: ReportFolder) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from stepagent.report.shapes import Comparison
 from stepagent.report.svg import COLOURS, MARKERS, draw
 
 _BINS = 20
+_LINES = 6  # of a plot: more could not be told apart
 CURVES = {
     "loss": ("loss",),
     "margin": ("margin",),
@@ -89,9 +90,17 @@ def lengths(by_place: Mapping[str, Counter[int]]) -> str | None:
     return draw("lengths", "Lengths of the solutions, in steps", paint)
 
 
+def spread(names: Sequence[str]) -> list[str]:
+    """Return as many names as one plot may have lines, the first and the last among them."""
+    if len(names) <= _LINES:
+        return list(names)
+    return [names[round(i * (len(names) - 1) / (_LINES - 1))] for i in range(_LINES)]
+
+
 def training(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str | None]:
     """Return a plot for each panel of CURVES that has figures; `curves` are the steps of each training, by the model
     that came out."""
+    curves = {name: curves[name] for name in spread(list(curves))}
     panels = []
     for number, (title, metrics) in enumerate(CURVES.items()):
         lines = [

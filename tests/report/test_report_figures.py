@@ -79,6 +79,13 @@ def test_figures_are_those_of_the_rows(run: Path, tables: Callable[[Path], Any])
     check_rounds(page, run)
     check_costs(page, run)
     assert page.row("cost", "gpt") == ["gpt", "2", "2,000,000", "1,000,000", "4"]
+    money = [
+        number(row[5])
+        for row in page.rows["cost"]
+        if row and row[0].strip() in ("before round 1", "round 1", "round 2")
+    ]
+    prompt, sampled = (number(cell) for cell in page.row("cost", "total")[3:5])
+    assert sum(money) == pytest.approx((prompt * 1.0 + sampled * 2.0) / 1e6, rel=1e-3)
     assert page.row("result", "M_3")[-1] == "tokens per step 8.0 -> 80.0"
     gain = next(row for row in page.rows["result"] if [cell.strip() for cell in row[:2]] == ["M_2", "M_3"])
     low, high = paired_gain([True] * 5 + [False] * 5, [True] * 8 + [False] * 2)[1:]
