@@ -1,15 +1,17 @@
-"""Seconds, peak memory and size of a report: the file must stay small and the memory must not grow with the run.
+"""Seconds, peak memory and size of a report, and of the live view's answers: memory must not grow with the run.
 
     python benchmarks/report.py --trees 1000,10000 --json report.json
 
 A round of trees with `--levels` levels of `--width` steps is written; every pair of steps is judged in both positions,
 with words. Each size is a process of its own. Reading the file is validating its trees, and nothing else: the ratio
-says what the report costs beside it. The list is `stepagent show --list --where disagree`.
+says what the report costs beside it. The list is `stepagent show --list --where disagree`. The view's index is read
+once; then its page of the trees whose positions disagree and one whole tree are asked for, medians of 20.
 """
 
 from __future__ import annotations
 
 import random
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from _bench import make_parser, measure_apart, peak_mib, write_figures
 
 from stepagent.files.jsonl import write_rows
 from stepagent.report.listing import listed
+from stepagent.report.live_index import LiveIndex
 from stepagent.report.page import write_report
 from stepagent.report.reading import Gaps
 from stepagent.report.reading import trees as read_trees
@@ -65,11 +68,41 @@ def measure(count: str, levels: str, width: str, seed: str) -> tuple[float, ...]
         start = time.perf_counter()
         assert sum(1 for _ in listed(folder, ["disagree"])) > 1
         listing = time.perf_counter() - start
+        view = view_answers(folder)
         sizes = [file.stat().st_size / 2**20 for file in (path, report)]
-        return (reading, writing, listing, *sizes, peak_mib())
+        return (reading, writing, listing, *view, *sizes, peak_mib())
 
 
-NAMES = ("read_seconds", "report_seconds", "list_seconds", "trees_mib", "report_mib", "peak_mib")
+def view_answers(folder: Path) -> tuple[float, float, float]:
+    """Return the seconds in which the view's index is read, and the medians of a page of its list and of a tree."""
+    start = time.perf_counter()
+    index = LiveIndex(folder)
+    index.refresh()
+    seconds = time.perf_counter() - start
+    pages, trees = [], []
+    for number in range(20):
+        start = time.perf_counter()
+        page = index.page("", None, ["disagree"], order="margin", first=60 * number, size=60)
+        pages.append(time.perf_counter() - start)
+        tree = page["trees"][0]["number"] if page["trees"] else 1
+        start = time.perf_counter()
+        assert index.trees([tree])
+        trees.append(time.perf_counter() - start)
+    index.close()
+    return seconds, statistics.median(pages), statistics.median(trees)
+
+
+NAMES = (
+    "read_seconds",
+    "report_seconds",
+    "list_seconds",
+    "view_seconds",
+    "view_page_seconds",
+    "view_tree_seconds",
+    "trees_mib",
+    "report_mib",
+    "peak_mib",
+)
 
 
 def main() -> None:
@@ -83,7 +116,9 @@ def main() -> None:
         print(
             f"{int(size):>7,} trees, {row['trees_mib']:.0f} MiB: report in {row['report_seconds']:.1f} s, "
             f"{row['report_over_reading']:.2f} times reading them; {row['report_mib']:.1f} MiB; "
-            f"list in {row['list_seconds']:.1f} s; peak {row['peak_mib']:.0f} MiB",
+            f"list in {row['list_seconds']:.1f} s; view: {row['view_seconds']:.1f} s, then a page of the list in "
+            f"{1000 * row['view_page_seconds']:.1f} ms and a tree in {1000 * row['view_tree_seconds']:.1f} ms; "
+            f"peak {row['peak_mib']:.0f} MiB",
             flush=True,
         )
     peaks = [row["peak_mib"] for row in figures.values()]

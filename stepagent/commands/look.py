@@ -21,6 +21,16 @@ def report(
     Console().print(f"report: {write_report(run, out)}", highlight=False, markup=False, soft_wrap=True)
 
 
+def view(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, a round, a search or an evaluation.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1 (default: a free one).")] = 0,
+) -> None:
+    """Show the report on 127.0.0.1 while the run goes on, with every tree, until Ctrl-C; it only reads."""
+    from stepagent.report.view import view
+
+    view(run, port)
+
+
 def show(
     run: Annotated[Path, typer.Argument(help="A run's folder, a round's folder or a trees.jsonl.")],
     problem: Annotated[str | None, typer.Option(help="Problem id (default: the first tree with a pair).")] = None,

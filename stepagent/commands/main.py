@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from stepagent.commands.data import data_app
-from stepagent.commands.look import report, show
+from stepagent.commands.look import report, show, view
 from stepagent.commands.options import ConfigPath, Model, Overrides, Version
 from stepagent.config.loading import load_config
 from stepagent.config.settings import OptimizeSettings, ProblemSettings
@@ -229,6 +229,7 @@ def demo(
 
 app.command()(report)
 app.command()(show)
+app.command()(view)
 
 
 @app.command("check-model")

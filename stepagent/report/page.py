@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -51,11 +51,12 @@ class Counted:
         return {file.path: count for file, count in zip(self.files, self.counts, strict=True)}
 
 
-def count_folder(path: Path) -> Counted:
-    """Read the trees of a folder once. Raises DataError if there is nothing to report."""
+def count_folder(path: Path, *, facts_too: bool = True) -> Counted:
+    """Read the trees of a folder once; `facts_too` keeps the facts of each. Raises DataError if there is nothing to
+    report."""
     folder = ReportFolder.open(path)
     files = list(folder.tree_files())
-    counts, facts = count_trees(files, references_of(folder), folder.gaps)
+    counts, facts = count_trees(files, references_of(folder), folder.gaps, facts_too=facts_too)
     return Counted(folder, files, counts, facts)
 
 
@@ -83,19 +84,31 @@ def render(counted: Counted) -> str:
     """Return the page."""
     trees = TreeData(counted.files)
     trees.fill(counted.facts)
-    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    context = _context(counted)
+    return _page(counted, ("draw.js", "list.js"), data=trees.as_json(), tree_count=len(trees.trees))
+
+
+def render_live(path: Path) -> str:
+    """Return the page that asks for its trees one by one. Raises DataError if there is nothing to report."""
+    return _page(count_folder(path, facts_too=False), ("draw.js", "live.js"), data=None, tree_count=None)
+
+
+def _page(counted: Counted, scripts: Sequence[str], *, data: str | None, tree_count: int | None) -> str:
+    """Return the page with the trees of `data`, `tree_count` in number, or without any that asks for them."""
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    script = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in scripts)
     return (
         _environment()
         .get_template("report.html.jinja")
         .render(
-            **context,
+            **_context(counted),
             style=Markup(style),
             script=Markup(script),
-            policy=_policy(style, script),
-            data=Markup(trees.as_json()),
-            shown_trees=len(trees.trees),
-            all_trees=len(counted.facts),
+            policy=_policy(style, script) + ("; connect-src 'self'" if data is None else ""),
+            data=None if data is None else Markup(data),
+            shown_trees=tree_count,
+            all_trees=sum(
+                count.trees for file, count in zip(counted.files, counted.counts, strict=True) if file.browsed
+            ),
             filter_counts={name: sum(name in tree.flags for tree in counted.facts) for name in FILTERS},
             filters=FILTERS,
         )

@@ -41,13 +41,14 @@ class Gaps:
         ]
 
 
-def rows(path: Path, gaps: Gaps) -> Iterator[tuple[int, bytes]]:
-    """Each whole line of a JSONL file that is there, with the place where it begins. A last line that is still being
-    written is a gap."""
+def rows(path: Path, gaps: Gaps, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Each whole line of a JSONL file that is there, from the byte `start` on, with the place where it begins. A last
+    line that is still being written is a gap."""
     if not path.is_file():
         return
-    position = 0
+    position = start
     with path.open("rb") as file:
+        file.seek(start)
         for line in file:
             if not line.endswith(b"\n"):
                 gaps.add(path, "its last line is still being written, or was cut off, and is left out")
@@ -70,7 +71,7 @@ def typed_rows(path: Path, kind: type[T], gaps: Gaps) -> Iterator[T]:
 def trees(path: Path, gaps: Gaps) -> Iterator[tuple[int, StepTree]]:
     """Return the step trees of a file, each with the place of its line; trees of another version are gaps."""
     for position, line in rows(path, gaps):
-        if tree := _tree(line, path, gaps):
+        if tree := tree_of(line, path, gaps):
             yield position, tree
 
 
@@ -78,10 +79,11 @@ def tree_at(path: Path, position: int) -> StepTree | None:
     """Return the tree whose line begins at `position`, or None if the file has changed since."""
     with path.open("rb") as file:
         file.seek(position)
-        return _tree(file.readline(), path, Gaps())
+        return tree_of(file.readline(), path, Gaps())
 
 
-def _tree(line: bytes, path: Path, gaps: Gaps) -> StepTree | None:
+def tree_of(line: bytes, path: Path, gaps: Gaps) -> StepTree | None:
+    """Return the step tree in a line of `path`; None, and a gap, if there is none."""
     try:
         tree: StepTree = adapter(StepTree).validate_json(line)
     except ValidationError:

@@ -38,11 +38,15 @@ class TreeData:
                 tree = tree_at(self._files[tree_facts.file].path, tree_facts.position)
                 if tree is None or (tree.problem.id, tree.problem.question) != tree_facts.problem:
                     continue  # the file was written anew while the report was made
-                row = self._tree(tree, tree_facts)
-                self._left -= len(json.dumps(row))
-                self.trees.append(row)
+                self.add(tree, tree_facts)
             if self._left <= 0:
                 return
+
+    def add(self, tree: StepTree, facts: TreeFacts) -> None:
+        """Take one tree."""
+        row = self._tree(tree, facts)
+        self._left -= len(json.dumps(row))
+        self.trees.append(row)
 
     def as_json(self) -> str:
         """Return the data of the page as JSON that is safe between script tags: no markup is left in it."""

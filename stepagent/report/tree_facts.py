@@ -28,7 +28,8 @@ FILTERS = {
 }
 """The filters of a list of trees, with the words of their buttons."""
 
-_LONGEST = 0.05  # the share of the trees that "longest" lists
+LONGEST = 0.05
+"""The share of the trees that the filter "longest" lists."""
 
 
 @dataclass(slots=True)
@@ -112,19 +113,19 @@ def solution_is_right(tree: StepTree, references: Mapping[str, str]) -> bool | N
 
 
 def count_trees(
-    files: Sequence[TreeFile], references: Mapping[str, str], gaps: Gaps
+    files: Sequence[TreeFile], references: Mapping[str, str], gaps: Gaps, *, facts_too: bool = True
 ) -> tuple[list[TreeCounts], list[TreeFacts]]:
-    """Read every tree once. Returns the counts of each file, and the facts of every tree that is browsed."""
+    """Read every tree once. Returns the counts of each file, and the facts of every tree that is browsed, unless they
+    are not wanted."""
     counts = [TreeCounts() for _ in files]
     facts: list[TreeFacts] = []
     for number, file in enumerate(files):
         for position, tree in trees(file.path, gaps):
-            right = solution_is_right(tree, references)
             judging = tree_judging(tree)
-            _add(counts[number], tree, judging, right=right)
-            if file.browsed:
-                place = number, position
-                facts.append(_facts(tree, place, tree_flags(tree, judging), right=right))
+            tree_facts = facts_of(tree, (number, position), references, judging=judging)
+            _add(counts[number], tree, judging, right=tree_facts.right)
+            if file.browsed and facts_too:
+                facts.append(tree_facts)
     _flag_longest(facts)
     _flag_changed(facts)
     return counts, facts
@@ -148,7 +149,13 @@ def _add(counts: TreeCounts, tree: StepTree, judging: JudgeCounts, *, right: boo
         counts.tokens += sum(len(step.token_ids or ()) for step in tree.solution())
 
 
-def _facts(tree: StepTree, place: tuple[int, int], flags: set[str], *, right: bool | None) -> TreeFacts:
+def facts_of(
+    tree: StepTree, place: tuple[int, int], references: Mapping[str, str], *, judging: JudgeCounts | None = None
+) -> TreeFacts:
+    """Return the facts of one tree, in the `place` (number of its file, position); `judging` are the counts of its
+    votes, if they are known."""
+    right = solution_is_right(tree, references)
+    flags = tree_flags(tree, tree_judging(tree) if judging is None else judging)
     solution = joined_text(tree.solution())
     return TreeFacts(
         file=place[0],
@@ -166,7 +173,7 @@ def _facts(tree: StepTree, place: tuple[int, int], flags: set[str], *, right: bo
 def _flag_longest(facts: Sequence[TreeFacts]) -> None:
     """Flag the longest solutions; where most are of one length there are none."""
     lengths = sorted((tree.length for tree in facts if tree.length), reverse=True)
-    threshold = lengths[math.ceil(_LONGEST * len(lengths)) - 1] if lengths else 0
+    threshold = lengths[math.ceil(LONGEST * len(lengths)) - 1] if lengths else 0
     for tree in facts:
         if lengths and tree.length >= threshold > lengths[len(lengths) // 2]:
             tree.flags.add("longest")

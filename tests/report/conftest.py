@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from attacks import ATTACKS, put_into
+from browsing import headless_chromium
+from selenium import webdriver
 
 from stepagent.commands import main
 from stepagent.files.jsonl import dump_row
@@ -192,6 +194,13 @@ class Tables(HTMLParser):
     def row(self, section: str, first: str) -> list[str]:
         """Return the cells of the first row of a section that begins with `first`."""
         return next([cell.strip() for cell in row] for row in self.rows[section] if row and row[0].strip() == first)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """Headless Chromium. See headless_chromium."""
+    with headless_chromium(tmp_path_factory.mktemp("profile")) as chrome:
+        yield chrome
 
 
 @pytest.fixture

@@ -6,16 +6,13 @@ skipped, which is a failure where CI is true.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import Page
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -32,86 +29,6 @@ SMALL = [
     "evaluate.search_problems=12",
     "watch.problems=8",
 ]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """Headless Chromium that resolves no host and reports its console."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        reason = (
-            "the report was not looked at: no chromium and chromedriver here (apt install chromium chromium-driver)"
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={profile}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
-
-
-class Page:
-    """A report that is open in the browser."""
-
-    def __init__(self, browser: webdriver.Chrome, path: Path) -> None:
-        self.browser = browser
-        browser.get_log("browser")
-        browser.get_log("performance")
-        browser.get(path.as_uri())
-
-    def all(self, selector: str) -> list[Any]:
-        """Return the elements of a CSS selector."""
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector: str) -> Any:
-        """Return the first element of a CSS selector."""
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
-
-    def count(self) -> int:
-        """Return the number of trees that match."""
-        return int(self.one("#tree-status").text.split()[0].replace(",", ""))
-
-    def search(self, text: str) -> int:
-        """Type into the search box and return the number of matches."""
-        before = self.one("#tree-status").text
-        box = self.one("#tree-search")
-        box.clear()
-        box.send_keys(text)
-        WebDriverWait(self.browser, 5).until(lambda _: self.one("#tree-status").text != before)
-        return self.count()
-
-    def console(self) -> list[str]:
-        """Return the messages of the console: faults of the script, refusals of the policy."""
-        return [entry["message"] for entry in self.browser.get_log("browser")]
-
-    def loaded(self) -> set[str]:
-        """Return the addresses that were asked for."""
-        events = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
-        return {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
-
-    def look(self, width: int, height: int, scheme: str) -> None:
-        """Set the size of the window and the colour scheme."""
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-
-    def script(self, code: str, *arguments: Any) -> Any:
-        """Return the value of a script."""
-        return self.browser.execute_script(code, *arguments)
 
 
 def check_filters(page: Page) -> None:
@@ -180,7 +97,7 @@ def contrast(page: Page, selector: str) -> float:
 
 def test_the_report_of_a_run_works_by_itself(browser: webdriver.Chrome, run: Path) -> None:
     path = write_report(run)
-    page = Page(browser, path)
+    page = Page(browser, path.as_uri())
     check_filters(page)
     check_tree(page)
     check_looks(page)
@@ -198,7 +115,7 @@ def test_the_report_of_a_run_works_by_itself(browser: webdriver.Chrome, run: Pat
 
 
 def test_two_models_stand_beside_each_other(browser: webdriver.Chrome, run: Path) -> None:
-    page = Page(browser, write_report(run))
+    page = Page(browser, write_report(run).as_uri())
     Select(page.one("#tree-file")).select_by_visible_text("M_1, held-out problems (2)")
     page.one('[data-filter="changed"]').click()
     page.one("#tree-list button").click()
@@ -216,7 +133,7 @@ def test_two_models_stand_beside_each_other(browser: webdriver.Chrome, run: Path
 def test_no_attack_runs(browser: webdriver.Chrome, run: Path, hostile_run: Callable[[Path], None]) -> None:
     hostile_run(run)
     path = write_report(run)
-    page = Page(browser, path)
+    page = Page(browser, path.as_uri())
     for button in page.all("#tree-list button"):
         page.script("arguments[0].click()", button)
     page.script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
@@ -233,7 +150,7 @@ def test_no_attack_runs(browser: webdriver.Chrome, run: Path, hostile_run: Calla
 def test_the_policy_refuses_a_script_that_gets_in(browser: webdriver.Chrome, run: Path) -> None:
     path = write_report(run)
     path.write_text(path.read_text().replace("</main>", "<script>window.hacked = 1</script><img src=x></main>"))
-    page = Page(browser, path)
+    page = Page(browser, path.as_uri())
     assert page.script("return window.hacked") is None
     assert len(page.console()) == 2
 
@@ -244,7 +161,7 @@ def test_the_report_of_a_demo_run(browser: webdriver.Chrome, tmp_path: Path, tab
     run_demo(run, SMALL)
     path = run / "report.html"
     assert 100_000 < path.stat().st_size < 5_000_000
-    page = Page(browser, path)
+    page = Page(browser, path.as_uri())
     assert {"Result", "The circle, with its numbers", "Trees"} <= {title.text for title in page.all("h2")}
     assert len(page.all("svg.plot")) >= 5
     check_filters(page)
