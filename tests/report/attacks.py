@@ -44,25 +44,37 @@ def put_into(run: Path, text: str) -> None:
     level.judged = level.nodes
     votes = (Vote(0, 1, "first", text), Vote(1, 0, "first", text))
     level.verdict = Verdict("no_signal", (0.0, 0.0), votes=votes, error=text)
-    item = {"index": 0, "right": False, "verdicts": [{"votes": [{"first": 0, "outcome": text, "reply": text}]}]}
-    pair = {"question": text, "prefix": [text], "first": text, "second": text + "!", "winner": "first"}
+    item = {
+        "index": 3 + ATTACKS.index(text),
+        "right": False,
+        "verdicts": [{"votes": [{"first": 0, "outcome": text, "reply": text}]}],
+    }
+    whole = text.encode(errors="replace").decode()
+    pair = {"question": whole, "prefix": [whole], "first": whole, "second": whole + "!", "winner": "first"}
     for name, row in (
         ("round_1/trees.jsonl", asdict(tree)),
-        ("evaluation/M_1/pairs.jsonl", item),
+        (f"evaluation/M_{ATTACKS.index(text) % 3 + 1}/pairs.jsonl", item),  # a report shows ten of each model
         ("labelled.jsonl", pair),
     ):
         with (run / name).open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    if text != whole:
+        return  # half a character makes a whole file unreadable, which would hide the other attacks in it
 
     def change(name: str, key: str, value: object) -> None:
         content = json.loads((run / name).read_text())
         (run / name).write_text(json.dumps({**content, key: value}))
 
     change("data/eft/funnel.json", text, 1)
-    change("round_1/optimize.json", "warnings", [text])
-    change("summary.json", "drifted", {"M_3": [text]})
+    change(
+        "round_1/optimize.json",
+        "warnings",
+        [*json.loads((run / "round_1/optimize.json").read_text())["warnings"], text],
+    )
+    drifted = json.loads((run / "summary.json").read_text())["drifted"]
+    change("summary.json", "drifted", {"M_3": [*drifted["M_3"], text]})
     stages = json.loads((run / "manifest.json").read_text())["stages"]
     change("manifest.json", "stages", {**stages, text: {"seconds": 1, "inputs": {text: text}}})
     with (run / "config.yaml").open("a") as config:
-        text = text.encode(errors="replace").decode()
         config.write(f"attack{config.tell()}: {json.dumps(text)}\n")

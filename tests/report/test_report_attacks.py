@@ -9,6 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from attacks import ATTACKS
+
 from stepagent.report.page import write_report
 
 
@@ -18,7 +20,13 @@ def test_no_attack_becomes_markup(
     calm = tables(write_report(run, run / "calm.html"))
     hostile_run(run)
     page = tables(write_report(run, run / "hostile.html"))
-    assert "<script>window.hacked = 1</script>" in page.text, "an attack is there to be read"
+    own_script = page.text.index('"use strict";')
+    for attack in ATTACKS[:8]:
+        # a funnel, a warning, a drift, a stage and its file, the config, and an item of the judge: question, prefix,
+        # two steps, a reply and the outcome
+        assert page.text.count(attack, 0, own_script) >= 10, "an attack is there to be read"
+    for gap in ("its figures are left out", "cannot be shown", "not a config", "not readable"):
+        assert gap not in page.text, "no file is left out as a whole"
     own_tags = {tag for tag, _ in calm.tags} | {"aside", "ul"}  # of the list of things that are left out
     assert {tag for tag, _ in page.tags} <= own_tags
     scripts = [attributes for tag, attributes in page.tags if tag == "script"]
