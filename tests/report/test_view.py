@@ -127,6 +127,7 @@ def test_a_run_is_followed_in_the_browser(
     wait = WebDriverWait(browser, 30)
     wait.until(lambda _: "14 trees of 14 so far" in page.one("#tree-status").text)
     wait.until(lambda _: page.all("#tree-view .step.kept"))
+    assert page.script("return document.activeElement === document.body"), "a page that opens stays at its top"
     with (run / "round_2" / "trees.jsonl").open("a") as file:
         file.write(dump_row(make_tree("new-one", margin=0.51)))
     wait.until(lambda _: "15 trees of 15 so far" in page.one("#tree-status").text)

@@ -11,6 +11,7 @@
   const PAGE = 60; // rows that are asked for at a time
   const PAUSE = 3000; // milliseconds between two looks at the run
   let drawn = 0;
+  let chosen = false; // whether a reader has chosen a tree
   let asked = 0; // only the newest question's reply is drawn
 
   async function ask(path, parameters) {
@@ -54,9 +55,10 @@
       const words = element("span", "text", tree.question);
       words.dir = "auto";
       list.append(drawRow(tree, words, async (button) => {
+        const follows = chosen; // the first tree is opened by the page itself, which must not scroll to it
         mark(list, button);
         await open([tree.number]);
-        view.focus({ preventScroll: window.innerWidth > 768 });
+        if (follows) view.focus({ preventScroll: window.innerWidth > 768 });
       }));
     }
     drawn += reply.trees.length;
@@ -92,6 +94,9 @@
   fileChoice.addEventListener("change", refresh);
   order.addEventListener("change", refresh);
   document.getElementById("tree-form").addEventListener("submit", (event) => event.preventDefault());
-  refresh().then(() => list.querySelector("button")?.click());
+  refresh().then(() => {
+    list.querySelector("button")?.click();
+    chosen = true;
+  });
   setTimeout(follow, PAUSE);
 })();
