@@ -1,4 +1,7 @@
-"""The terminal: progress bars with rate and time left, closing tables, warnings. Plain lines in a log file."""
+"""The terminal: progress bars with rate and time left, closing tables, warnings. Plain lines in a log file.
+
+Text that a model or a server wrote goes through `visible` before it is printed.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _follows = os.environ.get("RANK", "0") != "0"  # of several processes only the first one speaks
 console = Console(stderr=True, quiet=_follows)
@@ -25,8 +29,28 @@ console = Console(stderr=True, quiet=_follows)
 output = Console(quiet=_follows)
 """Results."""
 
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Controls, escapes, marks that turn the direction of text, tags, half characters; not the line feed and the tab. The
+joiners U+200C and U+200D stay, since scripts and emoji need them."""
+
 _SHOW_SECONDS = 0.1  # between two updates of a bar
 _LINE_SECONDS = 5.0  # between two lines of progress in a log file
+
+
+def visible(text: str) -> str:
+    """Return a text whose every control character is seen instead of obeyed: ESC as ␛, a mark that turns the direction
+    of text as ⟨U+202E⟩. A terminal or a page that shows the text keeps its colours, its title and its order."""
+    return _UNSEEN.sub(_shown, text.replace("\r\n", "\n"))
+
+
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)  # Unicode's pictures of these controls
+    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
 
 
 class Bar:
@@ -46,7 +70,7 @@ class Bar:
     def advance(self, completed: int | None = None, note: str = "") -> None:
         """Move to `completed`, or one further."""
         self._completed = self._completed + 1 if completed is None else completed
-        self._note = note
+        self._note = visible(note)
         # an update costs 0.1 ms, as much as a row of a file
         if time.monotonic() - self._shown >= _SHOW_SECONDS:
             self.show()
@@ -100,25 +124,25 @@ class Ticker:
         words = re.sub(r"\d+", "", text)
         moment = time.monotonic()
         if words != self._words or moment - self._printed >= 10:
-            console.print(text, style="dim", highlight=False, soft_wrap=True)
+            console.print(visible(text), style="dim", highlight=False, markup=False, soft_wrap=True)
             self._words, self._printed = words, moment
 
 
 def table(title: str, rows: Mapping[str, object]) -> None:
     """Print a closing table of names and figures."""
-    grid = Table(title=title, title_justify="left", show_header=False)
+    grid = Table(title=Text(visible(title)), title_justify="left", show_header=False)
     # names stay whole; a long value goes on in the next line
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", overflow="fold")
     for name, value in rows.items():
-        grid.add_row(name, _figure(value))
+        grid.add_row(Text(visible(name)), Text(_figure(value)))
     output.print(grid)
 
 
 def _figure(value: object) -> str:
     if isinstance(value, float):
         return "–" if value != value else f"{value:.4g}"  # NaN: there was nothing to count
-    return str(value)
+    return visible(str(value))
 
 
 def percent(share: float | None) -> str:
@@ -129,7 +153,7 @@ def percent(share: float | None) -> str:
 def warn(warnings: Iterable[str]) -> None:
     """Print a stage's warnings."""
     for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"warning: {visible(warning)}", style="yellow", markup=False, soft_wrap=True)
 
 
 def already_done(folder: object) -> None:

@@ -16,8 +16,10 @@ from stepagent.assembly.components import BACKEND, SCORER, Binder, BoundSearch, 
 from stepagent.backends.budget import Budget, Budgeted
 from stepagent.backends.store import ResponseStore, Store, Stored
 from stepagent.config.settings import Config
+from stepagent.config.yaml_text import write_yaml
 from stepagent.console import console
 from stepagent.errors import ConfigError
+from stepagent.files.jsonl import write_atomic
 from stepagent.files.problems import Answers
 from stepagent.files.runs import RunFolder
 from stepagent.interfaces import Backend, Judge, Named, SearchStrategy
@@ -133,6 +135,10 @@ class Session:
     def bound(self) -> BoundSearch:
         """The bound components of the config's search. Raises ConfigError."""
         return self.binder.search()
+
+    def keep_config(self) -> None:
+        """Write the settings as they were resolved to config.yaml in the session's folder."""
+        write_atomic(self.folder / "config.yaml", write_yaml(self.config.model_dump(mode="json")))
 
     def using(self, config: Config, roles: Mapping[str, str] | None = None) -> Session:
         """Return a session on another config in the same folder, with the same loop, store and budget; it need not be

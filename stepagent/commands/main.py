@@ -12,10 +12,11 @@ import typer
 from rich.console import Console
 
 from stepagent.commands.data import data_app
-from stepagent.commands.options import ConfigPath, Model, Overrides
+from stepagent.commands.look import report, show, view
+from stepagent.commands.options import ConfigPath, Model, Overrides, Version
 from stepagent.config.loading import load_config
 from stepagent.config.settings import OptimizeSettings, ProblemSettings
-from stepagent.console import already_done
+from stepagent.console import already_done, visible
 from stepagent.errors import ConfigError, StepagentError, first_cause
 from stepagent.types import ModelVersion
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="stepagent",
-    help="A language model learns to reason better by judging its own steps.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -32,6 +32,11 @@ app = typer.Typer(
 
 
 app.add_typer(data_app, name="data")
+
+
+@app.callback(help="A language model learns to reason better by judging its own steps.")
+def main(version: Version = False) -> None:
+    """Take the options that stand before a command."""
 
 
 class RunnerKind(StrEnum):
@@ -87,6 +92,7 @@ def search(
             session.runner = ray_runner(session, version, workers)
         if not search(session, version, file, out=out):
             already_done(out)
+        session.keep_config()
 
 
 @app.command()
@@ -175,6 +181,7 @@ def evaluate(
             compare_searches.compare_searches(session, version, compare, budget=budget, out=out)
         elif not evaluate.evaluate(session, version, out):
             already_done(out)
+        session.keep_config()
 
 
 @app.command()
@@ -220,16 +227,9 @@ def demo(
     run_demo(runs / "demo", overrides or ())
 
 
-@app.command()
-def show(
-    run: Annotated[Path, typer.Argument(help="A run's folder, a round's folder or a trees.jsonl.")],
-    problem: Annotated[str | None, typer.Option(help="Problem id (default: the first tree with a pair).")] = None,
-    replies: Annotated[bool, typer.Option(help="Also print the judge's replies.")] = False,
-) -> None:
-    """Print the step tree of one problem."""
-    from stepagent.report.show import find_tree, render_tree
-
-    Console().print(render_tree(find_tree(run, problem), replies))
+app.command()(report)
+app.command()(show)
+app.command()(view)
 
 
 @app.command("check-model")
@@ -271,7 +271,9 @@ def run() -> None:
         error = first_cause(group)
         if isinstance(error, OSError) and error.filename:
             error = OSError(f"{error.filename}: {error.strerror}")
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"error: {visible(str(error))}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     except* SystemExit as group:
         first = group.exceptions[0]

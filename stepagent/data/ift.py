@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from stepagent.answers import is_correct
 from stepagent.assembly.session import Session
-from stepagent.console import bar, output, table
+from stepagent.console import bar, output, table, visible
 from stepagent.data.cutting import WORDS, cut, joins_to
 from stepagent.data.cutting_by_model import cut_by_model, cut_key
 from stepagent.errors import DataError
@@ -77,7 +77,7 @@ def make_ift(
     for reason, examples in cutter.examples.items():
         output.print(f"set aside, {reason}:", style="dim", highlight=False)
         for example in examples:
-            output.print(f"  {example}", style="dim", highlight=False, markup=False, soft_wrap=True)
+            output.print(f"  {visible(example)}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def held_out_keys(session: Session) -> set[int]:

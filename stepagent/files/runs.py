@@ -6,11 +6,12 @@ runs/<name>/
   responses.sqlite     every reply of an endpoint, with its cost
   data/                problems of other formats as JSONL
   M_1/ M_2/ ...        model folders
-  round_1/             problems.jsonl trees.jsonl preferences.jsonl search.json optimize.json
+  round_1/             problems.jsonl trees.jsonl preferences.jsonl search.json optimize.json training.jsonl
   watch/               problems.jsonl, and M_1.jsonl M_1.json ...: the search by which drift is measured
   evaluation/M_1/      metrics.json trees.jsonl greedy.jsonl pairs.jsonl
   server/              the log of the managed server, the deployment and its proof
-  summary.json summary.png
+  training.jsonl       the steps by which M_1 was trained
+  summary.json summary.png report.html
 """
 
 from __future__ import annotations

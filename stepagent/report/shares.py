@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from stepagent.console import percent
 
@@ -21,3 +22,14 @@ def share(part: int, whole: int) -> str:
         return percent(None)
     low, high = wilson(part, whole)
     return f"{percent(part / whole)} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def paired_gain(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float, float]:
+    """Return the share of `second` minus that of `first`, on the same items, and its 95 % interval: the variance is
+    that of the differences item by item. Both have the same length, at least 1."""
+    count = len(first)
+    gained = sum(b and not a for a, b in zip(first, second, strict=True))
+    lost = sum(a and not b for a, b in zip(first, second, strict=True))
+    gain = (gained - lost) / count
+    half = 1.96 * math.sqrt(max(0.0, (gained + lost) / count - gain * gain) / count)
+    return gain, gain - half, gain + half

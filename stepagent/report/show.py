@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
+from stepagent.console import visible
 from stepagent.errors import DataError
 from stepagent.files.jsonl import read_rows
 from stepagent.judges.comparisons import winner
@@ -22,8 +23,8 @@ def render_tree(tree: StepTree, replies: bool = False) -> RenderableType:
     `replies` adds the judge's text for every comparison.
     """
     head = Text.assemble(
-        (f"{tree.problem.id}  ", "bold"),
-        tree.problem.question,
+        (visible(f"{tree.problem.id}  "), "bold"),
+        visible(tree.problem.question),
         (
             f"\n{tree.status}, {len(tree.path)} steps, {tree.rollbacks} roll-backs, "
             f"{tree.usage.requests} requests, {tree.usage.completion_tokens} sampled tokens, "
@@ -41,7 +42,7 @@ def render_tree(tree: StepTree, replies: bool = False) -> RenderableType:
             branch.add(line)
     legend = Text("✓ kept  ✗ worst of its pair  ×n sampled n times  a vote counts if both positions agree", "dim")
     if tree.error:
-        return Group(root, Text(f"failed: {tree.error}", "red"))
+        return Group(root, Text(visible(f"failed: {tree.error}"), "red"))
     return Group(root, legend)
 
 
@@ -60,7 +61,7 @@ def _candidate(tree: StepTree, level: Level, node: int) -> Text:
     number = level.judged.index(node) + 1 if node in level.judged else "-"
     ends = "  (ends)" if candidate.step.ends else ""
     flaws = f"  [{', '.join(candidate.flaws)}]" if candidate.flaws else ""
-    return Text(f"{mark} {number}. {candidate.step.content}{ends}  ×{candidate.count}{score}{flaws}", style)
+    return Text(f"{mark} {number}. {visible(candidate.step.content)}{ends}  ×{candidate.count}{score}{flaws}", style)
 
 
 def _votes(level: Level, replies: bool) -> list[Text]:
@@ -68,7 +69,7 @@ def _votes(level: Level, replies: bool) -> list[Text]:
         return []
     if replies:
         return [
-            Text(f"{vote.first + 1} against {vote.second + 1}: {vote.outcome}\n{vote.reply}", "dim")
+            Text(f"{vote.first + 1} against {vote.second + 1}: {vote.outcome}\n{visible(vote.reply)}", "dim")
             for vote in level.verdict.votes
         ]
     counts: Counter[str] = Counter()

@@ -20,6 +20,7 @@ from stepagent.files.jsonl import write_json
 from stepagent.files.problems import ProblemFile
 from stepagent.interfaces import SearchStrategy
 from stepagent.report.comparison import plot
+from stepagent.report.page import finish_with_report
 from stepagent.report.shares import share, wilson
 from stepagent.seeds import derive_seed
 from stepagent.stages.evaluate import held_out_settings, is_solved
@@ -88,6 +89,8 @@ def compare_searches(
     _print(points, largest, budget)
     if plot(rows, budget, out / "compare.png"):
         console.print(f"plot: {out / 'compare.png'}", highlight=False, soft_wrap=True)
+    session.keep_config()
+    finish_with_report(out)
     return points
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from stepagent.assembly.components import check_in_process
 from stepagent.assembly.session import Session
 from stepagent.config.settings import Config
-from stepagent.config.yaml_text import write_yaml
 from stepagent.console import output, warn
 from stepagent.errors import ConfigError, ModelError
-from stepagent.files.jsonl import read_rows, write_atomic, write_json
+from stepagent.files.jsonl import read_rows, write_json
 from stepagent.files.problems import Answers, ProblemFile
 from stepagent.files.rows import load_labelled_pairs
+from stepagent.report.page import finish_with_report
 from stepagent.report.summary import print_summary
 from stepagent.stages.check_model import check_model
 from stepagent.stages.deploy import check_server, deploy, serving
@@ -35,14 +35,14 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
     with Session(config, folder, serves=True) as session:
         shares = check_inputs(session)
         _try_training(config, folder)
-        settings = config.model_dump(mode="json")
-        write_atomic(folder / "config.yaml", write_yaml(settings))
+        session.keep_config()
         with serving(session):
             circle = _turn(session, shares)
         seconds = round(session.run_folder.wall_seconds(), 1)
     summary = {"wall_seconds": seconds, **asdict(circle)}
     write_json(folder / "summary.json", summary)
     print_summary(summary, folder, output)
+    finish_with_report(folder)
     if circle.drifted and config.watch.then == "stop":
         name, ways = next(iter(circle.drifted.items()))
         raise ModelError(

@@ -17,6 +17,7 @@ from stepagent.files.resumable import ResumableFile, fill
 from stepagent.files.rows import plain_step
 from stepagent.interfaces import Judge
 from stepagent.judges.measuring import JudgeCounts, measure, score_pair
+from stepagent.report.page import finish_with_report
 from stepagent.report.shares import share
 from stepagent.seeds import derive_seed
 from stepagent.types import ModelVersion, Problem, Score, StepPair, Usage, Verdict
@@ -51,11 +52,13 @@ def measure_judge(session: Session, model: ModelVersion, data: str, *, sample: i
         inputs={"model": Path(model.path), "data": Path(data)},
         outputs={"items": out / "items.jsonl", "metrics": out / "metrics.json"},
         identity=[*session.bound.judging(), sample],
-        work=lambda: _measure(session, model, items, data=data, out=out),
+        work=lambda: _measure(session, model, items, data=data, sample=sample, out=out),
     )
 
 
-def _measure(session: Session, model: ModelVersion, items: Sequence[Labelled], *, data: str, out: Path) -> None:
+def _measure(
+    session: Session, model: ModelVersion, items: Sequence[Labelled], *, data: str, sample: int | None, out: Path
+) -> None:
     judge = session.parts(model).judge
     judged = judge_items(session, judge, items, path=out / "items.jsonl", label="labelled items")
     answered = [(item, result) for item, result in zip(items, judged, strict=True) if not _failed(result)]
@@ -65,9 +68,12 @@ def _measure(session: Session, model: ModelVersion, items: Sequence[Labelled], *
     figures = {"failed": len(errors), **metrics([item for item, _ in answered], [result for _, result in answered])}
     if session.config.prices:
         figures["cost of the run so far"] = session.resources.budget.money
-    write_json(out / "metrics.json", figures)
+    origin = {"data": data, "sample": sample, "seed": session.config.seed}
+    write_json(out / "metrics.json", {**figures, **origin})
+    session.keep_config()
     table(f"Judge: {session.config.judge.kind} on {data}", figures)
     raise_failures(errors, len(items))
+    finish_with_report(out)
 
 
 def judge_items(

@@ -18,7 +18,7 @@ from stepagent.config.prompts import (
 from stepagent.config.settings import Config, InitSettings
 from stepagent.console import Bar, bar, percent, table, warn
 from stepagent.errors import ConfigError, DataError
-from stepagent.files.jsonl import write_json
+from stepagent.files.jsonl import dump_row, write_json
 from stepagent.files.problems import ProblemFile
 from stepagent.files.rows import IftRow, load_eft, read_ift
 from stepagent.files.runs import hash_path
@@ -32,19 +32,27 @@ from stepagent.seeds import derive_seed
 from stepagent.stages.evaluate import evaluate, read_evaluation
 from stepagent.types import ModelVersion
 
+CURVE = "training.jsonl"
+"""The metrics of every optimizer step: in a round's folder those of its step-DPO, in the run's those of M_1."""
+
 
 class _BarMonitor:
-    """Shows a training on a progress bar, with some of its metrics, and collects its warnings."""
+    """Shows a training on a progress bar, with some of its metrics, collects its warnings, and appends the metrics of
+    every step to the file `curve`. A training that goes on writes the steps after its checkpoint again."""
 
-    def __init__(self, progress: Bar, metrics: str) -> None:
+    def __init__(self, progress: Bar, metrics: str, curve: Path | None = None) -> None:
         self.warnings: list[str] = []
         self._progress = progress
         self._metrics = metrics
+        self._curve = curve
 
     def step(self, step: int, steps: int, metrics: dict[str, float]) -> None:
         """See Monitor."""
         self._progress.total(steps)
         self._progress.advance(step, self._metrics.format(**metrics))
+        if self._curve:
+            with self._curve.open("a", encoding="utf-8") as file:
+                file.write(dump_row({"step": step, "steps": steps, **metrics}))
 
     def warn(self, warning: str) -> None:
         """See Monitor."""
@@ -136,11 +144,12 @@ def replay_of(config: Config, purpose: str) -> Replay | None:
     return Replay(draw, settings.weight)
 
 
-def initialize(config: Config, init: InitSettings, out: Path) -> None:
-    """Train M_0 on its IFT and EFT rows and write M_1 to `out`, which must not exist yet."""
+def initialize(config: Config, init: InitSettings, out: Path, *, curve: Path | None = None) -> None:
+    """Train M_0 on its IFT and EFT rows and write M_1 to `out`, which must not exist yet, and the metrics of every step
+    to the file `curve`."""
     rows = sft_rows(config, init)
     with bar("init: SFT of M_0", None) as progress:
-        monitor = _BarMonitor(progress, "loss {loss:.3f}")
+        monitor = _BarMonitor(progress, "loss {loss:.3f}", curve)
         report = sft(config.model, rows, out, settings=init, seed=config.seed, monitor=monitor)
     table("Initialisation: M_0 -> M_1", report)
     warn(monitor.warnings)
@@ -153,7 +162,7 @@ def init(session: Session, settings: InitSettings, model: ModelVersion) -> Model
     def work() -> None:
         if session.served:
             session.served.rest()
-        initialize(config, settings, folder)
+        initialize(config, settings, folder, curve=session.folder / CURVE)
 
     session.run_folder.stage(
         "init",
@@ -204,7 +213,7 @@ def init_command(config: Config, settings: InitSettings, out: Path) -> None:
 
 def optimize(session: Session, model: ModelVersion, preferences: Path, *, trained: ModelVersion) -> ModelVersion:
     """Stage: step-wise DPO of `model` on the pairs of a round, with the rows that the config replays, unless
-    `trained` is there. Writes optimize.json beside the pairs. Returns `trained`."""
+    `trained` is there. Writes optimize.json and training.jsonl beside the pairs. Returns `trained`."""
     config, round_folder, out = session.config, preferences.parent, Path(trained.path)
     label = round_folder.name.replace("_", " ")
     replayed = config.init.files() if config.replay and config.init else {}
@@ -213,7 +222,8 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
     def work() -> None:
         if session.served:
             session.served.rest()
-        report = _optimize(config, model.path, preferences, out=out, seed=seed, label=label)
+        curve = round_folder / CURVE
+        report = _optimize(config, model.path, preferences, out=out, seed=seed, label=label, curve=curve)
         write_json(round_folder / "optimize.json", report)
 
     session.run_folder.stage(
@@ -236,10 +246,12 @@ def optimize_command(config: Config, model: str, data: str, *, out: Path) -> Non
     _optimize(config, model, data, out=out, seed=config.seed, label="alone")
 
 
-def _optimize(config: Config, model: str, data: str | Path, *, out: Path, seed: int, label: str) -> dict[str, object]:
+def _optimize(
+    config: Config, model: str, data: str | Path, *, out: Path, seed: int, label: str, curve: Path | None = None
+) -> dict[str, object]:
     """Train with a progress bar and a closing table. Returns the figures and the guards' warnings."""
     with bar(f"step-DPO, {label}", None) as progress:
-        monitor = _BarMonitor(progress, "margin {margin:.2f} accuracy {accuracy:.2f}")
+        monitor = _BarMonitor(progress, "margin {margin:.2f} accuracy {accuracy:.2f}", curve)
         figures = optimize_model(
             model,
             data,

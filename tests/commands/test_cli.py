@@ -267,3 +267,12 @@ def test_cli_py_is_the_installed_command() -> None:
     shim = Path(__file__).parents[2] / "cli.py"
     text = subprocess.check_output([sys.executable, str(shim), "search", "--help"], text=True)
     assert "Search step trees" in text
+
+
+def test_an_error_shows_the_escapes_of_the_file_that_it_quotes(stepagent: Command, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text('model: m\nproblems: "gone\\u001b]0;owned\\u0007\\u202e.jsonl"\n')
+    result = stepagent("search", path, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "gone␛]0;owned␇⟨U+202E⟩.jsonl" in result.stderr
+    assert not set(result.stderr) & set("\x1b\x07\u202e")

@@ -76,6 +76,10 @@ def test_a_judge_is_measured_on_labelled_pairs(
     assert figures["requests per verdict"] == 2
     assert figures["macro F1"] == pytest.approx((2 * 2 / (3 + 2) + 2 * 1 / (1 + 2)) / 2)
     assert [row["right"] for row in rows(tmp_path / "q" / "items.jsonl")].count(True) == 3
+    assert result.stdout.rstrip().endswith(f"report: {tmp_path / 'q' / 'report.html'}")
+    page = (tmp_path / "q" / "report.html").read_text()
+    for words in ("1 wrong", "second step – labelled better", "A is right. [[A]]", "75.0% ("):
+        assert words in page, "a wrong verdict is shown with its pair, its label and the judge's words"
     sampled = stepagent("judge", config, "--evaluate", data, "--sample", 2, "--out", tmp_path / "some")
     assert json.loads((tmp_path / "some" / "metrics.json").read_text())["pairs"] == 2, sampled.stderr
 
@@ -105,6 +109,9 @@ def test_single_steps_need_a_judge_that_scores_them(
     assert figures["right solutions passed"].startswith("0.0%")
     items = rows(tmp_path / "g" / "items.jsonl")
     assert [item["predicted"] for item in items] == [1, 1]
+    page = (tmp_path / "g" / "report.html").read_text()
+    assert "called wrong by the judge" in page
+    assert "No step is labelled wrong." in page
 
 
 def test_the_modes_of_judge_exclude_each_other(

@@ -52,6 +52,10 @@ def test_each_strategy_grows_to_the_budget_and_no_further(tmp_path: Path) -> Non
     low, high = wilson(judged["solved"], 20)
     assert (judged["low"], judged["high"]) == (low, high)
     assert (tmp_path / "out" / "compare.png").stat().st_size > 5000
+    assert result.stdout.rstrip().endswith(f"report: {tmp_path / 'out' / 'report.html'}")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Strategies at equal cost" in page
+    assert all(f"<b>{100 * point['accuracy']:.1f}</b>" in page for point in points)
     assert "* step" in result.stdout
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("trees.jsonl")}
     assert len(before) == len(points)

@@ -48,8 +48,17 @@ def test_two_rounds_leave_every_file_and_no_reference_in_the_loop(tmp_path: Path
     assert summary["models"][2]["preferences"] > 0
     assert summary == json.loads((run / "summary.json").read_text())
     assert (run / "summary.png").stat().st_size > 5000
+    assert (run / "report.html").stat().st_size > 100_000
+    assert (run / "training.jsonl").stat().st_size > 0
     for index in (1, 2):
-        for name in ("problems.jsonl", "trees.jsonl", "preferences.jsonl", "search.json", "optimize.json"):
+        for name in (
+            "problems.jsonl",
+            "trees.jsonl",
+            "preferences.jsonl",
+            "search.json",
+            "optimize.json",
+            "training.jsonl",
+        ):
             assert (run / f"round_{index}" / name).stat().st_size > 0
         for name in ("problems.jsonl", "trees.jsonl"):
             lines = (run / f"round_{index}" / name).read_text().splitlines()

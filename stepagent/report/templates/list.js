@@ -1,0 +1,87 @@
+
+// The list of the trees that lie in the page.
+(() => {
+  const source = document.getElementById("tree-data");
+  const list = document.getElementById("tree-list");
+  if (!source || !list) return;
+  const { texts, trees, files, filters } = JSON.parse(source.textContent);
+  Object.assign(page, { texts, files, filters });
+  const view = document.getElementById("tree-view");
+  const status = document.getElementById("tree-status");
+  const search = document.getElementById("tree-search");
+  const fileChoice = document.getElementById("tree-file");
+  const order = document.getElementById("tree-order");
+  const buttons = [...document.querySelectorAll("[data-filter]")];
+  const PAGE = 60; // rows that are added to the list at a time
+  let matches = [];
+  let drawn = 0;
+
+  // The words of a tree in one string, made when it is first searched.
+  const words = new Map();
+  function wordsOf(tree) {
+    if (!words.has(tree)) {
+      const parts = [tree.id, texts[tree.question], tree.error === null ? "" : texts[tree.error]];
+      for (const level of tree.levels) {
+        for (const step of level.steps) parts.push(texts[step[0]]);
+        if (level.verdict) for (const vote of level.verdict.votes) parts.push(texts[vote[3]]);
+      }
+      words.set(tree, parts.join("\n").toLowerCase());
+    }
+    return words.get(tree);
+  }
+
+  function refresh() {
+    const pressed = buttons.filter((button) => button.getAttribute("aria-pressed") === "true").map((b) => b.dataset.filter);
+    const query = search.value.trim().toLowerCase();
+    matches = trees.filter((tree) =>
+      (fileChoice.value === "" || tree.file === Number(fileChoice.value)) &&
+      pressed.every((flag) => tree.flags.includes(flag)) &&
+      (query === "" || wordsOf(tree).includes(query)));
+    const keys = { length: (tree) => -tree.length, margin: (tree) => tree.margin ?? 2, file: (tree) => tree.file };
+    const key = keys[order.value];
+    matches.sort((a, b) => key(a) - key(b));
+    list.replaceChildren();
+    drawn = 0;
+    more();
+    status.textContent = `${count(matches.length, "tree")} of ${trees.length.toLocaleString("en")}`;
+  }
+
+  function more() {
+    list.querySelector(".more")?.remove();
+    for (const tree of matches.slice(drawn, drawn + PAGE)) {
+      list.append(drawRow(tree, modelText(tree.question, "span"), (button) => {
+        mark(list, button);
+        open([tree]);
+        view.focus({ preventScroll: window.innerWidth > 768 });
+      }));
+    }
+    drawn = Math.min(drawn + PAGE, matches.length);
+    if (drawn < matches.length) drawMore(list, matches.length - drawn, more);
+  }
+
+  function open(chosen) {
+    const [tree] = chosen;
+    const twins = trees.filter((twin) => twin !== tree && twin.id === tree.id && twin.question === tree.question);
+    const rows = twins.map((twin) => ({ key: twin, file: twin.file, pressed: chosen.includes(twin) }));
+    showTrees(view, chosen, rows, (twin) =>
+      open(chosen.includes(twin) ? chosen.filter((other) => other !== twin) : [...chosen, twin]));
+  }
+
+  files.forEach((file, number) => {
+    const size = trees.filter((tree) => tree.file === number).length;
+    if (size) fileChoice.append(new Option(`${placeOf({ file: number })} (${size})`, String(number)));
+  });
+  for (const button of buttons) {
+    button.addEventListener("click", () => {
+      button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+      refresh();
+    });
+  }
+  let timer = 0;
+  search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(refresh, 150); });
+  fileChoice.addEventListener("change", refresh);
+  order.addEventListener("change", refresh);
+  document.getElementById("tree-form").addEventListener("submit", (event) => event.preventDefault());
+  refresh();
+  if (matches.length) open([matches[0]]);
+})();
