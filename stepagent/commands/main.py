@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from stepagent.commands.check import check_model, probe
 from stepagent.commands.data import data_app
 from stepagent.commands.look import report, show, view
 from stepagent.commands.options import ConfigPath, Model, Overrides, Version
 from stepagent.config.loading import load_config
-from stepagent.config.settings import OptimizeSettings, ProblemSettings
+from stepagent.config.settings import ProblemSettings
 from stepagent.console import already_done, visible
 from stepagent.errors import ConfigError, StepagentError, first_cause
 from stepagent.types import ModelVersion
@@ -227,26 +228,11 @@ def demo(
     run_demo(runs / "demo", overrides or ())
 
 
+app.command("check-model")(check_model)
+app.command()(probe)
 app.command()(report)
 app.command()(show)
 app.command()(view)
-
-
-@app.command("check-model")
-def check_model(
-    folder: Annotated[str, typer.Argument(help="Model folder or hub id.")],
-    config: Annotated[
-        Path | None, typer.Option(help="YAML config, whose optimize section says how the model is trained.")
-    ] = None,
-    overrides: Overrides = None,
-) -> None:
-    """Try everything that a run will do with a model, in seconds: load, render, score, train a step, write, read back,
-    sample. Prints what will be packed, what LoRA reaches, and the memory that training takes."""
-    from stepagent.stages.check_model import check_model_command
-
-    if overrides and config is None:
-        raise ConfigError("check-model: --set changes a config; give one with --config")
-    check_model_command(folder, load_config(config, overrides or ()).optimize if config else OptimizeSettings())
 
 
 def _session(config: Path, overrides: list[str] | None, out: Path) -> Session:
