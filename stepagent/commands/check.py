@@ -39,3 +39,18 @@ def probe(config: ConfigPath, model: Model = None, overrides: Overrides = None) 
     settings = load_config(config, overrides or ())
     with Session(settings, Path()) as session:
         probe_command(session, ModelVersion.at(model or settings.model))
+
+
+def prove(
+    url: Annotated[str, typer.Argument(help="Base URL of a vLLM server, ending in /v1.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the model that it should serve.")],
+    against: Annotated[Path | None, typer.Option(help="Folder of the model that it may still serve instead.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="preferences.jsonl that the model learned from (default: made-up questions).")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Served name (default: the server's only one).")] = None,
+) -> None:
+    """Prove by log-probabilities that a server serves a model, whoever trained it. Exit code 2 if it serves another."""
+    from stepagent.stages.prove import prove_command
+
+    prove_command(url, folder, against, data=data, name=name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from stepagent.commands.check import check_model, probe
+from stepagent.commands.check import check_model, probe, prove
 from stepagent.commands.data import data_app
 from stepagent.commands.look import report, show, view
 from stepagent.commands.options import ConfigPath, Model, Overrides, Version
@@ -230,6 +230,7 @@ def demo(
 
 app.command("check-model")(check_model)
 app.command()(probe)
+app.command()(prove)
 app.command()(report)
 app.command()(show)
 app.command()(view)
