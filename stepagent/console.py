@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -37,6 +38,7 @@ _UNSEEN = re.compile(
 joiners U+200C and U+200D stay, since scripts and emoji need them."""
 
 _SHOW_SECONDS = 0.1  # between two updates of a bar
+_ALIVE_SECONDS = 1.0  # between two updates of a bar that does not advance
 _LINE_SECONDS = 5.0  # between two lines of progress in a log file
 
 
@@ -54,11 +56,16 @@ def _shown(match: re.Match[str]) -> str:
 
 
 class Bar:
-    """The progress of one task: `advance` it, with the newest figures as `note`."""
+    """The progress of one task: `advance` it, with the newest figures as `note`; or `figures` returns them, so that
+    they move while nothing is finished."""
 
-    def __init__(self, name: str, total: int | None, progress: Progress) -> None:
+    def __init__(
+        self, name: str, total: int | None, progress: Progress, *, figures: Callable[[], str] | None = None
+    ) -> None:
         self._name = name
         self._progress = progress
+        self._figures = figures
+        self._lock = threading.Lock()  # `show` is called by the thread that keeps a long wait alive, too
         self._task = progress.add_task(name, total=total, rate="", note="")
         self._completed, self._note = 0, ""
         self._shown, self._printed = 0.0, time.monotonic()
@@ -77,7 +84,13 @@ class Bar:
 
     def show(self) -> None:
         """Draw the newest state; in a log file, print a line if the last one is old."""
+        with self._lock:
+            self._show()
+
+    def _show(self) -> None:
         self._shown = moment = time.monotonic()
+        if self._figures:
+            self._note = visible(self._figures())
         self._progress.update(self._task, completed=self._completed, note=self._note)
         task = self._progress.tasks[self._task]
         rate = f"{task.finished_speed or task.speed or 0:.1f}/s"
@@ -92,8 +105,9 @@ class Bar:
 
 
 @contextmanager
-def bar(name: str, total: int | None) -> Iterator[Bar]:
-    """Return a progress bar on standard error; where that is no terminal, a plain line every few seconds."""
+def bar(name: str, total: int | None, figures: Callable[[], str] | None = None) -> Iterator[Bar]:
+    """Return a progress bar on standard error; where that is no terminal, a plain line every few seconds, also while
+    nothing is finished. `figures`: see Bar; it is called from another thread."""
     with Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=24),
@@ -105,11 +119,22 @@ def bar(name: str, total: int | None) -> Iterator[Bar]:
         console=console,
         refresh_per_second=2,  # drawing takes milliseconds, and a search wants them
     ) as progress:
-        newest = Bar(name, total, progress)
+        newest = Bar(name, total, progress, figures=figures)
+        over = threading.Event()
+        thread = threading.Thread(target=_keep_alive, args=(newest, over), daemon=True)
+        thread.start()
         try:
             yield newest
         finally:
+            over.set()
+            thread.join()
             newest.show()
+
+
+def _keep_alive(progress: Bar, over: threading.Event) -> None:
+    """Show a bar's newest state every second until the work is over: the first tree of a search may take minutes."""
+    while not over.wait(_ALIVE_SECONDS):
+        progress.show()
 
 
 class Ticker:

@@ -49,16 +49,16 @@ class Budget:
     @property
     def tokens(self) -> int:
         """Prompt and sampled tokens so far."""
-        return sum(usage.prompt_tokens + usage.completion_tokens for usage in self.spent.values())
+        return sum(usage.prompt_tokens + usage.completion_tokens for usage in list(self.spent.values()))
 
     @property
     def money(self) -> float:
         """Cost so far, in the price table's currency."""
-        return sum(self.price(model, usage) for model, usage in self.spent.items())
+        return sum(self.price(model, usage) for model, usage in list(self.spent.items()))
 
     def exhausted(self) -> str | None:
         """Return the limit that the next request could break; each one in flight counts at the mean cost."""
-        requests = sum(usage.requests for usage in self.spent.values())
+        requests = sum(usage.requests for usage in list(self.spent.values()))
         growth = 1 + self._in_flight / requests if requests else 1.0
         limits = self._limits
         if limits.tokens is not None and self.tokens * growth >= limits.tokens:
@@ -70,9 +70,10 @@ class Budget:
         return None
 
     def note(self) -> str:
-        """Return the count so far, as text."""
+        """Return the counts so far, as text."""
         cost = f", cost {self.money:.4g}" if self._prices else ""
-        return f"{self.tokens:,} tokens{cost}"
+        requests = sum(usage.requests for usage in list(self.spent.values()))
+        return f"{requests:,} requests, {self.tokens:,} tokens{cost}"
 
     async def begin(self) -> None:
         """Count a request as in flight.

@@ -93,7 +93,7 @@ def searched(
     steps = failures = 0
     with tree_file(trees) as file:
         _print_most(session, strategy, len(problems) - file.earlier)
-        with bar(label, len(problems)) as progress:
+        with bar(label, len(problems), lambda: f"{steps} steps, {budget.note()}") as progress:
             progress.advance(file.earlier)
 
             def finished(place: int, tree: StepTree) -> None:
@@ -104,7 +104,7 @@ def searched(
                 tree.judging = asdict(tree_counts(tree))
                 file.append(place, tree)
                 steps += len(tree.path)
-                progress.advance(note=f"{steps} steps, {budget.note()}")
+                progress.advance()
                 failures = failures + 1 if tree.status == "failed" else 0
                 if failures == min(len(problems), _IN_A_ROW):
                     raise BackendError(

@@ -150,7 +150,7 @@ async def test_money_is_counted_by_model_and_needs_its_price() -> None:
     for _ in range(10):
         await outcomes_of(dear, 1)
     assert budget.money == pytest.approx(5 * (90 * 10 + 10 * 100) / 1e6)
-    assert budget.note() == "800 tokens, cost 0.0095"
+    assert budget.note() == "8 requests, 800 tokens, cost 0.0095"
 
 
 async def test_what_an_earlier_start_spent_counts() -> None:
