@@ -27,7 +27,7 @@ from stepagent.backends.transformers import TransformersBackend
 from stepagent.config.settings import ProblemSettings, ServeSettings
 from stepagent.files.problems import ProblemFile
 from stepagent.generators.sample import SampleGenerator
-from stepagent.interfaces import Backend
+from stepagent.interfaces import Backend, Closable
 from stepagent.judges.pairwise import PairwiseJudge
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.search.runner import search_all
@@ -70,7 +70,10 @@ def measure(backend: Backend, problems: Sequence[Problem], options: argparse.Nam
 
     async def rates() -> list[float]:
         await time_search(backend, problems[:1], options)
-        return [await rate() for _ in range(options.repeats)]
+        figures = [await rate() for _ in range(options.repeats)]
+        if isinstance(backend, Closable):
+            await backend.close()
+        return figures
 
     async def rate() -> float:
         seconds, usage = await time_search(backend, problems, options)

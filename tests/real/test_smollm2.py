@@ -67,9 +67,9 @@ class Searched:
         self.unbatched = backend.unbatched
         self.verdicts = Recording(backend)
         self.trees: list[StepTree] = []
-        generator = SampleGenerator(backend, max_tokens=64, boundary="line")
-        judge = PairwiseJudge(self.verdicts, max_tokens=32)
-        strategy = StepSearch(generator, judge, width=3, max_iterations=2)
+        generator = SampleGenerator(backend, max_tokens=48, boundary="line")
+        judge = PairwiseJudge(self.verdicts, max_tokens=16)
+        strategy = StepSearch(generator, judge, width=2, max_iterations=2)
         problems = [Problem(str(place), question) for place, question in enumerate(QUESTIONS)]
         asyncio.run(
             search_all(
@@ -106,7 +106,7 @@ def test_every_step_is_the_very_tokens_that_were_sampled(smollm2: Path, searched
                 plain = logits.log_softmax(-1).gather(1, torch.tensor(step.token_ids)[:, None]).sum()
                 assert step.logprob == pytest.approx(float(plain), abs=2e-3), "of the step in its place, cached or not"
                 checked += 1
-    assert checked >= 6
+    assert checked >= 5
 
 
 def test_its_words_are_read_by_the_judges_grammar(searched: Searched) -> None:
