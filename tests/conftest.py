@@ -6,11 +6,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
 
 from stepagent import StepPreference, StepTree
+from stepagent.commands import main
 from stepagent.config.loading import load_config
 from stepagent.config.settings import Config
 from stepagent.models.tokenizer import ChatTokenizer
@@ -119,3 +121,24 @@ def collect() -> Callable[[Iterable[StepTree]], tuple[list[StepPreference], Coun
         return sorted(rows, key=lambda row: (row.problem_id, row.depth)), outcomes
 
     return from_trees
+
+
+@pytest.fixture
+def stepagent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CompletedProcess[str]]:
+    """The installed command, in this process (a new one would load torch each time)."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: object) -> CompletedProcess[str]:
+        words = ["stepagent", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", words)
+        capsys.readouterr()
+        try:
+            main.run()
+            code: object = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return CompletedProcess(words, code, *capsys.readouterr())  # type: ignore[arg-type]
+
+    return run

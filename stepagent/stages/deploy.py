@@ -24,7 +24,7 @@ from stepagent.serve.server import Server
 from stepagent.stages.train import sft_rows, solve_prompt
 from stepagent.types import ModelVersion
 
-_PROBES = 32  # sequences among which those are found on which two models differ most
+PROBES = 32  # sequences among which those are found on which two models differ most
 
 
 class Serving:
@@ -137,20 +137,25 @@ def _sequences(session: Session, model: ModelVersion) -> list[tuple[int, ...]]:
     config, index = session.config, model.index or 0
     rng = random.Random(config.seed)
     preferences = session.run_folder.round(index - 1) / "preferences.jsonl"
-    if preferences.is_file():
-        rows = [row for _, row in iter_json(preferences) if row.get("prompt_ids") and row.get("chosen_ids")]
-        if rows:
-            sample = rng.sample(rows, min(_PROBES, len(rows)))
-            return [(*row["prompt_ids"], *row["chosen_ids"]) for row in sample]
+    if preferences.is_file() and (sequences := trained_sequences(preferences, config.seed)):
+        return sequences
     tokenizer = ChatTokenizer(model.path)
     if config.init:
         examples = sft_rows(config, config.init)
-        drawn_examples = rng.sample(examples, min(_PROBES, len(examples)))
+        drawn_examples = rng.sample(examples, min(PROBES, len(examples)))
         return [tokenizer.prompt_ids(row.messages, row.response) for row in drawn_examples]
     problems = list(ProblemFile.of(config.problems, session.folder))
     solve = solve_prompt(config)
-    drawn_problems = rng.sample(problems, min(_PROBES, len(problems)))
+    drawn_problems = rng.sample(problems, min(PROBES, len(problems)))
     return [tokenizer.prompt_ids(solve.messages({"question": problem.question})) for problem in drawn_problems]
+
+
+def trained_sequences(preferences: Path, seed: int) -> list[tuple[int, ...]]:
+    """Return the token ids of contexts with their chosen steps, drawn by seed from a file of preferences; none if no
+    row has ids."""
+    rows = [row for _, row in iter_json(preferences) if row.get("prompt_ids") and row.get("chosen_ids")]
+    drawn_rows = random.Random(seed).sample(rows, min(PROBES, len(rows)))
+    return [(*row["prompt_ids"], *row["chosen_ids"]) for row in drawn_rows]
 
 
 def _report(deployment: Deployment, seconds: float) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from stepagent.console import bar, table, warn
 from stepagent.errors import DataError, ServeError
-from stepagent.files.jsonl import iter_json
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.serve.client import VllmClient
 from stepagent.serve.proof import make_probes, prove
+from stepagent.stages.deploy import PROBES, trained_sequences
 from stepagent.types import Message
 
-_SEQUENCES = 32  # among which those are found on which two models differ most
 _KEY = "OPENAI_API_KEY"
 
 
@@ -26,7 +25,9 @@ def prove_command(url: str, model: Path, against: Path | None, *, data: Path | N
     """
     client = VllmClient(url, _KEY)
     served_name = name or _only_name(client)
-    sequences = _trained(data) if data else _questions(model)
+    sequences = trained_sequences(data, seed=0) if data else _questions(model)
+    if not sequences:
+        raise DataError(f"{data}: no row has prompt_ids and chosen_ids; give a preferences.jsonl of a search")
     with bar("prove", 2) as progress:
         progress.advance(note="log-probabilities of the folders")
         probes = make_probes(sequences, model, against)
@@ -51,17 +52,8 @@ def _questions(model: Path) -> list[tuple[int, ...]]:
     """Return questions with answers in the model's chat template, the same ones each time."""
     tokenizer, rng = ChatTokenizer(model), random.Random(0)
     sequences = []
-    for _ in range(_SEQUENCES):
+    for _ in range(PROBES):
         a, b = rng.randrange(10, 100), rng.randrange(10, 100)
         question = f"A shop has {a} apples and buys {b} more. How many apples does it have?"
         sequences.append(tokenizer.prompt_ids([Message("user", question)], f"It has {a} + {b} = {a + b} apples."))
     return sequences
-
-
-def _trained(path: Path) -> list[tuple[int, ...]]:
-    """Return sequences of a preferences file, drawn by seed."""
-    rows = [row for _, row in iter_json(path) if row.get("prompt_ids") and row.get("chosen_ids")]
-    if not rows:
-        raise DataError(f"{path}: no row has prompt_ids and chosen_ids; give a preferences.jsonl of a search")
-    drawn_rows = random.Random(0).sample(rows, min(_SEQUENCES, len(rows)))
-    return [(*row["prompt_ids"], *row["chosen_ids"]) for row in drawn_rows]

@@ -1,16 +1,11 @@
-"""The command in this process, and a config whose scripted model knows good steps from bad ones."""
+"""A config whose scripted model knows good steps from bad ones."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
-
-from stepagent.commands import main
 
 CONFIG = """
 model: none
@@ -22,27 +17,6 @@ backend: {{kind: scripted, rules: [
   {{pattern: "", say: ["good Step 1: one\\nStep 2: x", "bad Step 1: one\\nStep 2: x"]}}]}}
 search: {{width: 4}}
 """
-
-
-@pytest.fixture
-def stepagent(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., CompletedProcess[str]]:
-    """The installed command, in this process (a new one would load torch each time)."""
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments: object) -> CompletedProcess[str]:
-        words = ["stepagent", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", words)
-        capsys.readouterr()
-        try:
-            main.run()
-            code: object = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return CompletedProcess(words, code, *capsys.readouterr())  # type: ignore[arg-type]
-
-    return run
 
 
 @pytest.fixture

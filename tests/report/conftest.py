@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from attacks import ATTACKS, put_into
 from browsing import headless_chromium
 from selenium import webdriver
 
-from stepagent.commands import main
 from stepagent.files.jsonl import dump_row
 from stepagent.testing import step
 from stepagent.tree import Level, StepTree
@@ -227,19 +224,7 @@ def tables() -> Callable[[Path], Tables]:
 
 
 @pytest.fixture
-def stepagent_in(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """The installed command, in this process."""
+def stepagent_in(monkeypatch: pytest.MonkeyPatch, stepagent: Callable[..., Any]) -> Callable[..., Any]:
+    """The installed command, in this process, in a wide terminal."""
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run_command(*arguments: object) -> CompletedProcess[str]:
-        words = ["stepagent", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", words)
-        capsys.readouterr()
-        try:
-            main.run()
-            code: object = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return CompletedProcess(words, code, *capsys.readouterr())  # type: ignore[arg-type]
-
-    return run_command
+    return stepagent
