@@ -156,3 +156,27 @@ function drawPair({ votes, disagree }) {
   });
   return element("div", "vote", disagree ? element("span", "badge bad", "positions disagree") : null, element("div", "pair", ...columns));
 }
+
+// What a reader asks of the list of trees; `listen` calls `refresh` when it changes.
+function controls() {
+  const search = document.getElementById("tree-search");
+  const fileChoice = document.getElementById("tree-file");
+  const order = document.getElementById("tree-order");
+  const buttons = [...document.querySelectorAll("[data-filter]")];
+  const isPressed = (button) => button.getAttribute("aria-pressed") === "true";
+  const pressed = () => buttons.filter(isPressed).map((button) => button.dataset.filter);
+  function listen(refresh) {
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        button.setAttribute("aria-pressed", String(!isPressed(button)));
+        refresh();
+      });
+    }
+    let timer = 0;
+    search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(refresh, 150); });
+    fileChoice.addEventListener("change", refresh);
+    order.addEventListener("change", refresh);
+    document.getElementById("tree-form").addEventListener("submit", (event) => event.preventDefault());
+  }
+  return { search, fileChoice, order, buttons, pressed, listen };
+}

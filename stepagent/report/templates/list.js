@@ -8,10 +8,7 @@
   Object.assign(page, { texts, files, filters });
   const view = document.getElementById("tree-view");
   const status = document.getElementById("tree-status");
-  const search = document.getElementById("tree-search");
-  const fileChoice = document.getElementById("tree-file");
-  const order = document.getElementById("tree-order");
-  const buttons = [...document.querySelectorAll("[data-filter]")];
+  const { search, fileChoice, order, buttons, pressed, listen } = controls();
   const PAGE = 60; // rows that are added to the list at a time
   let matches = [];
   let drawn = 0;
@@ -31,11 +28,11 @@
   }
 
   function refresh() {
-    const pressed = buttons.filter((button) => button.getAttribute("aria-pressed") === "true").map((b) => b.dataset.filter);
+    const flags = pressed();
     const query = search.value.trim().toLowerCase();
     matches = trees.filter((tree) =>
       (fileChoice.value === "" || tree.file === Number(fileChoice.value)) &&
-      pressed.every((flag) => tree.flags.includes(flag)) &&
+      flags.every((flag) => tree.flags.includes(flag)) &&
       (query === "" || wordsOf(tree).includes(query)));
     const keys = { length: (tree) => -tree.length, margin: (tree) => tree.margin ?? 2, file: (tree) => tree.file };
     const key = keys[order.value];
@@ -71,17 +68,7 @@
     const size = trees.filter((tree) => tree.file === number).length;
     if (size) fileChoice.append(new Option(`${placeOf({ file: number })} (${size})`, String(number)));
   });
-  for (const button of buttons) {
-    button.addEventListener("click", () => {
-      button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
-      refresh();
-    });
-  }
-  let timer = 0;
-  search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(refresh, 150); });
-  fileChoice.addEventListener("change", refresh);
-  order.addEventListener("change", refresh);
-  document.getElementById("tree-form").addEventListener("submit", (event) => event.preventDefault());
+  listen(refresh);
   refresh();
   if (matches.length) open([matches[0]]);
 })();

@@ -4,10 +4,7 @@
   const list = document.getElementById("tree-list");
   const view = document.getElementById("tree-view");
   const status = document.getElementById("tree-status");
-  const search = document.getElementById("tree-search");
-  const fileChoice = document.getElementById("tree-file");
-  const order = document.getElementById("tree-order");
-  const buttons = [...document.querySelectorAll("[data-filter]")];
+  const { search, fileChoice, order, buttons, pressed, listen } = controls();
   const PAGE = 60; // rows that are asked for at a time
   const PAUSE = 3000; // milliseconds between two looks at the run
   let drawn = 0;
@@ -22,9 +19,7 @@
 
   function question(first, size) {
     const parameters = new URLSearchParams({ q: search.value.trim(), file: fileChoice.value, order: order.value, first, size });
-    for (const button of buttons) {
-      if (button.getAttribute("aria-pressed") === "true") parameters.append("filter", button.dataset.filter);
-    }
+    for (const flag of pressed()) parameters.append("filter", flag);
     return parameters;
   }
 
@@ -83,17 +78,7 @@
     setTimeout(follow, PAUSE);
   }
 
-  for (const button of buttons) {
-    button.addEventListener("click", () => {
-      button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
-      refresh();
-    });
-  }
-  let timer = 0;
-  search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(refresh, 150); });
-  fileChoice.addEventListener("change", refresh);
-  order.addEventListener("change", refresh);
-  document.getElementById("tree-form").addEventListener("submit", (event) => event.preventDefault());
+  listen(refresh);
   refresh().then(() => {
     list.querySelector("button")?.click();
     chosen = true;
