@@ -36,7 +36,8 @@ class LoraSettings(Settings):
 
 class TrainSettings(Settings):
     """Settings that SFT and step-DPO share. `batch_size` is global: pairs (rows) per optimizer step, on all
-    processes together. `token_budget` bounds one forward pass. `lora: null` trains all weights.
+    processes together. `token_budget` bounds one forward pass (null: 4,096 on CUDA, 1,024 on a CPU). `lora: null`
+    trains all weights.
     `serving_dtype` adds a copy of the merged model in that precision, in its folder serving/.
     `report_to` names a tracker of transformers.Trainer (tensorboard, wandb, trackio)."""
 
@@ -46,7 +47,7 @@ class TrainSettings(Settings):
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     max_grad_norm: Rate = 1.0
-    token_budget: Positive = 4096
+    token_budget: Positive | None = None
     max_context: Positive | None = None
     lora: LoraSettings | None = LoraSettings()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

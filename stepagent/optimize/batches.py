@@ -10,6 +10,8 @@ from typing import NamedTuple
 from torch.utils.data import Dataset
 
 from stepagent.config.settings import TrainSettings
+from stepagent.models.loading import pick_device
+from stepagent.optimize.memory import pack_budget
 from stepagent.optimize.packing import Pack, Unit, make_packs
 
 _LOOKED_AT = 200  # batches in which the largest pack is looked for
@@ -51,7 +53,7 @@ class PackedBatches(Dataset[Share]):
         processes: int = 1,
     ) -> None:
         self.units = units
-        self.token_budget = settings.token_budget
+        self.token_budget = pack_budget(settings, pick_device())
         self._weigh = weigh
         self._processes = processes
         indices_by_group: dict[object, list[int]] = {}

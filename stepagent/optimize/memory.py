@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import torch
+
 from stepagent.config.settings import TrainSettings
+from stepagent.models.head import rows_a_chunk
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt's parameters, from malloc.h
 _LARGEST = 2**31 - 1
@@ -24,11 +27,17 @@ def keep_freed_memory() -> None:
     mallopt(_MMAP_THRESHOLD, 2**25)
 
 
-def training_memory(model: Any, settings: TrainSettings) -> dict[str, float]:
-    """Return the memory (bytes) that a training will take at most, by purpose. Activations are estimated as in arXiv
-    2205.05198, section 4.1, without attention scores: 17 hidden states a layer and token."""
+def pack_budget(settings: TrainSettings, device: torch.device) -> int:
+    """Return the number of tokens that a pack may hold. A CPU is as fast with small packs, whose activations stay in
+    its cache, as CUDA is with large ones."""
+    return settings.token_budget or (4096 if device.type == "cuda" else 1024)
+
+
+def training_memory(model: Any, settings: TrainSettings, budget: int) -> dict[str, float]:
+    """Return the memory (bytes) that a training in packs of `budget` tokens will take at most, by purpose. Activations
+    are estimated as in arXiv 2205.05198, section 4.1, without attention scores: 17 hidden states a layer and token."""
     text = model.config.get_text_config(decoder=True)
-    width, layers = int(text.hidden_size), int(text.num_hidden_layers)
+    width, layers, vocabulary = int(text.hidden_size), int(text.num_hidden_layers), int(text.vocab_size)
     tensors = list(model.parameters())
     computed = max(2, min(tensor.element_size() for tensor in tensors))
     adapted = sum(tensor.numel() for tensor in tensors if tensor.requires_grad)
@@ -36,7 +45,7 @@ def training_memory(model: Any, settings: TrainSettings) -> dict[str, float]:
     return {
         "weights": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         "gradients and optimizer": adapted * (4 + 8),
-        "activations of a pack": settings.token_budget * width * (layers * states + 17) * computed,
-        # logits, their log-softmax and its gradient, in float32, if every token of the pack is scored
-        "logits of a pack": settings.token_budget * int(text.vocab_size) * 4 * 3,
+        "activations of a pack": budget * width * (layers * states + 17) * computed,
+        # logits, their log-softmax and its gradient, in float32
+        "logits of a chunk": min(budget, rows_a_chunk(vocabulary)) * vocabulary * 4 * 3,
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stepagent.models.head import token_logprobs
 from stepagent.optimize.attention import mask_arguments, padding
 from stepagent.optimize.packing import Pack, Target
 
@@ -23,17 +24,15 @@ def packed_token_logprobs(model: Any, pack: Pack) -> torch.Tensor:
     """Return the log-probabilities (nats) of all scored tokens of a pack, target by target, from one forward pass."""
     device = _device(model)
     pack = pack.padded(padding(model))
-    sources, row = torch.unique(pack.source.to(device), return_inverse=True)
-    logits = model(
+    logprobs = token_logprobs(
+        model,
+        pack.source.to(device),
+        pack.token.to(device),
         input_ids=pack.input_ids[None].to(device),
         position_ids=pack.position_ids[None].to(device),
-        use_cache=False,
-        logits_to_keep=sources,
         **mask_arguments(model, pack, device),
-    ).logits[0]
-    if len(logits) != len(sources):  # some models take `logits_to_keep` and keep all
-        logits = logits[sources]
-    return _log_softmax(logits)[row, pack.token.to(device)][pack.member_edge.to(device)]
+    )
+    return logprobs[pack.member_edge.to(device)]
 
 
 def plain_logprobs(model: Any, pack: Pack) -> torch.Tensor:
@@ -43,23 +42,22 @@ def plain_logprobs(model: Any, pack: Pack) -> torch.Tensor:
 
 
 def full_logprobs(model: Any, pack: Pack) -> torch.Tensor:
-    """Score as `plain_logprobs` does, by a model that cannot leave out the logits that no token needs."""
+    """Score as `plain_logprobs` does, a model whose head cannot be run apart from the rest."""
     return torch.stack([plain_token_logprobs(model, target, full=True).sum() for target in pack.targets])
 
 
 def plain_token_logprobs(model: Any, target: Target, *, full: bool = False) -> torch.Tensor:
     """Return the log-probabilities (nats) of a target's scored tokens from a forward pass of its own. `full`: by the
-    logits of all tokens, which every model computes right."""
+    logits of all tokens at once, which every model computes right."""
     device = _device(model)
     ids = torch.tensor([target.ids], device=device)
-    count = len(target.ids) - target.start + 1
-    options = {} if full else {"logits_to_keep": count}
-    logits = model(input_ids=ids, use_cache=False, **options).logits[0, -count:-1]
-    return _log_softmax(logits).gather(1, ids[0, target.start :, None])[:, 0]
-
-
-def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    sources, tokens = torch.arange(target.start - 1, len(target.ids) - 1, device=device), ids[0, target.start :]
+    if not full:
+        return token_logprobs(model, sources, tokens, input_ids=ids)
+    logits = model(input_ids=ids, use_cache=False).logits[0, sources]
+    logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    scored: torch.Tensor = logprobs.gather(1, tokens[:, None])[:, 0]
+    return scored
 
 
 def _sums(pack: Pack, logprobs: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from stepagent.models.spans import Span, context_limit, span
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.optimize.adapters import load_trainable
 from stepagent.optimize.environment import prepare_environment
-from stepagent.optimize.memory import training_memory
+from stepagent.optimize.memory import pack_budget, training_memory
 from stepagent.optimize.merge import TrainedModel
 from stepagent.optimize.mode import learning_mode
 from stepagent.optimize.packing import Target, Unit, make_packs
@@ -55,7 +55,7 @@ def check_model(model: str, settings: TrainSettings) -> dict[str, object]:
             raise ModelError(f"{model}: its window of {limits.steady} tokens holds no question with a step")
         progress.advance(note="scoring packed and one by one")
         attention = trainable.config._attn_implementation
-        scoring = pick_scoring(trainable, units, settings.token_budget)
+        scoring = pick_scoring(trainable, units, pack_budget(settings, device))
         _train_a_step(trainable, units, scoring)
         progress.advance(note="writing and reading back")
         with tempfile.TemporaryDirectory() as place:
@@ -103,7 +103,8 @@ def _rows(
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     packing = f"one target at a time: {scoring.unsuited}" if scoring.unsuited else "packed trees"
     gaps = f"{scoring.gap:.0e} nats a token, gradients {scoring.gradient_gap:.0e} of their norm"
-    memory = {f"memory: {name}": f"{size / 2**30:.2f} GiB" for name, size in training_memory(model, settings).items()}
+    sizes = training_memory(model, settings, pack_budget(settings, model.device))
+    memory = {f"memory: {name}": f"{size / 2**30:.2f} GiB" for name, size in sizes.items()}
     return {
         "family": model.config.model_type,
         "parameters": f"{parameters:,}",
