@@ -142,7 +142,7 @@ class Step:
 
     `text` is `token_ids` decoded and owns the terminator that was sampled; the next step starts where it ends.
     `content` is the text without that terminator. `ends` says that the solution is over.
-    `logprob` is the sum over the step's tokens.
+    `logprob` is the sum over the step's tokens. `count` says how often it was sampled among its siblings.
     """
 
     text: str
@@ -151,14 +151,14 @@ class Step:
     ends: bool
     token_ids: tuple[int, ...] | None = None
     logprob: float | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A distinct step proposed for a prefix, how often it was sampled, and the flaws of its form."""
+    """A distinct step proposed for a prefix, and the flaws of its form."""
 
     step: Step
-    count: int = 1
     flaws: tuple[Literal["empty", "runaway", "repeating"], ...] = ()
 
 

@@ -127,7 +127,8 @@ def merge(steps: Sequence[Step], prefix: Sequence[Step]) -> tuple[Candidate, ...
         groups.setdefault(key, []).append(step)
     prefix_texts = {" ".join(step.content.split()) for step in prefix}
     return tuple(
-        Candidate(group[0], len(group), flaws(group[0], key[0] in prefix_texts)) for key, group in groups.items()
+        Candidate(replace(group[0], count=len(group)), flaws(group[0], key[0] in prefix_texts))
+        for key, group in groups.items()
     )
 
 

@@ -26,8 +26,8 @@ class RolloutJudge:
     """Judge that completes the solution from each candidate `rollouts` times and scores it by the share that
     reaches the target.
 
-    The target is the answer that most rollouts of this level reach (`majority`, which needs no reference) or
-    the problem's own (`reference`). A score is the mean of the Beta(1 + hits, 1 + misses) posterior, and the
+    The target is the answer that most rollouts of this level reach, those of a step as often as it was sampled
+    (`majority`, which needs no reference), or the problem's own (`reference`). A score is the mean of the Beta(1 + hits, 1 + misses) posterior, and the
     margin compares two posteriors by a normal approximation.
     """
 
@@ -80,7 +80,13 @@ class RolloutJudge:
         failures = [result for result in results if isinstance(result, BackendError)]
         error = str(failures[0]) if failures else ""
         usage = sum((result[1] for result in results if isinstance(result, tuple)), Usage())
-        solutions = [text for result in results if isinstance(result, tuple) for text in result[0]]
+        # A step that was sampled five times speaks for five: else a rare slip would count as much as what is usual.
+        solutions = [
+            text
+            for candidate, result in zip(candidates, results, strict=True)
+            if isinstance(result, tuple)
+            for text in result[0] * candidate.count
+        ]
         # In a thread, because comparing answers may take long.
         target = reference or await asyncio.to_thread(_majority_answer, solutions)
         if target is None:

@@ -61,7 +61,9 @@ def _candidate(tree: StepTree, level: Level, node: int) -> Text:
     number = level.judged.index(node) + 1 if node in level.judged else "-"
     ends = "  (ends)" if candidate.step.ends else ""
     flaws = f"  [{', '.join(candidate.flaws)}]" if candidate.flaws else ""
-    return Text(f"{mark} {number}. {visible(candidate.step.content)}{ends}  ×{candidate.count}{score}{flaws}", style)
+    return Text(
+        f"{mark} {number}. {visible(candidate.step.content)}{ends}  ×{candidate.step.count}{score}{flaws}", style
+    )
 
 
 def _votes(level: Level, replies: bool) -> list[Text]:

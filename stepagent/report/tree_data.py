@@ -101,7 +101,7 @@ class TreeData:
         step = candidate.step
         tokens = None if step.token_ids is None else len(step.token_ids)
         logprob = _number(step.logprob)
-        return [self._text(step.content), candidate.count, logprob, tokens, int(step.ends), list(candidate.flaws)]
+        return [self._text(step.content), step.count, logprob, tokens, int(step.ends), list(candidate.flaws)]
 
     def _verdict(self, verdict: Verdict) -> dict[str, Any]:
         return {

@@ -46,7 +46,7 @@ class BestOfN(WholeSearch):
 
     def _first_of_majority(self, tree: StepTree, level: Level) -> int:
         """Return the first solution with the answer that most solutions reach."""
-        nodes = [node for node in level.judged for _ in range(tree.nodes[node].candidate.count)]
+        nodes = [node for node in level.judged for _ in range(tree.step(node).count)]
         agreeing = majority([tree.step(node).text for node in nodes])
         return nodes[agreeing[0]] if agreeing else nodes[0]
 

@@ -62,7 +62,7 @@ class ListedGenerator:
         assert problem.answer is None, "a search must never see a reference answer"
         self.prefixes.append(tuple(parent.text for parent in prefix))
         candidates = tuple(
-            Candidate(step(text, ends=text.endswith(".")), 1, ("runaway",) if "…" in text else ())
+            Candidate(step(text, ends=text.endswith(".")), ("runaway",) if "…" in text else ())
             for text in self._levels[len(prefix)]
         )
         return Proposal("Q:", tuple(b"Q:"), candidates, usage=Usage(1, 2, 3), tokenizer_sha256="bytes")

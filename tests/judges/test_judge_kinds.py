@@ -210,6 +210,14 @@ async def test_reference_judges_only_final_steps() -> None:
         await judge.judge(Problem("q", "2+2?"), [], final, 0)
 
 
+async def test_the_majority_counts_a_step_as_often_as_it_was_sampled() -> None:
+    """Two steps lead to 3 and one to 2; but the one was sampled five times."""
+    backend = ScriptedBackend(reply=lambda context, seed: f"\\boxed{{{2 if 'good' in context else 3}}}")
+    judge = RolloutJudge(backend, {}, rollouts=2)
+    assert (await judge.judge(PROBLEM, [], [BAD, replace(GOOD, count=5), MIDDLE], 0)).best == 1
+    assert (await judge.judge(PROBLEM, [], [BAD, GOOD, MIDDLE], 0)).worst == 1
+
+
 async def test_rollouts_score_a_step_by_where_its_solutions_end() -> None:
     backend = ScriptedBackend(
         reply=lambda context, seed: f"\\boxed{{{2 if 'good' in context or seed % 4 == 0 else 5}}}"

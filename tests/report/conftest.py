@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ DISAGREE: Verdicts = ("first", "first")
 
 def add_level(tree: StepTree, texts: tuple[str, str], votes: Verdicts, **fields: Any) -> Level:
     """Add a judged level of two candidates, of which the first is followed."""
-    candidates = tuple(Candidate(step(text, ends=text.endswith(".")), count=2) for text in texts)
+    candidates = tuple(Candidate(replace(step(text, ends=text.endswith(".")), count=2)) for text in texts)
     level = tree.add(tree.path[-1] if tree.path else None, candidates)
     level.judged = level.nodes
     agrees = votes == AGREE

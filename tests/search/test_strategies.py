@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -61,7 +62,7 @@ class Letters:
     ) -> Proposal:
         assert problem.answer is None
         samples = self.whole[:1] if greedy else self.whole
-        candidates = tuple(Candidate(step(text, True), 1 if greedy else n) for text, n in samples)
+        candidates = tuple(Candidate(replace(step(text, True), count=1 if greedy else n)) for text, n in samples)
         return Proposal("Q:", tuple(b"Q:"), candidates, usage=Usage(1, 2, 3), tokenizer_sha256="bytes")
 
 
@@ -212,7 +213,7 @@ async def test_a_dead_end_is_left() -> None:
         async def propose(self, problem: Problem, prefix: Sequence[Step], width: int, seed: int) -> Proposal:
             proposal = await super().propose(problem, prefix, width, seed)
             if "".join(part.text for part in prefix) == "b":
-                return Proposal("Q:", None, (Candidate(step("…"), 1, ("runaway",)),), Usage())
+                return Proposal("Q:", None, (Candidate(step("…"), ("runaway",)),), Usage())
             return proposal
 
     for strategy in (
