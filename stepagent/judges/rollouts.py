@@ -27,8 +27,8 @@ class RolloutJudge:
     reaches the target.
 
     The target is the answer that most rollouts of this level reach, those of a step as often as it was sampled
-    (`majority`, which needs no reference), or the problem's own (`reference`). A score is the mean of the Beta(1 + hits, 1 + misses) posterior, and the
-    margin compares two posteriors by a normal approximation.
+    (`majority`, which needs no reference), or the problem's own (`reference`). A score is the mean of the
+    Beta(1 + hits, 1 + misses) posterior, and the margin compares two posteriors by a normal approximation.
     """
 
     def __init__(
