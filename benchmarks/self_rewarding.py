@@ -60,7 +60,7 @@ def run_seed(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any
         iterate(config, folder / arm)
         arms[arm] = _measured(RunFolder(folder / arm), config.rounds)
     with Session(base, folder / "sft") as session:
-        arms["sft"] = _sft_arm(session, start, RunFolder(folder / "self"))
+        arms["sft"] = sft_arm(session, start, RunFolder(folder / "self"))
     return arms
 
 
@@ -84,7 +84,7 @@ def _pair_quality(rows: Sequence[StepPreference]) -> dict[str, Any]:
     return {"pairs": len(rows), "pairs_right": statistics.mean(right) if right else None}
 
 
-def _sft_arm(session: Session, start: ModelVersion, self_run: RunFolder) -> list[dict[str, Any]]:
+def sft_arm(session: Session, start: ModelVersion, self_run: RunFolder) -> list[dict[str, Any]]:
     """Search with the self-judge, the same problems as `self_run`, then learn the chosen steps by likelihood instead of
     DPO on the pairs."""
     config, run = session.config, session.run_folder
@@ -115,6 +115,13 @@ def _sft_arm(session: Session, start: ModelVersion, self_run: RunFolder) -> list
     return models
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and its 95 % interval."""
+    mean = statistics.mean(values)
+    half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
 def gain(seeds: Sequence[dict[str, Any]], arm: str) -> dict[str, Any]:
     """Return the greedy accuracy of the last model minus the first, in points, paired per problem."""
     paired = [
@@ -122,10 +129,9 @@ def gain(seeds: Sequence[dict[str, Any]], arm: str) -> dict[str, Any]:
         for seed in seeds
         for first, last in zip(seed[arm][0]["solved"], seed[arm][-1]["solved"], strict=True)
     ]
-    mean = statistics.mean(paired)
-    half = 1.96 * statistics.stdev(paired) / math.sqrt(len(paired))
+    mean, low, high = mean_interval(paired)
     per_seed = [100 * (seed[arm][-1]["greedy_accuracy"] - seed[arm][0]["greedy_accuracy"]) for seed in seeds]
-    return {"gain": mean, "low": mean - half, "high": mean + half, "per_seed": per_seed}
+    return {"gain": mean, "low": low, "high": high, "per_seed": per_seed}
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ class Bar:
             self._note = visible(self._figures())
         self._progress.update(self._task, completed=self._completed, note=self._note)
         task = self._progress.tasks[self._task]
-        rate = f"{task.finished_speed or task.speed or 0:.1f}/s"
+        rate = _rate(task.finished_speed or task.speed or 0.0)
         self._progress.update(self._task, rate=rate)
         if not console.is_terminal and moment - self._printed >= _LINE_SECONDS:
             self._printed = moment
@@ -102,6 +102,11 @@ class Bar:
             console.print(
                 f"{self._name}: {self._completed}{total}, {rate}{note}", highlight=False, markup=False, soft_wrap=True
             )
+
+
+def _rate(speed: float) -> str:
+    """Return the speed of a task (items a second) as text; of a slow one, the seconds of an item."""
+    return f"{speed:.1f}/s" if speed >= 0.5 or not speed else f"{1 / speed:.1f} s each"
 
 
 @contextmanager

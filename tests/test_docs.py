@@ -11,9 +11,10 @@ import pytest
 
 from stepagent import Backend
 from stepagent.assembly.binding import bind
-from stepagent.assembly.components import JUDGE, TYPES
+from stepagent.assembly.components import JUDGE, TYPES, Binder
 from stepagent.backends.scripted import ScriptedBackend
 from stepagent.config.component import Component
+from stepagent.config.loading import load_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,7 +42,6 @@ def test_every_command_of_the_readme_exists() -> None:
 
 def test_every_config_shown_loads(tmp_path: Path) -> None:
     from stepagent.assembly.components import Binder
-    from stepagent.config.loading import load_config
     from stepagent.stages.deploy import make_server
 
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -57,7 +57,6 @@ def test_every_config_shown_loads(tmp_path: Path) -> None:
 
 
 def test_every_section_shown_in_the_data_and_rounds_pages_loads(tmp_path: Path) -> None:
-    from stepagent.config.loading import load_config
 
     blocks = [
         block
@@ -72,7 +71,6 @@ def test_every_section_shown_in_the_data_and_rounds_pages_loads(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_commands_of_the_data_page_make_what_init_takes(tmp_path: Path) -> None:
-    from stepagent.config.loading import load_config
     from stepagent.demo.run import demo_config
     from stepagent.stages.train import sft_rows
 
@@ -98,10 +96,19 @@ def test_the_commands_of_the_data_page_make_what_init_takes(tmp_path: Path) -> N
     assert len(sft_rows(config, config.init)) > 1500
 
 
+@pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "recipes").glob("*.yaml")))
+def test_every_recipe_is_a_config_whose_components_bind(recipe: str) -> None:
+    if recipe == "fsdp2.yaml":
+        pytest.skip("a config of accelerate, not of stepagent")
+    config = load_config(ROOT / "recipes" / recipe)
+    assert Binder(config, serves=True).search().generator.kind
+    assert config.name == recipe.removesuffix(".yaml")
+
+
 def test_accelerate_takes_the_sharding_config() -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
-    loaded = load_config_from_file(str(ROOT / "docs/configs/fsdp2.yaml"))
+    loaded = load_config_from_file(str(ROOT / "recipes/fsdp2.yaml"))
     assert loaded.distributed_type == "FSDP"
     assert loaded.fsdp_config["fsdp_version"] == 2
 

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, create_model
 from stepagent.config.arguments import PromptFile, Transport
 from stepagent.config.component import Component
 from stepagent.config.loading import unknown_key, validate
-from stepagent.config.prompts import prompt_path
+from stepagent.config.prompts import load_judge_prompt, prompt_path
 from stepagent.errors import ConfigError
 from stepagent.files.runs import hash_path
 
@@ -66,6 +66,13 @@ class Bound:
     def prompt(self, default: str) -> str:
         """Return the prompt it asks with; `default` for a class that takes none."""
         return str(self.arguments.get("prompt", default))
+
+    def judge_prompt(self) -> str:
+        """Return the prompt in which two steps are compared: its own, or the shipped one if it asks for something else
+        (rollouts, grades) or for nothing."""
+        marks = getattr(_hints(self.factory).get("prompt"), "__metadata__", ())
+        compares = not any(isinstance(mark, PromptFile) and mark.load is not load_judge_prompt for mark in marks)
+        return self.prompt("judge_pairwise") if compares else "judge_pairwise"
 
     def identity(self) -> dict[str, object]:
         """Everything that its results depend on, as plain data: its kind, its arguments, the content of each file or

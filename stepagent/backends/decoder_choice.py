@@ -15,15 +15,13 @@ from stepagent.backends.own_cache import OwnCache
 from stepagent.backends.running_batch import RunningBatch
 from stepagent.errors import ModelError
 from stepagent.models.loading import first_line
-from stepagent.models.noise import precision_of, rounded_embeddings, tolerance
+from stepagent.models.noise import distance, precision_of, rounded_embeddings, tolerance
 from stepagent.models.spans import span
 from stepagent.types import Sampling
 
 _LENGTHS = (11, 3)  # tokens of the prompts, one of them left-padded
 _DRAWN = 5  # tokens
 _FAR = 1024  # tokens
-_NOISES = 2  # times the noise of one rounding by which another way of decoding may differ
-_MOST = 0.5  # nats a token, however large the noise
 _UNUSABLE = 8  # tokens: a running batch that is exact for so few is not worth its name
 
 
@@ -87,24 +85,24 @@ def _fault(model: Any, make: Callable[[Sequence[int]], Decoder], longest: int) -
         raise ModelError("out of memory at the first tokens; use a smaller model or serve it elsewhere") from None
     except Exception as error:  # noqa: BLE001 (models refuse what they do not know in their own ways)
         return f"it takes no such input ({first_line(error)[:80]})"
-    # A real model in bfloat16 is itself uncertain by more than a trainer may be: it draws from what it computes.
-    bound = max(tolerance(noise, precision_of(model)), min(_NOISES * noise, _MOST))
-    return "" if gap <= bound else f"log-probabilities would be off by {gap:.2g} nats"
+    return "" if gap <= tolerance(noise, precision_of(model)) else f"log-probabilities would be off by {gap:.2g} nats"
 
 
 @torch.inference_mode()
 def _gap(model: Any, groups: Sequence[Group]) -> tuple[float, float]:
-    """Return the largest difference of the rows' log-probabilities to plain forward passes, and the noise of these."""
-    gap = noise = 0.0
+    """Return the distance of the rows' log-probabilities from those of plain forward passes, and the noise of these."""
+    precision = precision_of(model)
+    drawn, plain, rounded = [], [], []
     for prompt, rows in groups:
-        plain = _plain(model, prompt, rows[0].token_ids)
-        with rounded_embeddings(model, precision_of(model)):
-            rounded = _plain(model, prompt, rows[0].token_ids)
-        noise = max(noise, (rounded - plain).abs().max().item())
+        exact = _plain(model, prompt, rows[0].token_ids)
+        with rounded_embeddings(model, precision):
+            rounded.append(_plain(model, prompt, rows[0].token_ids))
         for row in rows:
-            difference = (torch.tensor(row.logprobs) - plain).abs().max().item()
-            gap = max(gap, difference) if difference == difference else float("inf")
-    return gap, noise
+            drawn.append(torch.tensor(row.logprobs))
+            plain.append(exact)
+    noise = distance(torch.cat(rounded), torch.cat(plain[::2]), precision)
+    gap = distance(torch.cat(drawn), torch.cat(plain), precision)
+    return gap if gap == gap else float("inf"), noise
 
 
 def _plain(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:

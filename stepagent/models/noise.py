@@ -8,14 +8,24 @@ from typing import Any
 
 import torch
 
-_NOISES = 8  # an exact way may differ by a few times the noise: its passes round in every layer, the noise only once
+# An exact way may differ by a few times the noise: its passes round in every layer, the noise only once.
+_NOISES = {torch.float32: 8, torch.bfloat16: 3}
 _LEAST = {torch.float32: 2e-5, torch.bfloat16: 2e-3}  # nats a token, where next to no noise shows
-_MOST = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # nats a token: more would be another model, whatever the noise
+_MOST = {torch.float32: 1e-3, torch.bfloat16: 0.5}  # nats a token: more would be another model, whatever the noise
+
+
+def distance(logprobs: torch.Tensor, others: torch.Tensor, precision: torch.dtype) -> float:
+    """Return how far (nats a token) log-probabilities are from others: the largest difference, and in bfloat16 the root
+    of the mean square. There a rare token of a real model moves by half a nat at one rounding, so that the largest
+    tells nothing; tokens that see a wrong context move all at once."""
+    difference = (logprobs - others).double()
+    size = difference.abs().max() if precision == torch.float32 else difference.square().mean().sqrt()
+    return size.item()
 
 
 def tolerance(noise: float, precision: torch.dtype) -> float:
-    """Return how far (nats a token) an exact way may be off, where one rounding more is worth `noise`."""
-    return min(max(_LEAST[precision], _NOISES * noise), _MOST[precision])
+    """Return the `distance` by which an exact way may be off, where one rounding more is worth `noise`."""
+    return min(max(_LEAST[precision], _NOISES[precision] * noise), _MOST[precision])
 
 
 def precision_of(model: Any, *, mixed: bool = False) -> torch.dtype:

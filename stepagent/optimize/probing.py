@@ -12,7 +12,7 @@ import torch
 
 from stepagent.errors import ModelError
 from stepagent.models.loading import first_line
-from stepagent.models.noise import precision_of, rounded_embeddings, tolerance
+from stepagent.models.noise import distance, precision_of, rounded_embeddings, tolerance
 from stepagent.models.spans import span
 from stepagent.optimize.attention import TRIE
 from stepagent.optimize.mode import learning_mode
@@ -33,9 +33,8 @@ _COMPARED = 4  # targets of a pack that are scored alone, too
 
 class Scoring(NamedTuple):
     """The way in which a model's units are scored: by `score`, in packs of `token_budget` tokens. `unsuited`
-    is the reason why they are scored without packing, empty if they are packed. `gap` is the largest difference
-    found between packed and plain log-probabilities (nats a token), `gradient_gap` that between their gradients
-    (of the norm)."""
+    is the reason why they are scored without packing, empty if they are packed. `gap` is the distance of packed from
+    plain log-probabilities (nats a token), `gradient_gap` that of their gradients (part of the norm)."""
 
     score: Score
     token_budget: int
@@ -150,22 +149,22 @@ class _Probe:
             raise ModelError(f"the model cannot be trained ({first_line(error)})") from error
         if not self._plain.logprobs.isfinite().all():
             raise ModelError("the model's log-probabilities are not numbers; its weights may be damaged")
-        noise, gradient_noise = _gaps(rounded, unrounded)
+        noise, gradient_noise = self._gaps(rounded, unrounded)
         log_tolerance = tolerance(noise, self._precision)
         gradient_tolerance = max(_LEAST_GRADIENT_TOLERANCE[self._precision], 8 * gradient_noise)
         return self._needs_all_logits(sample, unrounded.logprobs, log_tolerance), log_tolerance, gradient_tolerance
 
     def measure_packed(self) -> tuple[float, float]:
-        """Return the largest gap to plain scoring (nats a token), and that of the gradients (part of the norm)."""
-        return _gaps(self._measure(self._packed_parts), self._plain)
+        """Return the distance from plain scoring (nats a token), and that of the gradients (part of the norm)."""
+        return self._gaps(self._measure(self._packed_parts), self._plain)
 
     @torch.no_grad()
     def _needs_all_logits(self, targets: Sequence[Target], logprobs: torch.Tensor, tolerance: float) -> bool:
         try:
             short_logprobs = torch.cat([plain_token_logprobs(self._model, target) for target in targets])
-        except Exception:  # noqa: BLE001 (the model takes no `logits_to_keep`)
+        except Exception:  # noqa: BLE001 (its head cannot be run apart)
             return True
-        return not bool((short_logprobs.cpu() - logprobs).abs().max() <= tolerance)
+        return not distance(short_logprobs.cpu(), logprobs, self._precision) <= tolerance
 
     def _plain_parts(self, targets: Sequence[Target]) -> Iterator[list[torch.Tensor]]:
         for target in targets:
@@ -193,18 +192,17 @@ class _Probe:
         self._model.zero_grad()
         return _Measured(torch.cat(logprobs), gradients)
 
-
-def _gaps(measured: _Measured, plain: _Measured) -> tuple[float, float]:
-    """Return the largest difference of log-probabilities, and the norm of the difference of the gradients over that of
-    the plain ones."""
-    gap = (measured.logprobs - plain.logprobs).abs().max().item()
-    difference = norm = 0.0
-    for a, b in zip(measured.gradients, plain.gradients, strict=True):
-        # no gradient at all is one of 0: an expert to which no token goes has none
-        delta = a - b if a is not None and b is not None else (b if a is None else a)
-        difference += 0 if delta is None else _square(delta)
-        norm += 0 if b is None else _square(b)
-    return gap, (difference / norm) ** 0.5 if norm else 0.0
+    def _gaps(self, measured: _Measured, plain: _Measured) -> tuple[float, float]:
+        """Return the distance of log-probabilities, and the norm of the difference of the gradients over that of the
+        plain ones."""
+        difference = norm = 0.0
+        for a, b in zip(measured.gradients, plain.gradients, strict=True):
+            # no gradient at all is one of 0: an expert to which no token goes has none
+            delta = a - b if a is not None and b is not None else (b if a is None else a)
+            difference += 0 if delta is None else _square(delta)
+            norm += 0 if b is None else _square(b)
+        gap = distance(measured.logprobs, plain.logprobs, self._precision)
+        return gap, (difference / norm) ** 0.5 if norm else 0.0
 
 
 def _square(tensor: Any) -> float:

@@ -55,8 +55,9 @@ class _BarMonitor:
                 file.write(dump_row({"step": step, "steps": steps, **metrics}))
 
     def warn(self, warning: str) -> None:
-        """See Monitor."""
+        """See Monitor. Said at once: a training of hours may be stopped for it."""
         self.warnings.append(warning)
+        warn([warning])
 
 
 def sft_rows(config: Config, init: InitSettings) -> list[SftRow]:
@@ -104,7 +105,7 @@ def _solution(place: str, row: IftRow, boundary: BoundaryKind | None) -> str:
 
 def eft_rows(config: Config, path: Path) -> list[SftRow]:
     """Judgements, each after its pair in the judge's prompt. Raises ConfigError or DataError."""
-    template, labels = load_judge_prompt(Binder(config, serves=True).judge().prompt("judge_pairwise"))
+    template, labels = load_judge_prompt(Binder(config, serves=True).judge().judge_prompt())
     return [
         SftRow(
             template.messages(comparison_values(pair.question, "".join(pair.prefix), pair.first, second=pair.second)),
@@ -152,7 +153,6 @@ def initialize(config: Config, init: InitSettings, out: Path, *, curve: Path | N
         monitor = _BarMonitor(progress, "loss {loss:.3f}", curve)
         report = sft(config.model, rows, out, settings=init, seed=config.seed, monitor=monitor)
     table("Initialisation: M_0 -> M_1", report)
-    warn(monitor.warnings)
 
 
 def init(session: Session, settings: InitSettings, model: ModelVersion) -> ModelVersion:
@@ -180,7 +180,7 @@ def _init_inputs(config: Config, settings: InitSettings) -> dict[str, Path]:
 
 def _init_identity(config: Config, settings: InitSettings) -> list[object]:
     binder = Binder(config, serves=True)
-    prompts = [binder.generator().prompt("solve"), binder.judge().prompt("judge_pairwise")]
+    prompts = [binder.generator().prompt("solve"), binder.judge().judge_prompt()]
     return [settings.model_dump(mode="json"), config.seed, *(hash_path(prompt_path(name)) for name in prompts)]
 
 
@@ -263,5 +263,4 @@ def _optimize(
             replay=replay_of(config, label),
         )
     table(f"Step-wise DPO, {label}", figures)
-    warn(monitor.warnings)
     return {**figures, "warnings": monitor.warnings}

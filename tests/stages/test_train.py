@@ -44,6 +44,15 @@ def test_the_mix_says_how_often_a_set_is_seen(tmp_path: Path, mix: dict[str, flo
     assert sft_rows(setup, init) == rows
 
 
+def test_a_judge_that_compares_no_pair_leaves_judging_data_to_the_shipped_prompt(tmp_path: Path) -> None:
+    """The prompt of a rollouts judge asks to solve."""
+    setup = config(tmp_path, judge={"kind": "rollouts", "prompt": "demo_solve"})
+    assert setup.init
+    judged = [row for row in sft_rows(setup, setup.init) if row.response == "[[A]]"]
+    assert len(judged) == 4
+    assert all("Act as an impartial judge" in row.messages[0].content for row in judged)
+
+
 def test_a_mix_of_nothing_and_a_replay_from_nowhere_are_errors(tmp_path: Path) -> None:
     setup = config(tmp_path)
     assert setup.init

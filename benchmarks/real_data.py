@@ -1,0 +1,180 @@
+"""Real problems as data for the circle: solutions in lines, pairs of a right and a wrong line, problems apart.
+
+Word problems (MAWPS, ASDiv-A and SVAMP as CSV: `numberK` in the question stands for the K-th of Numbers, Equation is in
+prefix form) get one calculation a line; GSM8K (JSONL) keeps its human lines. Both close with `#### answer`.
+
+    python benchmarks/real_data.py word_problems --source FOLDER --out data/word_problems
+    python benchmarks/real_data.py gsm8k --source FOLDER --out data/gsm8k
+
+FOLDER holds word_problems_train.csv and word_problems_test.csv (github.com/arkilpatel/SVAMP), or gsm8k_train.jsonl and
+gsm8k_test.jsonl (github.com/openai/grade-school-math).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import operator
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepagent.files.jsonl import write_rows
+from stepagent.files.rows import IftRow
+from stepagent.types import Problem, StepPair
+
+_OPERATORS: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+_CALCULATION = re.compile(r"(\S+) ([-+*/]) (\S+) = (\S+)")
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A problem and the lines of its solution, the last of which states the answer."""
+
+    question: str
+    lines: tuple[str, ...]
+    answer: str
+
+
+def read_word_problems(path: Path) -> Iterator[Solved]:
+    """Yield the problems of a CSV whose equation gives their answer."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            numbers = [_number(float(text)) for text in row["Numbers"].split()]
+            question, equation = _with_numbers(row["Question"], numbers), _with_numbers(row["Equation"], numbers)
+            lines: list[str] = []
+            try:
+                value = _calculate(iter(equation.split()), lines)
+            except (ZeroDivisionError, ValueError):
+                continue
+            if lines and abs(float(value) - float(row["Answer"])) < 0.01:
+                yield Solved(re.sub(r"\s+([.,?!])", r"\1", question).strip(), (*lines, f"#### {value}"), value)
+
+
+def _with_numbers(text: str, numbers: Sequence[str]) -> str:
+    """Return a text with its numbers in their places."""
+    return re.sub(r"number(\d+)", lambda match: numbers[int(match[1])], text)
+
+
+def _calculate(tokens: Iterator[str], lines: list[str]) -> str:
+    """Return the value of an expression in prefix form; the calculations on the way are added to `lines`."""
+    token = next(tokens)
+    if token not in _OPERATORS:
+        return _number(float(token))
+    left, right = _calculate(tokens, lines), _calculate(tokens, lines)
+    value = _number(_OPERATORS[token](float(left), float(right)))
+    lines.append(f"{left} {token} {right} = {value}")
+    return value
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 4):.10g}"
+
+
+def read_gsm8k(path: Path) -> Iterator[Solved]:
+    """Yield the problems of a GSM8K file, without its calculator marks."""
+    for text in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(text)
+        lines = tuple(line for line in re.sub(r"<<.*?>>", "", row["answer"]).splitlines() if line.strip())
+        yield Solved(row["question"].strip(), lines, lines[-1].removeprefix("#### "))
+
+
+def wrong_line(line: str, numbers: Sequence[str], rng: random.Random) -> str | None:
+    """Return a line that is wrong where `line` is right: another operator, another number, or a slip in the result."""
+    if match := _CALCULATION.fullmatch(line):
+        left, sign, right, value = match.groups()
+        kinds = ["operator", "operator", "number", "slip"]
+        kind = rng.choice(kinds)
+        if kind == "operator":
+            sign = rng.choice([name for name in _OPERATORS if name != sign])
+        elif kind == "number":
+            right = rng.choice([number for number in numbers if number != right] or [left])
+        if kind == "slip":
+            result = _slip(value, rng)
+        elif sign == "/" and float(right) == 0:
+            return None
+        else:
+            result = _number(_OPERATORS[sign](float(left), float(right)))
+        return None if result == value else f"{left} {sign} {right} = {result}"
+    places = list(_NUMBER.finditer(line))
+    if not places:
+        return None
+    last = places[-1]
+    instead = rng.choice([number for number in numbers if number != last[0]] or [_slip(last[0], rng)])
+    value = instead if line.startswith("####") else _slip(last[0], rng)
+    return f"{line[: last.start()]}{value}{line[last.end() :]}"
+
+
+def _slip(value: str, rng: random.Random) -> str:
+    """Return a number near another one."""
+    number = float(value.replace(",", ""))
+    return _number(number + rng.choice([1, 2, 10, 100, -1 if number > 1 else 5]))
+
+
+def pairs_of(solved: Solved, rng: random.Random) -> Iterator[StepPair]:
+    """Yield a pair for one line of a solution in both orders, with a judgement that writes the right line first."""
+    place = rng.randrange(len(solved.lines))
+    right = solved.lines[place]
+    wrong = wrong_line(right, _NUMBER.findall(solved.question), rng)
+    if wrong is None:
+        return
+    prefix = tuple(f"{line}\n" for line in solved.lines[:place])
+    judgement = f"The next line is: {right}\nThat is {{}}. [[{{}}]]"
+    first = StepPair(solved.question, prefix, right, wrong, "first", judgement.format("A", "A"), margin=1.0)
+    yield first
+    yield StepPair(solved.question, prefix, wrong, right, "second", judgement.format("B", "B"), margin=1.0)
+
+
+def write_data(train: Iterable[Solved], test: Iterable[Solved], out: Path, *, learnt: int, seed: int) -> None:
+    """Write to the folder `out`: ift.jsonl and eft.jsonl (of `learnt` problems), problems.jsonl (the rest of `train`),
+    held_out.jsonl, and pairs.jsonl (labelled pairs of the held-out problems)."""
+    rng = random.Random(seed)
+    tested = list(test)
+    seen = {solved.question for solved in tested}
+    known = [solved for solved in {solved.question: solved for solved in train}.values() if solved.question not in seen]
+    rng.shuffle(known)
+    taught, searched = known[:learnt], known[learnt:]
+    out.mkdir(parents=True, exist_ok=True)
+    write_rows(out / "ift.jsonl", [IftRow(s.question, "\n".join(s.lines), answer=s.answer) for s in taught])
+    write_rows(out / "eft.jsonl", [pair for solved in taught for pair in pairs_of(solved, rng)])
+    write_rows(out / "problems.jsonl", _problems(searched))
+    write_rows(out / "held_out.jsonl", _problems(tested))
+    pairs = [pair for solved in tested for pair in pairs_of(solved, rng)]
+    write_rows(out / "pairs.jsonl", pairs[: 2 * 200 : 2])
+
+
+def _problems(solved: Sequence[Solved]) -> list[Problem]:
+    return [Problem(str(place), item.question, item.answer) for place, item in enumerate(solved)]
+
+
+_READERS: dict[str, tuple[Callable[[Path], Iterator[Solved]], str]] = {
+    "word_problems": (read_word_problems, "csv"),
+    "gsm8k": (read_gsm8k, "jsonl"),
+}
+
+
+def make_data(task: str, source: Path, out: Path, *, learnt: int, seed: int) -> None:
+    """Write the files of a task (`word_problems` or `gsm8k`) from the folder `source` to the folder `out`."""
+    read, ending = _READERS[task]
+    train, test = (list(read(source / f"{task}_{part}.{ending}")) for part in ("train", "test"))
+    write_data(train, test, out, learnt=learnt, seed=seed)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("task", choices=_READERS)
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--learnt", type=int, default=1400, help="problems for SFT; the rest are searched")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    make_data(options.task, options.source, options.out, learnt=options.learnt, seed=options.seed)

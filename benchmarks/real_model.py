@@ -1,0 +1,199 @@
+"""What teaches a real model? The circle on real problems, from one M_1, with judges and controls side by side.
+
+    python benchmarks/smollm2.py SmolLM2-135M-Instruct
+    python benchmarks/real_data.py word_problems --source FOLDER --out data/word_problems
+    python benchmarks/real_model.py --recipe recipes/smollm2-word-problems.yaml --model SmolLM2-135M-Instruct \\
+        --data data/word_problems --work runs/real --hours 3 --json word_problems.json
+
+  self       the model judges its own steps in writing (the method)
+  rollouts   a step is as good as its continuations: the answer that most of them reach is taken for right
+  reference  the same with the reference answers (what a perfect judge of answers would give)
+  random     a coin judges (control: DPO on noise)
+  sft        likelihood of the steps that the self-judge chose, on as many step tokens as its DPO
+  outcome    DPO on whole solutions, judged by the majority of answers (no steps)
+
+Rounds go side by side, so that after any time all arms have had as many. The same command goes on where it was cut
+off, and --hours ends it before the next round of an arm. Gains are greedy accuracy on held-out problems minus that of
+M_1, in points, paired per problem, seeds pooled, with 95 % intervals over problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from _bench import make_parser, write_figures
+from self_rewarding import mean_interval, sft_arm
+
+from stepagent.assembly.session import Session
+from stepagent.config.loading import load_config
+from stepagent.config.settings import Config
+from stepagent.files.runs import RunFolder
+from stepagent.models.folders import unless_made
+from stepagent.stages.evaluate import read_evaluation
+from stepagent.stages.iterate import iterate
+from stepagent.stages.train import initialize
+
+_ROLLOUTS = {"kind": "rollouts", "prompt": "short_solve", "rollouts": 4, "temperature": 1.0, "top_p": 1.0}
+_BLIND: dict[str, Any] = {"pairs": None}  # these judges are not measured on labelled pairs
+
+
+def arm_changes(arm: str, config: Config) -> dict[str, Any]:
+    """Return the sections of the recipe that an arm replaces."""
+    base = config.model_dump()
+    longest = base["evaluate"]["max_tokens"]
+    rollouts = {**_ROLLOUTS, "max_tokens": longest}
+    unmeasured = {"evaluate": {**base["evaluate"], **_BLIND}}
+    return {
+        "self": {},
+        "sft": {},
+        "rollouts": {"judge": rollouts},
+        "reference": {"judge": {**rollouts, "target": "reference"}, **unmeasured},
+        "random": {"judge": {"kind": "random"}, **unmeasured},
+        "outcome": {
+            "judge": rollouts,
+            "search": {"kind": "best_of_n", "n": base["search"]["width"], "pick": "judge", "max_tokens": longest},
+            **unmeasured,
+        },
+    }[arm]
+
+
+ARMS = ("self", "rollouts", "reference", "random", "sft", "outcome")
+
+
+def recipe(options: argparse.Namespace, seed: int) -> Config:
+    """Return the recipe with the model, the data and the seed of the command line."""
+    data = options.data
+    paths = {
+        "model": str(options.model),
+        "problems": str(data / "problems.jsonl"),
+        "init.ift": str(data / "ift.jsonl"),
+        "init.eft": str(data / "eft.jsonl"),
+        "evaluate.problems": str(data / "held_out.jsonl"),
+        "evaluate.pairs": str(data / "pairs.jsonl"),
+    }
+    overrides = [*(f"{key}={value}" for key, value in paths.items()), f"seed={seed}", *options.overrides]
+    return load_config(options.recipe, overrides)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the arms of every seed, round after round, until --hours are over."""
+    stop = time.monotonic() + 3600 * options.hours
+    for seed in seeds(options):
+        base, folder = recipe(options, seed), options.work / f"seed_{seed}"
+        init, start = base.init, RunFolder(folder).model(1)
+        assert init
+        folder.mkdir(parents=True, exist_ok=True)
+        unless_made(Path(start.path), lambda: initialize(base, init, Path(start.path)))  # noqa: B023 (called at once)
+        for rounds in range(1, options.rounds + 1):
+            for arm in options.arms:
+                if time.monotonic() > stop:
+                    print(f"--hours {options.hours} are over; the same command goes on", flush=True)
+                    return
+                print(f"seed {seed}, {arm}, round {rounds}", flush=True)
+                changes = {"init": None, "model": start.path, "rounds": rounds, **arm_changes(arm, base)}
+                config = Config.model_validate({**base.model_dump(), **changes})
+                if arm == "sft":
+                    with Session(config, folder / arm) as session:
+                        sft_arm(session, start, RunFolder(folder / "self"))
+                else:
+                    iterate(config, folder / arm)
+
+
+def seeds(options: argparse.Namespace) -> range:
+    """Return the seeds of a run."""
+    return range(options.seed, options.seed + options.seeds)
+
+
+def arm_figures(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the figures of an arm: `models` M_1, M_2, ... with their gains, as many as every seed has; the gain of the
+    last one, its interval, and the judge's accuracy under it."""
+    curves = []
+    for folder in folders:
+        found = sorted(folder.glob("evaluation/M_*/evaluation.json"), key=lambda path: int(path.parent.name[2:]))
+        curves.append([asdict(read_evaluation(path.parent)) for path in found])
+    models = []
+    for place in range(min(map(len, curves), default=0)):
+        rows = [curve[place] for curve in curves]
+        paired = [
+            100.0 * (last - first)
+            for curve in curves
+            for first, last in zip(curve[0]["solved"], curve[place]["solved"], strict=True)
+        ]
+        gain, low, high = mean_interval(paired)
+        model = {"model": f"M_{place + 1}", "gain": gain, "interval": [low, high]}
+        for key in ("greedy_accuracy", "judge_accuracy", "judge_consistency", "valid_format", "steps_per_solution"):
+            values = [row[key] for row in rows if row[key] is not None]
+            model[key] = statistics.mean(values) if values else None
+        models.append(model)
+    pairs = [len(path.read_bytes().splitlines()) for f in folders for path in f.glob("round_*/preferences.jsonl")]
+    last = models[-1] if models else {}
+    return {**last, "seeds": len(folders), "pairs": sum(pairs), "models": models}
+
+
+def hardware() -> str:
+    """Return the machine in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads"
+
+
+def commit() -> str:
+    """Return the commit of this checkout, or "" outside one."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return result.stdout.strip()
+
+
+def figures_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of all arms that have a model beyond M_1."""
+    arms = {}
+    for arm in ARMS:
+        folders = [options.work / f"seed_{seed}" / arm for seed in seeds(options)]
+        folders = [folder for folder in folders if (folder / "evaluation" / "M_2" / "evaluation.json").is_file()]
+        if folders:
+            arms[arm] = arm_figures(folders)
+    return {
+        "model": options.model.name,
+        "data": options.data.name,
+        "seeds": list(seeds(options)),
+        "hardware": hardware(),
+        "commit": commit(),
+        "arms": arms,
+    }
+
+
+def main() -> None:
+    parser = make_parser(__doc__, seeds=1, rounds=3, hours=4.0)
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="keep the runs here (continued if they exist)")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    options = parser.parse_args()
+    run(options)
+    figures = figures_of(options)
+    print(f"{figures['model']} on {figures['data']}, greedy accuracy on held-out problems, points")
+    print(f"{'arm':10} {'model':6}{'greedy':>7}{'gain':>7}   95 % interval    judge   pairs")
+    for arm, row in figures["arms"].items():
+        interval = f"{row['interval'][0]:+.1f} to {row['interval'][1]:+.1f}"
+        judge = "" if row["judge_accuracy"] is None else f"{100 * row['judge_accuracy']:.1f}"
+        print(
+            f"{arm:10} {row['model']:6}{100 * row['greedy_accuracy']:7.1f}{row['gain']:+7.1f}   {interval:15}"
+            f"{judge:>7}{row['pairs']:8}"
+        )
+    write_figures(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()
