@@ -9,16 +9,15 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -37,9 +36,12 @@ _UNSEEN = re.compile(
 """Controls, escapes, marks that turn the direction of text, tags, half characters; not the line feed and the tab. The
 joiners U+200C and U+200D stay, since scripts and emoji need them."""
 
+_one_line = False  # whether a table is printed as one line: see `closing_table_only`
+
 _SHOW_SECONDS = 0.1  # between two updates of a bar
 _ALIVE_SECONDS = 1.0  # between two updates of a bar that does not advance
 _LINE_SECONDS = 5.0  # between two lines of progress in a log file
+_QUICK_SECONDS = 2.0  # what takes less leaves no line
 
 
 def visible(text: str) -> str:
@@ -68,7 +70,8 @@ class Bar:
         self._lock = threading.Lock()  # `show` is called by the thread that keeps a long wait alive, too
         self._task = progress.add_task(name, total=total, rate="", note="")
         self._completed, self._note = 0, ""
-        self._shown, self._printed = 0.0, time.monotonic()
+        self._begin = self._printed = time.monotonic()
+        self._shown = 0.0
 
     def total(self, total: int) -> None:
         """Set the total, once it is known."""
@@ -97,11 +100,45 @@ class Bar:
         self._progress.update(self._task, rate=rate)
         if not console.is_terminal and moment - self._printed >= _LINE_SECONDS:
             self._printed = moment
-            total = "" if task.total is None else f" of {task.total:.0f}"
-            note = f", {self._note}" if self._note else ""
-            console.print(
-                f"{self._name}: {self._completed}{total}, {rate}{note}", highlight=False, markup=False, soft_wrap=True
-            )
+            self._print(rate)
+
+    def close(self) -> None:
+        """Print what was done; nothing where it took less than two seconds."""
+        seconds = time.monotonic() - self._begin
+        if seconds >= _QUICK_SECONDS:
+            if self._figures:
+                self._note = visible(self._figures())
+            self._print(f"{seconds:.0f} s")
+
+    def _print(self, pace: str) -> None:
+        total = self._progress.tasks[self._task].total
+        of = "" if total is None else f" of {total:.0f}"
+        note = f", {self._note}" if self._note else ""
+        line = f"{self._name}: {self._completed}{of}, {pace}{note}"
+        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+class _Board(Progress):
+    """A bar with its rate and the time left, and the newest figures in the line below, so that all of it fits into 80
+    columns."""
+
+    @classmethod
+    def get_default_columns(cls) -> tuple[TextColumn | BarColumn | MofNCompleteColumn | TimeRemainingColumn, ...]:
+        """Return the columns of the first line."""
+        return (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=14),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return both lines of every task."""
+        for task in self.tasks:
+            note = Text(f"  {task.fields['note']}", style="dim", no_wrap=True, overflow="ellipsis")
+            yield Group(self.make_tasks_table([task]), *[note] * bool(task.fields["note"]))
 
 
 def _rate(speed: float) -> str:
@@ -111,19 +148,11 @@ def _rate(speed: float) -> str:
 
 @contextmanager
 def bar(name: str, total: int | None, figures: Callable[[], str] | None = None) -> Iterator[Bar]:
-    """Return a progress bar on standard error; where that is no terminal, a plain line every few seconds, also while
-    nothing is finished. `figures`: see Bar; it is called from another thread."""
-    with Progress(
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        refresh_per_second=2,  # drawing takes milliseconds, and a search wants them
-    ) as progress:
+    """Return a progress bar on standard error, which gives way to one line when the work is done; where that is no
+    terminal, a plain line every few seconds, also while nothing is finished. `figures`: see Bar; it is called from
+    another thread."""
+    # drawing takes milliseconds, and a search wants them
+    with _Board(console=console, refresh_per_second=2, transient=True, disable=not console.is_terminal) as progress:
         newest = Bar(name, total, progress, figures=figures)
         over = threading.Event()
         thread = threading.Thread(target=_keep_alive, args=(newest, over), daemon=True)
@@ -134,6 +163,7 @@ def bar(name: str, total: int | None, figures: Callable[[], str] | None = None) 
             over.set()
             thread.join()
             newest.show()
+            newest.close()
 
 
 def _keep_alive(progress: Bar, over: threading.Event) -> None:
@@ -158,8 +188,25 @@ class Ticker:
             self._words, self._printed = words, moment
 
 
-def table(title: str, rows: Mapping[str, object]) -> None:
-    """Print a closing table of names and figures."""
+@contextmanager
+def closing_table_only() -> Iterator[None]:
+    """Context of a command with many stages: a stage prints one line instead of its table, since the command closes
+    with a table of its own and a report that holds the rest."""
+    global _one_line
+    before, _one_line = _one_line, True
+    try:
+        yield
+    finally:
+        _one_line = before
+
+
+def table(title: str, rows: Mapping[str, object], brief: Sequence[str] = ()) -> None:
+    """Print a closing table of names and figures; within `closing_table_only`, one line with the figures named in
+    `brief`."""
+    if _one_line:
+        shown = ", ".join(f"{name.strip()} {_figure(rows[name])}" for name in brief if name in rows)
+        console.print(f"{visible(title)}: {shown or 'done'}", highlight=False, markup=False, soft_wrap=True)
+        return
     grid = Table(title=Text(visible(title)), title_justify="left", show_header=False)
     # names stay whole; a long value goes on in the next line
     grid.add_column(no_wrap=True)

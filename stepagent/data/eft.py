@@ -17,7 +17,7 @@ from stepagent.assembly.session import Session
 from stepagent.config.component import Component
 from stepagent.config.prompts import Labels, PromptTemplate, load_judge_prompt
 from stepagent.config.settings import Config, EftSettings, ProblemSettings
-from stepagent.console import table
+from stepagent.console import closing_table_only, table
 from stepagent.data.eft_filters import Filters, Funnel, TaughtPair
 from stepagent.data.eft_pairs import (
     UnlabelledLevel,
@@ -136,7 +136,9 @@ def _search_and_label(
                     yield from sibling_pairs(tree, config.seed)
 
             write_rows(labelled, rows())
-        table("Search for EFT pairs", counts.figures(time.monotonic() - start))
+        figures = counts.figures(time.monotonic() - start)
+        with closing_table_only():
+            table("Search for EFT pairs", figures, ("problems", "levels", "seconds"))
 
     session.run_folder.stage(
         "search",

@@ -129,7 +129,8 @@ class Filters:
             "test pairs, unfiltered": len(unfiltered),
         }
         write_json(out / "funnel.json", report)
-        table("EFT: judged levels and labelled pairs, filter by filter", report)
+        brief = ("levels and pairs", "pairs kept", "rows to learn from, both positions")
+        table("EFT: judged levels and labelled pairs, filter by filter", report, brief)
         if not train:
             raise DataError(f"{out}: no pair is left to learn from; {out / 'set_aside.jsonl'} says why")
         return report

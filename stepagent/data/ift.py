@@ -73,6 +73,7 @@ def make_ift(
     table(
         f"IFT: {source}",
         {"cut into steps": cutter.counts.total(), **cut_by, "set aside": cutter.reasons.total(), **reasons},
+        ("cut into steps", "set aside"),
     )
     for reason, examples in cutter.examples.items():
         output.print(f"set aside, {reason}:", style="dim", highlight=False)

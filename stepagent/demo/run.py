@@ -11,6 +11,7 @@ import stepagent.demo
 from stepagent.assembly.session import Session
 from stepagent.config.loading import load_config
 from stepagent.config.settings import Config
+from stepagent.console import closing_table_only
 from stepagent.data.eft import make_eft
 from stepagent.data.ift import Columns, make_ift
 from stepagent.demo.data import write_data
@@ -84,5 +85,6 @@ def make_data(config: Config, folder: Path) -> None:
 def run_demo(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """M_0 -> data -> M_1 -> M_4 in the arithmetic world."""
     config = demo_config(folder, overrides)
-    make_data(config, folder)
+    with closing_table_only():
+        make_data(config, folder)
     return iterate(config, folder)

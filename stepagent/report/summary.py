@@ -37,15 +37,10 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
     for model in models:
         table.add_row(model["name"], *(_shown(model.get(key), kind) for _, key, kind in _COLUMNS))
     console.print(table)
-    console.print(
-        "judge right: in both positions, on labelled held-out pairs; on own: on pairs it proposed itself; "
-        "pairs: those it was trained on",
-        style="dim",
-    )
     if summary.get("drifted"):
         console.print(f"drifted: {', '.join(summary['drifted'])}; the last good model is {summary['last_good']}")
     if plot(models, folder / "summary.png"):
-        console.print(f"plot: {folder / 'summary.png'}")
+        console.print(f"plot: {folder / 'summary.png'}", highlight=False, soft_wrap=True)
 
 
 def _shown(value: float | None, kind: str) -> str:

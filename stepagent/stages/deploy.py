@@ -169,7 +169,7 @@ def _report(deployment: Deployment, seconds: float) -> None:
     }
     if proof.to_old is not None:
         rows["nats per token from the model before"] = proof.to_old
-    table(f"Deployment of {deployment.version.path}", {**rows, "seconds": round(seconds, 2)})
+    table(f"Deployment of {deployment.version.path}", {**rows, "seconds": round(seconds, 2)}, ("method", "proof"))
     if proof.outcome == "indistinct":
         console.print("the two models are too close to be told apart at the server's precision", style="yellow")
 

@@ -95,7 +95,8 @@ def _write(evaluation: Evaluation, out: Path) -> None:
     write_json(out / "metrics.json", evaluation)
     figures = asdict(evaluation)
     del figures["solved"], figures["name"]
-    table(f"Evaluation of {evaluation.name}", {key: value for key, value in figures.items() if value is not None})
+    rows = {key.replace("_", " "): value for key, value in figures.items() if value is not None}
+    table(f"Evaluation of {evaluation.name}", rows, ("greedy accuracy", "search accuracy", "judge accuracy"))
 
 
 def measure_model(

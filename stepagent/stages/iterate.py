@@ -10,7 +10,7 @@ from typing import Any
 from stepagent.assembly.components import check_in_process
 from stepagent.assembly.session import Session
 from stepagent.config.settings import Config
-from stepagent.console import output, warn
+from stepagent.console import closing_table_only, output, warn
 from stepagent.errors import ConfigError, ModelError
 from stepagent.files.jsonl import read_rows, write_json
 from stepagent.files.problems import Answers, ProblemFile
@@ -36,7 +36,7 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
         shares = check_inputs(session)
         _try_training(config, folder)
         session.keep_config()
-        with serving(session):
+        with closing_table_only(), serving(session):
             circle = _turn(session, shares)
         seconds = round(session.run_folder.wall_seconds(), 1)
     summary = {"wall_seconds": seconds, **asdict(circle)}

@@ -21,6 +21,8 @@ from stepagent.preferences import PAIR, level_outcome, tree_preferences
 from stepagent.tree import StepTree
 from stepagent.types import ModelVersion, Problem, StepPreference, Usage
 
+PAIRS = "  preference pairs"
+"""The name of their number among the closing figures."""
 _IN_A_ROW = 16  # failures without a success between them, after which the cause is not the problems
 
 
@@ -34,7 +36,7 @@ def search(
     def work() -> bool:
         report, failed = _search(session, model, problems, out=out, round_index=round_index or 1)
         write_json(out / "search.json", report)
-        table(f"Search, round {round_index or 1}", report)
+        table(f"Search, round {round_index or 1}", report, ("problems", "levels", PAIRS, "sampled tokens", "seconds"))
         # in a run of rounds, a problem that failed must not turn the models behind it into old ones
         repeats = round_index is None
         if failed:
@@ -195,7 +197,7 @@ class SearchCounts:
             "problems": self._ends.total(),
             **{f"  {name}": count for name, count in self._ends.most_common()},
             "levels": self._outcomes.total(),
-            "  preference pairs": self._outcomes[PAIR],
+            PAIRS: self._outcomes[PAIR],
             **{f"  no pair: {reason}": n for reason, n in self._outcomes.most_common() if reason != PAIR},
             "comparisons": self._votes.total(),
             **{f"  {name}": count for name, count in self._votes.most_common()},

@@ -152,7 +152,7 @@ def initialize(config: Config, init: InitSettings, out: Path, *, curve: Path | N
     with bar("init: SFT of M_0", None) as progress:
         monitor = _BarMonitor(progress, "loss {loss:.3f}", curve)
         report = sft(config.model, rows, out, settings=init, seed=config.seed, monitor=monitor)
-    table("Initialisation: M_0 -> M_1", report)
+    table("Initialisation: M_0 -> M_1", report, ("rows", "steps", "loss_first", "loss_last"))
 
 
 def init(session: Session, settings: InitSettings, model: ModelVersion) -> ModelVersion:
@@ -262,5 +262,5 @@ def _optimize(
             solve=solve_prompt(config),
             replay=replay_of(config, label),
         )
-    table(f"Step-wise DPO, {label}", figures)
+    table(f"Step-wise DPO, {label}", figures, ("pairs", "steps", "margin", "accuracy"))
     return {**figures, "warnings": monitor.warnings}

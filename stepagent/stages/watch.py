@@ -71,7 +71,7 @@ def _search(session: Session, model: ModelVersion, problems: ProblemFile, *, tre
         figures = asdict(watched(file))
     write_json(trees.with_suffix(".json"), figures)
     rows = {key.replace("_", " "): value for key, value in figures.items() if value is not None}
-    table(f"Watched: {model.name}", rows)
+    table(f"Watched: {model.name}", rows, ("ended", "pairs per problem", "positions agree"))
 
 
 def watched(trees: Iterable[StepTree]) -> Watched:
