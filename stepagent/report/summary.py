@@ -12,10 +12,9 @@ from rich.table import Table
 
 _COLUMNS = (
     ("greedy", "greedy_accuracy", "%"),
-    ("valid form", "valid_format", "%"),
     ("judged search", "search_accuracy", "%"),
     ("judge right", "judge_accuracy", "%"),
-    ("positions agree", "judge_consistency", "%"),
+    ("orders agree", "judge_consistency", "%"),
     ("right on own", "own_judge_accuracy", "%"),
     ("pairs", "preferences", ""),
     ("pairs right", "pairs_right", "%"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import re
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from stepagent import console
+from stepagent.report.summary import print_summary
 
 
 def test_a_long_wait_is_seen_in_a_log_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,3 +69,15 @@ def test_what_was_done_stays_as_a_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     with console.bar("search, round 1", 8) as progress:
         progress.advance(8, "24 steps")
     assert capsys.readouterr().err.splitlines()[-1] == "search, round 1: 8 of 8, 0 s, 24 steps"
+
+
+def test_the_closing_table_is_whole_at_80_columns(tmp_path: Path) -> None:
+    shares = ("greedy_accuracy", "search_accuracy", "judge_accuracy", "judge_consistency", "own_judge_accuracy")
+    model = dict.fromkeys((*shares, "pairs_right"), 1.0) | {"preferences": 123456, "steps_per_solution": 11.3}
+    models = [{"name": f"M_{index}", **model, "tokens_per_step": 123.4} for index in range(12)]
+    screen = io.StringIO()
+    print_summary({"models": models, "wall_seconds": 1e6}, tmp_path, Console(file=screen, width=80))
+    text = screen.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.count("123456") == 12
