@@ -4,25 +4,30 @@
 
 A round of trees with `--levels` levels of `--width` steps is written; every pair of steps is judged in both positions,
 with words. Each size is a process of its own. Reading the file is validating its trees, and nothing else: the ratio
-says what the report costs beside it. The list is `stepagent show --list --where disagree`. The view's index is read
-once; then its page of the trees whose positions disagree and one whole tree are asked for, medians of 20.
+says what the report costs beside it. The list is `stepagent show --list --where disagree`. `stepagent view` is another
+process: its page of the trees whose positions disagree and one whole tree are asked for over HTTP, medians of 20.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 from _bench import make_parser, measure_apart, peak_mib, write_figures
 
 from stepagent.files.jsonl import write_rows
 from stepagent.report.listing import listed
-from stepagent.report.live_index import LiveIndex
 from stepagent.report.page import write_report
 from stepagent.report.reading import Gaps
 from stepagent.report.reading import trees as read_trees
@@ -73,23 +78,36 @@ def measure(count: str, levels: str, width: str, seed: str) -> tuple[float, ...]
         return (reading, writing, listing, *view, *sizes, peak_mib())
 
 
-def view_answers(folder: Path) -> tuple[float, float, float]:
-    """Return the seconds in which the view's index is read, and the medians of a page of its list and of a tree."""
+def view_answers(folder: Path) -> tuple[float, float, float, float]:
+    """Start `stepagent view`. Return the seconds until it answers, the medians over HTTP of a page of its list and of a
+    tree, and its peak memory (MiB)."""
     start = time.perf_counter()
-    index = LiveIndex(folder)
-    index.refresh()
-    seconds = time.perf_counter() - start
-    pages, trees = [], []
-    for number in range(20):
-        start = time.perf_counter()
-        page = index.page("", None, ["disagree"], order="margin", first=60 * number, size=60)
-        pages.append(time.perf_counter() - start)
-        tree = page["trees"][0]["number"] if page["trees"] else 1
-        start = time.perf_counter()
-        assert index.trees([tree])
-        trees.append(time.perf_counter() - start)
-    index.close()
-    return seconds, statistics.median(pages), statistics.median(trees)
+    command = [sys.executable, "-m", "stepagent", "view", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        match = re.search(r"http://\S+", process.stdout.readline())
+        assert match, "stepagent view has ended"
+        get(match[0] + "list?size=1")
+        seconds = time.perf_counter() - start
+        pages, trees = [], []
+        for number in range(20):
+            start = time.perf_counter()
+            page = get(f"{match[0]}list?filter=disagree&order=margin&first={60 * number}&size=60")
+            pages.append(time.perf_counter() - start)
+            tree = page["trees"][0]["number"] if page["trees"] else 1
+            start = time.perf_counter()
+            assert get(f"{match[0]}trees?number={tree}")
+            trees.append(time.perf_counter() - start)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        process.terminate()
+    peak = re.search(r"VmHWM:\s+(\d+)", status)
+    return seconds, statistics.median(pages), statistics.median(trees), int(peak[1]) / 1024 if peak else 0.0
+
+
+def get(address: str) -> Any:
+    """Return the JSON at an address."""
+    with urllib.request.urlopen(address) as reply:
+        return json.load(reply)
 
 
 NAMES = (
@@ -99,6 +117,7 @@ NAMES = (
     "view_seconds",
     "view_page_seconds",
     "view_tree_seconds",
+    "view_peak_mib",
     "trees_mib",
     "report_mib",
     "peak_mib",
@@ -116,8 +135,9 @@ def main() -> None:
         print(
             f"{int(size):>7,} trees, {row['trees_mib']:.0f} MiB: report in {row['report_seconds']:.1f} s, "
             f"{row['report_over_reading']:.2f} times reading them; {row['report_mib']:.1f} MiB; "
-            f"list in {row['list_seconds']:.1f} s; view: {row['view_seconds']:.1f} s, then a page of the list in "
-            f"{1000 * row['view_page_seconds']:.1f} ms and a tree in {1000 * row['view_tree_seconds']:.1f} ms; "
+            f"list in {row['list_seconds']:.1f} s; view: {row['view_seconds']:.1f} s, then over HTTP a page in "
+            f"{1000 * row['view_page_seconds']:.1f} ms and a tree in {1000 * row['view_tree_seconds']:.1f} ms, "
+            f"{row['view_peak_mib']:.0f} MiB; "
             f"peak {row['peak_mib']:.0f} MiB",
             flush=True,
         )
