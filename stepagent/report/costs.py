@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stepagent.report.folder import ReportFolder, TreeFile, stages_of
 from stepagent.report.reading import typed_rows
-from stepagent.report.shapes import JudgedItem, ModelPrice, TaughtItem
+from stepagent.report.shapes import ConfigFacts, JudgedItem, ModelPrice, TaughtItem
 from stepagent.report.tree_facts import TreeCounts
 from stepagent.types import Usage
 
@@ -31,7 +31,8 @@ class Cost:
 class Costs:
     """Three ways to cut the same cost. `stages` and `rounds` add up to `total`; so do `models` where all are asked in
     process. Where endpoints are asked, `models` are the replies that the response store holds: a reply that served two
-    stages is there once. Stages have a price where one model answers all."""
+    stages is there once. A stage's money is that of the tokens of its generator and of its judge, each at its
+    model's price."""
 
     stages: list[Cost]
     rounds: list[Cost]
@@ -42,18 +43,24 @@ class Costs:
 def run_costs(folder: ReportFolder, files: Sequence[TreeFile], counts: Sequence[TreeCounts]) -> Costs:
     """Return the costs of a folder; `counts` are those of its files of trees."""
     usage: dict[str, Usage] = {}
+    judged: dict[str, Usage] = {}
     for file, count in zip(files, counts, strict=True):
         usage[file.stage] = usage.get(file.stage, Usage()) + count.usage
+        judged[file.stage] = judged.get(file.stage, Usage()) + count.judged_usage
     for stage, path in _verdict_files(folder):
-        usage[stage] = usage.get(stage, Usage()) + _verdict_usage(folder, path)
+        verdicts = _verdict_usage(folder, path)
+        usage[stage] = usage.get(stage, Usage()) + verdicts
+        judged[stage] = judged.get(stage, Usage()) + verdicts
     seconds = {name: entry.seconds for name, entry in folder.manifest().items()}
     if (eft := folder.eft()) and eft != folder.path:
         seconds |= {f"data/eft: {name}": entry.seconds for name, entry in stages_of(eft, folder.gaps).items()}
     names = [*seconds, *(name for name in usage if name not in seconds)]
     models = _by_model(folder)
-    # a tree's usage is that of its generator and its judge together: it has a price where both are one model
-    price = folder.config.prices.get(models[0].name) if len(models) == 1 else None
-    stages = [_priced(Cost(name, seconds.get(name), usage.get(name, Usage())), price) for name in names]
+    stages = [
+        Cost(name, seconds.get(name), whole, _money(folder.config, whole, judged.get(name, Usage()), models))
+        for name in names
+        for whole in [usage.get(name, Usage())]
+    ]
     by_round: dict[str, list[Cost]] = {}
     for cost in stages:
         by_round.setdefault(_round_of(cost.name), []).append(cost)
@@ -122,6 +129,23 @@ def _by_searching_model(stages: Sequence[Cost]) -> list[Cost]:
             match = re.search(r"(?:M|round)_(\d+)", cost.name)
             by_model.setdefault(f"M_{match[1]}" if match else "the model that made the data", []).append(cost)
     return [Cost(name, None, _sum(name, costs).usage) for name, costs in sorted(by_model.items())]
+
+
+def _money(config: ConfigFacts, whole: Usage, judged: Usage, models: Sequence[Cost]) -> float | None:
+    """Return the money for `whole` tokens, of which the judge took `judged`; None if a price that it takes is not in
+    the config."""
+    only = models[0].name if len(models) == 1 else ""
+    generated = Usage(*(all_ - part for all_, part in zip(astuple(whole), astuple(judged), strict=True)))
+    money = 0.0
+    for part, tokens in ((config.generator, generated), (config.judge, judged)):
+        backend = part.backend or config.backend
+        price = config.prices.get(backend.model or only)
+        if tokens == Usage():
+            continue
+        if price is None:
+            return None
+        money += (tokens.prompt_tokens * price.prompt + tokens.completion_tokens * price.completion) / 1e6
+    return money if whole != Usage() else None
 
 
 def _priced(cost: Cost, price: ModelPrice | None) -> Cost:

@@ -191,9 +191,17 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class BackendKind:
-    """The config's backend."""
+    """A backend of the config."""
 
     kind: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AskingPart:
+    """A generator or a judge of the config, and the backend that it has of its own."""
+
+    backend: BackendKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,5 +211,7 @@ class ConfigFacts:
     seed: int | None = None
     problems: DataSource = DataSource()
     backend: BackendKind = BackendKind()
+    generator: AskingPart = AskingPart()
+    judge: AskingPart = AskingPart()
     evaluate: HeldOut | None = None
     prices: dict[str, ModelPrice] = field(default_factory=dict)

@@ -50,14 +50,15 @@ class TreeFacts:
 
 @dataclass(slots=True)
 class TreeCounts:
-    """The sums over the trees of one file. `outcomes` are the fates of levels, `steps` and `tokens` those of
-    solutions that ended."""
+    """The sums over the trees of one file. `judged_usage` is the judge's part of `usage`. `outcomes` are the fates of
+    levels, `steps` and `tokens` those of solutions that ended."""
 
     trees: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     judging: JudgeCounts = field(default_factory=JudgeCounts)
     usage: Usage = field(default_factory=Usage)
+    judged_usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
     margins: list[float] = field(default_factory=list)
     lengths: Counter[int] = field(default_factory=Counter)
@@ -135,6 +136,7 @@ def _add(counts: TreeCounts, tree: StepTree, judging: JudgeCounts, *, right: boo
     counts.trees += 1
     counts.ends[tree.status] += 1
     counts.usage += tree.usage
+    counts.judged_usage += sum((level.verdict.usage for level in tree.levels if level.verdict), Usage())
     counts.seconds += tree.seconds
     counts.judging += judging
     counts.referenced += right is not None

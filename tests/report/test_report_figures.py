@@ -123,3 +123,22 @@ def test_commands_end_with_a_report(stepagent_in: Callable[..., subprocess.Compl
     assert "no such folder" in missing.stderr
     version = stepagent_in("--version")
     assert version.stdout.startswith("stepagent ")
+
+
+def test_a_stage_costs_what_its_generator_and_its_judge_cost(run: Path, tables: Callable[[Path], Any]) -> None:
+    """Two models with prices of their own: a tree's tokens are parted by who took them."""
+    config = (run / "config.yaml").read_text().replace("backend: {kind: openai}", "backend: {kind: openai, model: own}")
+    judge = "judge: {kind: pairwise, backend: {kind: openai, model: gpt}}"
+    config = config.replace("prices: {gpt:", f"{judge}\nprices: {{own: {{prompt: 0.5}}, gpt:")
+    (run / "config.yaml").write_text(config)
+    judged, whole = [0, 0], [0, 0]
+    for line in (run / "round_1" / "trees.jsonl").read_text().splitlines():
+        tree = json.loads(line)
+        verdicts = [level["verdict"]["usage"] for level in tree["levels"] if level["verdict"]]
+        for place, column in enumerate(("prompt_tokens", "completion_tokens")):
+            whole[place] += tree["usage"][column]
+            judged[place] += sum(usage[column] for usage in verdicts)
+    own = (whole[0] - judged[0]) * 0.5
+    expected = (own + judged[0] * 1.0 + judged[1] * 2.0) / 1e6
+    assert judged != [0, 0] != whole
+    assert number(tables(write_report(run)).row("cost", "round_1: search")[5]) == pytest.approx(expected, rel=1e-3)
