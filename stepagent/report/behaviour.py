@@ -84,20 +84,21 @@ def _turn(folder: ReportFolder, path: Path, counts: TreeCounts) -> Turn:
         counts=counts,
         reasons=reasons,
         training=training,
-        deployment=_deployment(folder, path.name, trained),
+        deployment=_deployment(folder, trained),
     )
 
 
-def _deployment(folder: ReportFolder, name: str, model: str) -> str:
+def _deployment(folder: ReportFolder, model: str) -> str:
     """Return a sentence on where the model of a round answers, and how that was proven."""
     if folder.config.backend.kind == "transformers":
         return "loaded in the run's own process; nothing to deploy"
-    record = typed_file(folder.path / "server" / "deployment.json", DeploymentRecord, folder.gaps)
-    if record and f"M_{record.version.index}" == model:
+    file = folder.path / "server" / "deployments.jsonl"
+    records = typed_rows(file, DeploymentRecord, folder.gaps) if file.is_file() else ()
+    proven = [record for record in records if f"M_{record.version.index}" == model]
+    if proven:
+        record = proven[-1]
         nats = "" if record.proof.to_new is None else f", {record.proof.to_new:.2g} nats a token from it"
         return f"proven on the server by {record.method}: {record.proof.outcome}{nats}"
-    if f"{name}: deploy" in folder.manifest():
-        return "proven on the server, before the next model took its place"
     return "not deployed"
 
 

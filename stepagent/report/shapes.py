@@ -159,7 +159,7 @@ class DeploymentProof:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRecord:
-    """server/deployment.json."""
+    """A line of server/deployments.jsonl."""
 
     version: DeployedVersion
     proof: DeploymentProof

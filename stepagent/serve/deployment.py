@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from stepagent.errors import DataError
-from stepagent.files.jsonl import read_rows, write_json, write_rows
+from stepagent.files.jsonl import drop_torn_line, dump_row, read_rows, write_json, write_rows
 from stepagent.serve.proof import Probe, Proof
 from stepagent.types import ModelVersion
 
@@ -32,11 +32,13 @@ class Deployment:
 
 
 class Record:
-    """The files deployment.json and probes.jsonl in `folder`: the deployment that was proven last."""
+    """The files in `folder`: deployment.json and probes.jsonl of the deployment that was proven last, and a line for
+    every one before it, too, in deployments.jsonl."""
 
     def __init__(self, folder: Path) -> None:
         self._deployment = folder / "deployment.json"
         self._probes = folder / "probes.jsonl"
+        self._history = folder / "deployments.jsonl"
 
     def current(self) -> Deployment | None:
         """Return the deployment that was proven last, or None without a readable record."""
@@ -57,3 +59,6 @@ class Record:
         """Keep a deployment that was just proven with `probes`."""
         write_rows(self._probes, probes)
         write_json(self._deployment, deployment)
+        drop_torn_line(self._history)
+        with self._history.open("a", encoding="utf-8") as file:
+            file.write(dump_row(deployment))

@@ -142,3 +142,15 @@ def test_a_stage_costs_what_its_generator_and_its_judge_cost(run: Path, tables: 
     expected = (own + judged[0] * 1.0 + judged[1] * 2.0) / 1e6
     assert judged != [0, 0] != whole
     assert number(tables(write_report(run)).row("cost", "round_1: search")[5]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_each_round_shows_how_its_model_was_proven(run: Path, tables: Callable[[Path], Any]) -> None:
+    lines = [
+        {"version": {"index": i, "path": f"M_{i}"}, "method": "reload", "proof": {"outcome": "proven", "to_new": i / 8}}
+        for i in (1, 2, 3)
+    ]
+    (run / "server").mkdir(exist_ok=True)
+    (run / "server" / "deployments.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    text = tables(write_report(run)).text
+    assert "proven on the server by reload: proven, 0.25 nats a token from it" in text
+    assert "proven on the server by reload: proven, 0.38 nats a token from it" in text

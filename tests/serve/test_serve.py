@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from stepagent.errors import ServeError
+from stepagent.files.jsonl import read_rows
 from stepagent.serve.deployment import Deployment, Record
 from stepagent.serve.process import Process
 from stepagent.serve.proof import Probe, prove
@@ -135,6 +136,21 @@ def test_what_keeps_a_server_from_starting_is_said(tmp_path: Path, port: int) ->
             start(process, port, LISTEN)
     with pytest.raises(ServeError, match=r"serve\.command: cannot run 'no-such-program'"):
         process.start(["no-such-program"], {}, "127.0.0.1", port=port, healthy=lambda: True, patience=5)
+
+
+def test_every_deployment_stays_on_record(tmp_path: Path) -> None:
+    """A line that was torn by a kill goes."""
+    record, proof = Record(tmp_path), prove([probe()], server_of(-9.0, -1.1))
+    history = tmp_path / "deployments.jsonl"
+    for index in (1, 2):
+        record.write(Deployment("policy", "0", ModelVersion(index, f"M_{index}"), method="reload", proof=proof), [])
+        with history.open("a") as file:
+            file.write('{"name": "pol')
+    record.write(Deployment("policy", "0", ModelVersion(3, "M_3"), method="reload", proof=proof), [])
+    assert [row.version.index for row in read_rows(history, Deployment)] == [1, 2, 3]
+    current = record.current()
+    assert current
+    assert current.version.index == 3
 
 
 def test_a_torn_record_of_probes_proves_nothing_and_is_no_error(tmp_path: Path) -> None:
