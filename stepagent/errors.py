@@ -16,19 +16,46 @@ The message is one sentence that names the fault, its place and the remedy. `ste
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class StepagentError(Exception):
     """Base of all errors that are shown as a sentence instead of a traceback."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault of a config: the keys (and places in lists) that lead to it, and its sentence."""
+
+    place: tuple[str | int, ...]
+    sentence: str
+
+
 class ConfigError(StepagentError, ValueError):
-    """The config or the command line cannot be used as written."""
+    """The config or the command line cannot be used as written. The message names the first fault; `faults` are all
+    of them, where more than the first is looked for."""
+
+    def __init__(self, message: str = "", faults: Sequence[Fault] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+
+
+@contextmanager
+def collected(faults: list[Fault], place: tuple[str | int, ...]) -> Iterator[None]:
+    """Add the faults of a ConfigError, or of any other error that a user can mend, to `faults` instead of raising it.
+    `place` is that of an error which names none."""
+    try:
+        yield
+    except StepagentError as error:
+        faults.extend(getattr(error, "faults", ()) or [Fault(place, str(error))])
 
 
 class RefusedError(ConfigError):
@@ -92,7 +119,11 @@ def first_cause(error: BaseException) -> BaseException:
 
 def explain(error: ValidationError) -> str:
     """Return the first fault that pydantic names, as `'field' sentence`."""
-    fault = error.errors(include_url=False)[0]
+    return explain_fault(error.errors(include_url=False)[0])
+
+
+def explain_fault(fault: ErrorDetails) -> str:
+    """Return a fault that pydantic names, as `'field' sentence`."""
     field = ".".join(str(part) for part in fault["loc"])
     sentence = str(fault["msg"]).removeprefix("Value error, ")
     sentence = sentence[0].lower() + sentence[1:]

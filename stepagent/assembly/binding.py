@@ -6,36 +6,24 @@ prompt file is reported before a model is loaded.
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin
 
 from pydantic import ConfigDict, create_model
 
+from stepagent.assembly.component_types import ComponentType, PartType, is_offered, part_type
+from stepagent.assembly.factories import Load, import_object
+from stepagent.assembly.factories import hints as hints_of
 from stepagent.config.arguments import PromptFile, Transport
 from stepagent.config.component import Component
-from stepagent.config.loading import unknown_key, validate
+from stepagent.config.loading import Place, unknown_key, validate
 from stepagent.config.prompts import load_judge_prompt, prompt_path
-from stepagent.errors import ConfigError
+from stepagent.errors import ConfigError, Fault, collected
 from stepagent.files.runs import hash_path
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentType:
-    """A kind of part that a user may swap. `protocol` has the one method `method`; `builtins` maps short kinds to
-    `module:Class`; `default` is the kind of settings that name none; `usage` says where such a part belongs."""
-
-    name: str
-    protocol: type
-    method: str
-    builtins: Mapping[str, str]
-    default: str | None = None
-    usage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +58,7 @@ class Bound:
     def judge_prompt(self) -> str:
         """Return the prompt in which two steps are compared: its own, or the shipped one if it asks for something else
         (rollouts, grades) or for nothing."""
-        marks = getattr(_hints(self.factory).get("prompt"), "__metadata__", ())
+        marks = getattr(hints_of(self.factory).get("prompt"), "__metadata__", ())
         compares = not any(isinstance(mark, PromptFile) and mark.load is not load_judge_prompt for mark in marks)
         return self.prompt("judge_pairwise") if compares else "judge_pairwise"
 
@@ -94,45 +82,73 @@ class Bound:
 
 
 def bind(
-    role: str, component: Component, type_: ComponentType, *, types: Sequence[ComponentType], offers: Mapping[str, type]
+    role: str,
+    component: Component,
+    type_: ComponentType,
+    *,
+    types: Sequence[ComponentType],
+    offers: Mapping[str, type],
+    load: Load = import_object,
 ) -> Bound:
     """Bind the settings of a component of this type. `role` is its place in the config, `types` are all types, for
     the parts it holds. `offers` are the objects that the program gives when it makes components, by name, with the
-    protocol of each: they fill the parameters of those names that the config does not set.
+    protocol of each: they fill the parameters of those names that the config does not set. `load` imports its class.
 
     Raises ConfigError for an unknown kind, a class that cannot be imported or is of another type, a wrong argument
-    or a bad prompt file.
+    or a bad prompt file. Its faults are all of these, those of the parts among them.
     """
-    factory = _factory(role, component.kind, type_, types=types)
+    return _bind(role, component, type_, surroundings=_Surroundings(types, offers, load))
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """Everything that a binding asks for beside the settings; see `bind`."""
+
+    types: Sequence[ComponentType]
+    offers: Mapping[str, type]
+    load: Load
+
+
+def _bind(role: str, component: Component, type_: ComponentType, *, surroundings: _Surroundings) -> Bound:
+    place, faults, offers = place_of(role), list[Fault](), surroundings.offers
+    factory = _factory(role, component.kind, type_, surroundings=surroundings)
     signature = inspect.signature(factory).parameters.values()
     parameters = {p.name: p for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     settings = component.arguments()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature):
-        for key in settings.keys() - parameters.keys():
-            raise ConfigError(unknown_key(key, [role], list(parameters)))
-    hints = _hints(factory)
-    part_types = {name: _part_type(name, hints.get(name), types) for name in parameters}
+        for key in [key for key in settings if key not in parameters]:
+            faults.append(Fault((*place, key), unknown_key(key, [role], list(parameters))))
+            del settings[key]
+    hints = hints_of(factory)
     parts: dict[str, Bound | tuple[Bound, ...]] = {}
     filled: set[str] = set()
     for name, parameter in parameters.items():
-        part_type = part_types[name]
-        if part_type is not None and name in settings:
-            parts[name] = _bind_part(f"{role}.{name}", settings.pop(name), part_type, types=types, offers=offers)
-        elif name in offers and name not in settings and (part_type is None or offers[name] is part_type.type.protocol):
+        part = part_type(name, hints.get(name), surroundings.types)
+        if part is not None and name in settings:
+            parts[name] = ()
+            with collected(faults, (*place, name)):
+                parts[name] = _bind_part(f"{role}.{name}", settings[name], part, surroundings=surroundings)
+            del settings[name]
+        elif name not in settings and is_offered(name, part, offers):
             filled.add(name)
-        elif part_type is not None and parameter.default is parameter.empty:
-            example = part_type.default or next(iter(part_type.builtins))
-            raise ConfigError(f"{role}.{name}: name the {part_type.name}, such as {{kind: {example}, ...}}")
+        elif part is not None and parameter.default is parameter.empty and name not in settings:
+            parts[name] = ()
+            example = f"such as {{kind: {part.default or next(iter(part.builtins))}, ...}}"
+            faults.append(Fault((*place, name), f"{role}.{name}: name the {part.name}, {example}"))
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
         for name, parameter in parameters.items()
         if name not in parts and name not in filled
     }
+    arguments = settings
     lenient = ConfigDict(arbitrary_types_allowed=True, extra="allow")
-    checked = validate(create_model(component.kind, __config__=lenient, **fields), settings, role)
-    extra = {name: value for name, value in settings.items() if name not in fields}
-    arguments = {**{name: getattr(checked, name) for name in fields}, **extra}
-    prompts, transport = _marked(hints, arguments)
+    with collected(faults, place):
+        checked = validate(create_model(component.kind, __config__=lenient, **fields), settings, role, place=place)
+        extra = {name: value for name, value in settings.items() if name not in fields}
+        arguments = {**{name: getattr(checked, name) for name in fields}, **extra}
+    prompts, transport = _marked(hints, arguments, place, faults=faults)
+    if faults:
+        raise ConfigError(faults[0].sentence, faults)
     return Bound(
         role,
         type_,
@@ -146,97 +162,74 @@ def bind(
     )
 
 
-def _factory(role: str, kind: str, type_: ComponentType, *, types: Sequence[ComponentType]) -> Callable[..., Any]:
-    target = type_.builtins.get(kind, kind)
+def _factory(role: str, kind: str, type_: ComponentType, *, surroundings: _Surroundings) -> Callable[..., Any]:
+    target, place = type_.builtins.get(kind, kind), (*place_of(role), "kind")
     if ":" not in target:
-        elsewhere = next((candidate for candidate in types if kind in candidate.builtins), None)
+        elsewhere = next((candidate for candidate in surroundings.types if kind in candidate.builtins), None)
         near = get_close_matches(kind, type_.builtins, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(type_.builtins))}"
+        sentence = f"{role}.kind: unknown kind '{kind}'; {hint}, or name a class as module:Class"
         if elsewhere:
-            raise ConfigError(
-                f"{role}.kind: '{kind}' is no {type_.name} but a {elsewhere.name}; {elsewhere.usage}; {hint}"
-            )
-        raise ConfigError(f"{role}.kind: unknown kind '{kind}'; {hint}, or name a class as module:Class")
-    factory: Callable[..., Any] = import_object(
-        f"{role}.kind", target, "install stepagent[train]" if kind in type_.builtins else None
-    )
-    if inspect.isclass(factory) and not hasattr(factory, type_.method):
-        raise ConfigError(f"{role}.kind: '{kind}' is no {type_.name}: it has no method '{type_.method}'")
-    return factory
+            sentence = f"{role}.kind: '{kind}' is no {type_.name} but a {elsewhere.name}; {elsewhere.usage}; {hint}"
+        raise ConfigError(sentence, [Fault(place, sentence)])
+    remedy = "install stepagent[train]" if kind in type_.builtins else None
+    faults: list[Fault] = []
+    with collected(faults, place):
+        factory: Callable[..., Any] = surroundings.load(f"{role}.kind", target, remedy)
+        if inspect.isclass(factory) and not hasattr(factory, type_.method):
+            raise ConfigError(f"{role}.kind: '{kind}' is no {type_.name}: it has no method '{type_.method}'")
+        return factory
+    raise ConfigError(faults[0].sentence, faults)
 
 
 def _bind_part(
-    role: str, settings: object, type_: _PartType, *, types: Sequence[ComponentType], offers: Mapping[str, type]
+    role: str, settings: object, part: PartType, *, surroundings: _Surroundings
 ) -> Bound | tuple[Bound, ...]:
-    if type_.several:
-        if not isinstance(settings, list):
-            raise ConfigError(f"{role}: expected a list of settings such as [{{kind: {type_.default}}}]")
-        return tuple(
-            bind(
-                f"{role}.{number}",
-                _component(f"{role}: item {number}", item, type_),
-                type_.type,
-                types=types,
-                offers=offers,
-            )
-            for number, item in enumerate(settings, start=1)
-        )
-    component = _component(role, settings, type_)
-    # a backend with an address of its own is not reached by the run's server
-    inner = {"model": str} if "base_url" in component.arguments() else offers
-    return bind(role, component, type_.type, types=types, offers=inner)
+    if not part.several:
+        component = _component(role, role, settings, part=part)
+        # a backend with an address of its own is not reached by the run's server
+        own = replace(surroundings, offers={"model": str}) if "base_url" in component.arguments() else surroundings
+        return _bind(role, component, part.type, surroundings=own)
+    if not isinstance(settings, list):
+        raise ConfigError(f"{role}: expected a list of settings such as [{{kind: {part.default}}}]")
+    members, faults = [], list[Fault]()
+    for number, item in enumerate(settings, start=1):
+        member = f"{role}.{number}"
+        with collected(faults, place_of(member)):
+            component = _component(member, f"{role}: item {number}", item, part=part)
+            members.append(_bind(member, component, part.type, surroundings=surroundings))
+    if faults:
+        raise ConfigError(faults[0].sentence, faults)
+    return tuple(members)
 
 
-def _component(role: str, settings: object, type_: _PartType) -> Component:
+def _component(role: str, name: str, settings: object, *, part: PartType) -> Component:
+    """Return the settings of a part; `name` is its place for the user."""
     if not isinstance(settings, dict):
-        raise ConfigError(f"{role} must be settings such as {{kind: {type_.default}, ...}}")
-    if type_.default is None and "kind" not in settings:
-        raise ConfigError(f"{role}.kind: name one of {', '.join(type_.builtins)}, or a class as module:Class")
-    return Component(**{"kind": type_.default, **settings})
+        raise ConfigError(f"{name} must be settings such as {{kind: {part.default}, ...}}")
+    if part.default is None and "kind" not in settings:
+        raise ConfigError(f"{name}.kind: name one of {', '.join(part.builtins)}, or a class as module:Class")
+    return validate(Component, {"kind": part.default, **settings}, name, place=place_of(role))
 
 
-@dataclass(frozen=True, slots=True)
-class _PartType:
-    """The type of a constructor's parameter that takes a component, or several."""
-
-    type: ComponentType
-    several: bool
-
-    @property
-    def name(self) -> str:
-        return self.type.name
-
-    @property
-    def default(self) -> str | None:
-        return self.type.default
-
-    @property
-    def builtins(self) -> Mapping[str, str]:
-        return self.type.builtins
+def place_of(role: str) -> Place:
+    """Return the keys of a role such as judge.judges.1, whose numbers count from 1."""
+    return tuple(int(part) - 1 if part.isdecimal() else part for part in role.split("."))
 
 
-def _part_type(name: str, hint: Any, types: Sequence[ComponentType]) -> _PartType | None:
-    """Return the component type that a parameter's annotation names; its name decides where it has no annotation."""
-    for type_ in types:
-        if hint is type_.protocol:
-            return _PartType(type_, several=False)
-        if type_.protocol in get_args(hint) and get_origin(hint) is not None:
-            several = inspect.isclass(origin := get_origin(hint)) and issubclass(origin, Sequence)
-            return _PartType(type_, several)
-        if hint in (None, Any) and name in (type_.name, f"{type_.name}s"):
-            return _PartType(type_, several=name.endswith("s"))
-    return None
-
-
-def _marked(hints: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[dict[str, Path], frozenset[str]]:
-    """Return the prompt files among the arguments, loaded once to check them, and the arguments of the transport."""
+def _marked(
+    hints: Mapping[str, Any], arguments: Mapping[str, Any], place: Place, *, faults: list[Fault]
+) -> tuple[dict[str, Path], frozenset[str]]:
+    """Return the prompt files among the arguments, loaded once to check them, and the arguments of the transport. Adds
+    bad prompt files to `faults`."""
     prompts: dict[str, Path] = {}
     transport: set[str] = set()
     for name, value in arguments.items():
         marks = getattr(hints.get(name), "__metadata__", ()) if get_origin(hints.get(name)) is Annotated else ()
         for mark in marks:
-            if isinstance(mark, PromptFile):
-                mark.load(value)
+            if isinstance(mark, PromptFile) and isinstance(value, str):
+                with collected(faults, (*place, name)):
+                    mark.load(value)
             if isinstance(mark, Transport) and isinstance(value, mark.only):
                 transport.add(name)
         marked = any(isinstance(mark, PromptFile) for mark in marks)
@@ -251,25 +244,3 @@ def _is_path(value: str | Path) -> bool:
         return path.is_file() or (path != Path() and (path / "config.json").is_file())
     except (OSError, ValueError):  # a text that is too long, or holds a character that no path can
         return False
-
-
-def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
-    except NameError:  # annotations that only a type checker can resolve: leave the arguments unchecked
-        return {}
-
-
-def import_object(role: str, target: str, remedy: str | None = None) -> Any:
-    """Return the object that `target` names as module:name; modules in the working directory count.
-
-    Raises ConfigError naming `role`.
-    """
-    module, _, name = target.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        remedy = remedy or "check the name and that the module can be imported from here"
-        raise ConfigError(f"{role}: cannot import '{target}' ({error}); {remedy}") from None

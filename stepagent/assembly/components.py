@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from stepagent import backends, generators, judges, search
-from stepagent.assembly.binding import Bound, ComponentType, bind
+from stepagent.assembly.binding import Bound, bind
+from stepagent.assembly.component_types import ComponentType
+from stepagent.assembly.factories import Load, import_object
 from stepagent.config.component import KINDS, Component
 from stepagent.config.settings import Config
 from stepagent.errors import ConfigError
@@ -27,25 +29,27 @@ JUDGE = ComponentType("judge", Judge, "judge", builtins=judges.BUILTIN, default=
 SEARCH = ComponentType("search strategy", SearchStrategy, "search", builtins=search.BUILTIN, default=KINDS["search"])
 TYPES = (BACKEND, SCORER, GENERATOR, JUDGE, SEARCH)
 
-_OFFERS: dict[str, type] = {
+OFFERS: dict[str, type] = {
     "model": str,
     "backend": Backend,
     "generator": Generator,
     "judge": Judge,
     "answers": Mapping,
 }
-_SERVER: dict[str, type] = dict.fromkeys(("base_url", "version", "tokenizer", "ready", "api_key_env"), object)
+"""The objects that a run gives its components, by the names of the arguments that take them."""
+SERVER: dict[str, type] = dict.fromkeys(("base_url", "version", "tokenizer", "ready", "api_key_env"), object)
 """The connection to the run's own server, which a backend gets if it takes an address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binder:
     """Binds the components of a config; `serves` says that the run has a server of its own, which backends reach.
-    `roles` are other names for sections, as the user's file has them, for errors."""
+    `roles` are other names for sections, as the user's file has them, for errors. `load` imports classes."""
 
     config: Config
     serves: bool = False
     roles: Mapping[str, str] = field(default_factory=dict)
+    load: Load = import_object
 
     def backend(self) -> Bound:
         """Return the backend that generates. Importing its class may load torch."""
@@ -74,7 +78,8 @@ class Binder:
 
     def _bind(self, role: str, settings: Component, type_: ComponentType) -> Bound:
         role = self.roles.get(role, role)
-        return bind(role, settings, type_, types=TYPES, offers={**_OFFERS, **(_SERVER if self.serves else {})})
+        offers = {**OFFERS, **(SERVER if self.serves else {})}
+        return bind(role, settings, type_, types=TYPES, offers=offers, load=self.load)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ class Parts:
 
 def bind_strategy(kind: str, settings: Mapping[str, object]) -> Bound:
     """Return a strategy of `kind` with these settings. Raises ConfigError for one that could not be made."""
-    return bind("search", Component(kind=kind, params=dict(settings)), SEARCH, types=TYPES, offers=_OFFERS)
+    return bind("search", Component(kind=kind, params=dict(settings)), SEARCH, types=TYPES, offers=OFFERS)
 
 
 def check_in_process(config: Config) -> None:

@@ -12,12 +12,15 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from stepagent.config.settings import Config
 from stepagent.config.yaml_text import RepeatedKeyError, read_yaml, yaml_fault
-from stepagent.errors import ConfigError, explain
+from stepagent.errors import ConfigError, Fault, explain_fault
 
 M = TypeVar("M", bound=BaseModel)
+Place = tuple[str | int, ...]
+"""The keys, and places in lists, that lead to a value of a config."""
 
 _PROBLEMS = frozenset({("problems",), ("eft", "problems"), ("evaluate", "problems")})
 """Sections that a path alone may stand for."""
@@ -28,22 +31,35 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError with the file, the key and the nearest known key.
     """
+    data = read_mapping(config_text(path), path)
+    for override in overrides:
+        apply_override(data, override)
+    return validate(Config, data, str(path))
+
+
+def config_text(path: Path) -> str:
+    """Return the text of a config file. Raises ConfigError."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
-        data = read_yaml(path.read_text(encoding="utf-8-sig"))
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not valid UTF-8; convert the file") from None
+
+
+def read_mapping(text: str, path: Path) -> dict[str, Any]:
+    """Return the keys and values of a config file's text. Raises ConfigError that names `path` and the line."""
+    try:
+        data = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(yaml_fault(error, path)) from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys such as 'model:' and 'problems:'")
-    for override in overrides:
-        _override(data, override)
-    return validate(Config, data, str(path))
+    return data
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> Place:
+    """Set the value that `key.sub=value` names, and return its keys. Raises ConfigError."""
     key, equals, value = override.partition("=")
     *parents, last = (part.strip() for part in key.split("."))
     if not equals or not last or not all(parents):
@@ -65,21 +81,27 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the key '{error.key}' is there twice") from None
     except yaml.YAMLError:
         raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from None
+    return (*parents, last)
 
 
-def validate(model: type[M], data: Mapping[str, Any], source: str) -> M:
-    """Return `data` as `model`. Raises ConfigError that names `source`, the key and a remedy."""
+def validate(model: type[M], data: Mapping[str, Any], source: str, *, place: Place = ()) -> M:
+    """Return `data` as `model`. Raises ConfigError that names `source`, the key and a remedy; its faults are all that
+    are wrong, at keys behind `place`."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] != "extra_forbidden":
-            is_yaml = first["type"] == "string_type" and isinstance(first["input"], bool | int | float)
-            hint = "; YAML reads it as a number or as true or false: put it in quotes" if is_yaml else ""
-            raise ConfigError(f"{source}: {explain(error)}{hint}") from None
-        *parents, key = (str(part) for part in first["loc"])
-        fields = _fields(model, parents)
-        raise ConfigError(f"{source}: {unknown_key(key, parents, fields)}") from None
+        details = error.errors(include_url=False)
+        faults = [Fault((*place, *detail["loc"]), f"{source}: {_sentence(model, detail)}") for detail in details]
+        raise ConfigError(faults[0].sentence, faults) from None
+
+
+def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
+    if fault["type"] == "extra_forbidden":
+        *parents, key = (str(part) for part in fault["loc"])
+        return unknown_key(key, parents, _fields(model, parents))
+    is_yaml = fault["type"] == "string_type" and isinstance(fault["input"], bool | int | float)
+    hint = "; YAML reads it as a number or as true or false: put it in quotes" if is_yaml else ""
+    return f"{explain_fault(fault)}{hint}"
 
 
 def unknown_key(key: str, parents: Sequence[str], keys: Sequence[str]) -> str:

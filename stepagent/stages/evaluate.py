@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from stepagent.answers import is_correct
-from stepagent.assembly.binding import import_object
 from stepagent.assembly.components import BoundSearch
+from stepagent.assembly.factories import import_object
 from stepagent.assembly.session import Session
 from stepagent.config.settings import EvaluateSettings
 from stepagent.console import table
