@@ -22,8 +22,8 @@ class PanelJudge:
     """Judge that asks each of `judges` `votes` times (several votes need a temperature above 0) and combines
     their opinions of every pair.
 
-    majority       a candidate scores a point for every pair that more opinions give to it than to its rival
-    bradley_terry  a candidate's score is its strength, fitted to all opinions of all pairs
+    With majority a candidate scores a point for every pair that more opinions give to it than to its rival; with
+    bradley_terry its score is its strength, fitted to all opinions of all pairs.
 
     Best and worst are by score; the margin is the Bradley-Terry probability in both ways. The verdict carries
     no votes, because a panel has no positions of its own.
