@@ -53,30 +53,31 @@ class Binder:
 
     def backend(self) -> Bound:
         """Return the backend that generates. Importing its class may load torch."""
-        return self._bind("backend", self.config.backend, BACKEND)
+        return self.part("backend", self.config.backend, BACKEND)
 
     def generator(self) -> Bound:
         """Return the generator."""
-        return self._bind("generator", self.config.generator, GENERATOR)
+        return self.part("generator", self.config.generator, GENERATOR)
 
     def judge(self) -> Bound:
         """Return the judge."""
-        return self._bind("judge", self.config.judge, JUDGE)
+        return self.part("judge", self.config.judge, JUDGE)
 
     def other_judge(self, role: str, settings: Component) -> Bound:
         """Return a judge that another section of the config describes. Without a backend it asks the config's own."""
-        return self._bind(role, settings, JUDGE)
+        return self.part(role, settings, JUDGE)
 
     def strategy(self) -> Bound:
         """Return the search strategy."""
-        return self._bind("search", self.config.search, SEARCH)
+        return self.part("search", self.config.search, SEARCH)
 
     def search(self) -> BoundSearch:
         """Everything that a search needs; the cheap ones first, so that their faults are found first."""
         strategy, generator, judge = self.strategy(), self.generator(), self.judge()
         return BoundSearch(self.backend(), generator, judge, strategy=strategy, seed=self.config.seed)
 
-    def _bind(self, role: str, settings: Component, type_: ComponentType) -> Bound:
+    def part(self, role: str, settings: Component, type_: ComponentType) -> Bound:
+        """Return a component of any section. Without parts of its own it takes the run's."""
         role = self.roles.get(role, role)
         offers = {**OFFERS, **(SERVER if self.serves else {})}
         return bind(role, settings, type_, types=TYPES, offers=offers, load=self.load)
@@ -136,3 +137,21 @@ def check_in_process(config: Config) -> None:
             "backend.model: a run serves M_1, M_2, ... in turn, so the in-process backend takes no fixed model; write "
             "'model:' at the top of the config"
         )
+
+
+def check_serving(config: Config) -> None:
+    """Raise ConfigError if the sections 'serve' and 'backend' of a run contradict each other."""
+    addresses, settings = config.backend.arguments().get("base_url"), config.serve
+    if isinstance(addresses, list) and len(addresses) > 1:
+        raise ConfigError(
+            "backend.base_url: a run puts each new model on one server; put vLLM's data parallelism behind one "
+            "address (several addresses serve stepagent search and evaluate)"
+        )
+    if config.backend.kind != "openai":
+        if settings is not None:
+            raise ConfigError("serve: is for backend.kind: openai; write backend: {kind: openai}")
+    elif settings is None or settings.command is None:
+        if not addresses:
+            raise ConfigError("backend.base_url: name a running server, or set serve.command to start one")
+    elif addresses:
+        raise ConfigError("backend.base_url: leave it out, serve.command starts a server of its own")

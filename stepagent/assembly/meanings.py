@@ -51,7 +51,7 @@ MEANINGS = {
     "TrainSettings.lora": "The adapter that is trained and merged; null trains all weights.",
     "TrainSettings.dtype": "Precision in which is computed.",
     "TrainSettings.gradient_checkpointing": "Compute activations again in the backward pass, to save memory.",
-    "TrainSettings.save_steps": "Optimizer steps between checkpoints, from which a killed training goes on; null: none.",
+    "TrainSettings.save_steps": "Optimizer steps between checkpoints, from which a killed training goes on.",
     "MixSettings.ift": "Times that an epoch sees the IFT set.",
     "MixSettings.eft": "Times that an epoch sees the EFT set.",
     "InitSettings.ift": "File of solutions in steps, {question, steps} or {question, solution}.",
@@ -66,8 +66,8 @@ MEANINGS = {
     "OptimizeSettings.margin_smoothing": "Smooth each pair's label by the judge's margin.",
     "OptimizeSettings.length_normalized": "Average log-probabilities over a step's tokens.",
     "OptimizeSettings.guards": "Limits beyond which a training is warned about.",
-    "ProblemSettings.path": "JSON, CSV, TSV or Parquet file, dataset folder, hub id, or a preset (gsm8k, math, math500, "
-    "numina, aime, olympiadbench).",
+    "ProblemSettings.path": "JSON, CSV, TSV or Parquet file, dataset folder, hub id, or a preset (gsm8k, math, "
+    "math500, numina, aime, olympiadbench).",
     "ProblemSettings.subset": "Subset (configuration) of a hub data set.",
     "ProblemSettings.split": "Split of a hub data set; train, if not given.",
     "ProblemSettings.question": "Column of the questions (question, if not given).",
@@ -117,8 +117,8 @@ MEANINGS = {
     "ServeSettings.start_seconds": "Longest wait for a starting server.",
     "ServeSettings.redeploy": "How M_{i+1} gets onto the server: reload the merged weights in place, load the adapter "
     "under a new name, or restart; auto takes the first that the server can do.",
-    "ServeSettings.while_training": "Keep the server as it is, let it sleep, or stop it; auto lets it sleep if it stands "
-    "on this machine's GPU.",
+    "ServeSettings.while_training": "Keep the server as it is, let it sleep, or stop it; auto lets it sleep if it "
+    "stands on this machine's GPU.",
     "ServeSettings.api_key_env": "Environment variable with the server's API key.",
     "backend.transformers.model": "Model folder or hub id (in a run, the model of the round).",
     "backend.transformers.max_rows": "Samples that are drawn at once (null: 64 on a CPU, 256 elsewhere).",
@@ -140,7 +140,7 @@ MEANINGS = {
     "judge.pointwise.votes": "Grades of each candidate.",
     "judge.prm.backend": "The process reward model.",
     "judge.rollouts.rollouts": "Solutions from each candidate on.",
-    "judge.rollouts.target": "Answer that counts as a hit: most rollouts' (majority), or the problem's own (reference).",
+    "judge.rollouts.target": "Answer that counts as a hit: most rollouts', or the problem's own (reference).",
     "judge.panel.judges": "The judges, a list of settings.",
     "judge.panel.votes": "Opinions of each judge; several need a temperature above 0.",
     "judge.panel.combine": "Points for won pairs, or Bradley-Terry strengths.",

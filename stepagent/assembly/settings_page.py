@@ -21,17 +21,17 @@ completes and checks a config; its first line then says so:
 # yaml-language-server: $schema=stepagent.schema.json
 ```
 
-`stepagent config new --for laptop --out config.yaml` writes a config to start from, `stepagent config check config.yaml`
-names everything that is wrong with one, and says what a run will do and may cost. On the command line a setting is a
-path: `--set optimize.lora.rank=8`.
+`stepagent config new --for laptop --out config.yaml` writes a config to start from. `stepagent config check
+config.yaml` names all faults of one, and tells the work of a run and its highest cost. On the command line a setting is
+a path: `--set optimize.lora.rank=8`.
 
 A default of *required* means that the setting must be given; *from the run*, that the run fills it in.
 """
 _COMPONENTS = """## Components
 
-`backend`, `generator`, `judge` and `search` are chosen by their `kind`. The settings of a kind stand beside it, or under
-`params:`. A kind may also be a class of your own, `kind: "my_module:MyJudge"`; its constructor's arguments are then the
-settings ([CONTRIBUTING.md](../CONTRIBUTING.md)).
+`backend`, `generator`, `judge` and `search` are chosen by their `kind`. The settings of a kind stand beside it, or
+under `params:`. A kind may also be a class of your own, `kind: "my_module:MyJudge"`; its constructor's arguments are
+then the settings ([CONTRIBUTING.md](../CONTRIBUTING.md)).
 """
 _TITLES = {"backend": "Backends", "scorer": "Process reward models", "generator": "Generators"} | {
     "judge": "Judges",
@@ -94,7 +94,9 @@ def _references(value: Schema) -> Iterator[str]:
 
 def _table(definition: Schema) -> str:
     rows = [_TABLE]
-    needed = {*definition.get("required", ())} | {rule["anyOf"][0]["required"][0] for rule in definition.get("allOf", ())}
+    needed = {*definition.get("required", ())} | {
+        rule["anyOf"][0]["required"][0] for rule in definition.get("allOf", ())
+    }
     for key, value in definition["properties"].items():
         if key in ("kind", "params"):
             continue

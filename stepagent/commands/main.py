@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from stepagent.commands.check import check_model, probe, prove
+from stepagent.commands.config import config_app, schema
 from stepagent.commands.data import data_app
 from stepagent.commands.look import report, show, view
 from stepagent.commands.options import ConfigPath, Model, Overrides, Version
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 
 
+app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 
 
@@ -234,6 +236,7 @@ app.command()(prove)
 app.command()(report)
 app.command()(show)
 app.command()(view)
+app.command()(schema)
 
 
 def _session(config: Path, overrides: list[str] | None, out: Path) -> Session:

@@ -91,7 +91,8 @@ def validate(model: type[M], data: Mapping[str, Any], source: str, *, place: Pla
         return model.model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        faults = [Fault((*place, *detail["loc"]), f"{source}: {_sentence(model, detail)}") for detail in details]
+        prefix = f"{source}: " if source else ""
+        faults = [Fault((*place, *detail["loc"]), prefix + _sentence(model, detail)) for detail in details]
         raise ConfigError(faults[0].sentence, faults) from None
 
 

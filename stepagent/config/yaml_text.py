@@ -76,6 +76,33 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
+def key_lines(text: str) -> dict[tuple[str | int, ...], int]:
+    """Return the line, from 1, of every key and list item of a YAML text, by the keys and numbers (from 0) that lead
+    to it. Raises yaml.YAMLError."""
+    loader = _Loader(text)
+    lines: dict[tuple[str | int, ...], int] = {}
+    try:
+        _note_lines(loader.get_single_node(), (), lines, above=())
+    finally:
+        loader.dispose()
+    return lines
+
+
+def _note_lines(
+    node: Any, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], *, above: tuple[Any, ...]
+) -> None:
+    if node in above:  # an alias of something that holds it
+        return
+    children: list[tuple[Any, str | int, Any]] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [(key, str(key.value), value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(item, number, item) for number, item in enumerate(node.value)]
+    for mark, name, child in children:
+        lines[*place, name] = mark.start_mark.line + 1
+        _note_lines(child, (*place, name), lines, above=(*above, node))
+
+
 def write_yaml(data: object) -> str:
     """Return data as YAML that `read_yaml` reads back as they are."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False)

@@ -19,7 +19,7 @@ from stepagent.console import bar, warn
 from stepagent.errors import DataError
 from stepagent.files.jsonl import write_rows
 from stepagent.files.runs import RunFolder
-from stepagent.files.tables import read_raw
+from stepagent.files.tables import may_be_dataset, read_raw
 from stepagent.files.values import HALF_CHARACTER, cell_text, has_half_character, is_missing, plain
 from stepagent.seeds import derive_seed
 from stepagent.types import Problem
@@ -167,6 +167,21 @@ def _draw(path: Path, settings: ProblemSettings) -> None:
                 lines.seek(starts[index])
                 file.write(lines.readline())
     part.replace(path)
+
+
+def count_problems(settings: ProblemSettings) -> int | None:
+    """Return the number of problems that a source gives, after reading each of them and writing nothing; None for a
+    data set, which is not fetched. Raises DataError."""
+    if settings.path in PRESETS or (not Path(settings.path).is_file() and may_be_dataset(settings.path)):
+        return None
+    if settings == ProblemSettings(path=settings.path) and settings.path.endswith(".jsonl"):
+        return len(ProblemFile(Path(settings.path)))
+    count = sum(1 for _ in _problems(settings))
+    if not count:
+        raise DataError(f"{settings.path}: no problems in the file")
+    if settings.sample is not None and settings.sample > count:
+        raise DataError(f"{settings.path}: {count} problems, but problems.sample asks for {settings.sample}")
+    return settings.sample or count
 
 
 class ProblemFile:

@@ -34,7 +34,7 @@ def read_raw(data: str | Path, subset: str | None = None, split: str | None = No
     either case; any of them may be packed by gzip. Raises DataError."""
     path = Path(data)
     suffix = path.suffix.lower()
-    if path.is_dir() or (not (path.is_file() or suffix in _SUFFIXES) and _may_be_dataset(str(data))):
+    if path.is_dir() or (not (path.is_file() or suffix in _SUFFIXES) and may_be_dataset(str(data))):
         yield from _dataset(str(data), subset, split)
         return
     if suffix == ".gz":
@@ -81,7 +81,8 @@ def _cell(field: dataclasses.Field[Any], value: object) -> object:
         return value
 
 
-def _may_be_dataset(data: str) -> bool:
+def may_be_dataset(data: str) -> bool:
+    """Return whether a name is that of a dataset folder, or may be one on the hub."""
     name = data.partition(":")[0]
     return Path(name).is_dir() or name.count("/") == 1
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from stepagent.assembly.components import check_serving
 from stepagent.assembly.session import Session
 from stepagent.config.loading import load_config
 from stepagent.config.settings import Config, ServeSettings
@@ -95,28 +96,17 @@ def check_server(session: Session) -> None:
 def make_server(config: Config, folder: Path, running: bool = False) -> Server | None:
     """Return the server that the config names: managed, external, or none. `running`: a managed one is up already and
     belongs to another process. Raises ConfigError."""
-    arguments = config.backend.arguments()
-    external = arguments.get("base_url")
-    settings = config.serve
-    if isinstance(external, list):
-        if len(external) > 1:
-            raise ConfigError(
-                "backend.base_url: a run puts each new model on one server; put vLLM's data parallelism behind one "
-                "address (several addresses serve stepagent search and evaluate)"
-            )
-        external = external[0]
+    check_serving(config)
     if config.backend.kind != "openai":
-        if settings is not None:
-            raise ConfigError("serve: is for backend.kind: openai; write backend: {kind: openai}")
         return None
+    arguments, settings = config.backend.arguments(), config.serve
+    external = arguments.get("base_url")
+    if isinstance(external, list):
+        external = external[0]
     if settings is None or settings.command is None:
-        if not external:
-            raise ConfigError("backend.base_url: name a running server, or set serve.command to start one")
         settings = settings or ServeSettings()
         key = arguments.get("api_key_env", "OPENAI_API_KEY")
         settings = settings.model_copy(update={"api_key_env": key})
-    elif external:
-        raise ConfigError("backend.base_url: leave it out, serve.command starts a server of its own")
     elif running:
         external = f"http://{settings.host}:{settings.port}/v1"
     name = arguments.get("model") or settings.name
