@@ -178,6 +178,10 @@ def _factory(role: str, kind: str, type_: ComponentType, *, surroundings: _Surro
         factory: Callable[..., Any] = surroundings.load(f"{role}.kind", target, remedy)
         if inspect.isclass(factory) and not hasattr(factory, type_.method):
             raise ConfigError(f"{role}.kind: '{kind}' is no {type_.name}: it has no method '{type_.method}'")
+        try:
+            inspect.signature(factory)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{role}.kind: '{kind}' is no {type_.name}: name a class or a function") from None
         return factory
     raise ConfigError(faults[0].sentence, faults)
 

@@ -30,8 +30,9 @@ def usable_settings(data: dict[str, Any]) -> tuple[Config, list[Fault]]:
                 wrong.setdefault(_existing(usable, fault), fault)
             for place, fault in wrong.items():
                 if not _follows(place, fault, attempts):
-                    names = (".".join(map(str, keys)) for keys in (fault.place, place))
-                    faults.append(Fault(place, fault.sentence.replace(*map("'{}'".format, names))))
+                    name = "'{}'".format(".".join(map(str, place)))
+                    full_name = "'{}'".format(".".join(map(str, fault.place)))
+                    faults.append(Fault(place, fault.sentence.replace(full_name, name)))
             for place, fault in wrong.items():
                 _mend(usable, place, fault, attempts=attempts)
 

@@ -114,11 +114,10 @@ def unknown_key(key: str, parents: Sequence[str], keys: Sequence[str]) -> str:
 
 
 def _fields(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
+    """Return the keys of the section at `parents`; a name in a mapping of sections (prices.NAME) leads no deeper."""
     for parent in parents:
-        section = next(_models_in(model.model_fields[parent].annotation), None)
-        if section is None:
-            return []
-        model = section
+        field = model.model_fields.get(parent)
+        model = next(_models_in(field.annotation), model) if field else model
     return list(model.model_fields)
 
 

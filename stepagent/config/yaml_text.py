@@ -42,6 +42,13 @@ class _Loader(yaml.SafeLoader):
                 key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep=deep)
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Return a node's value. Raises ConstructorError for a scalar that its tag cannot hold, such as `!!int x`."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+
 
 class _TextLoader(yaml.SafeLoader):
     """A loader whose plain scalars are texts or null."""

@@ -157,12 +157,8 @@ def _check_problems(
     if source is None or source.path == STAND_IN:
         return
     with _file(checked, role):
-        if not (Path(source.path).exists() or source.path in PRESETS or may_be_dataset(source.path)):
-            raise DataError(
-                f"'{role}' there is no file '{source.path}'; make it, or name a data set "
-                f"({', '.join(PRESETS)}, or a hub id)"
-            )
-        _refuse_missing(role, source.path, "make it, with a question (and an answer) a row")
+        if source.path not in PRESETS:
+            _refuse_missing(role, source.path, f"make it, or name a data set ({', '.join(PRESETS)}, or a hub id)")
         checked.rows[role] = count = count_problems(source)
         if answers and count and source.path.endswith(".jsonl"):
             ProblemFile(Path(source.path)).held_out()
@@ -231,8 +227,9 @@ def _check_prices(checked: CheckedConfig) -> None:
     config = checked.config
     budget = Budget(config.budget, config.prices)
     for backend in asked_backends(checked):
-        with collected(checked.faults, ("prices",)):
-            budget.check_price(priced_model(backend, config))
+        if (model := priced_model(backend, config)) != STAND_IN:
+            with collected(checked.faults, ("prices",)):
+                budget.check_price(model)
         variable = backend.arguments.get("api_key_env", "OPENAI_API_KEY")
         if str(backend.arguments.get("base_url")).startswith("https://") and variable not in os.environ:
             checked.notes.append(f"the environment variable {variable} of {backend.role} is not set")

@@ -54,7 +54,7 @@ def _problem_counts(checked: CheckedConfig) -> list[int | None]:
     config = checked.config
     if config.problems_per_round is not None:
         return list(config.problems_per_round[: config.rounds])
-    return [checked.rows.get("problems", config.problems.sample)] * config.rounds
+    return [checked.rows.get("problems") or config.problems.sample] * config.rounds
 
 
 def _known(checked: CheckedConfig, role: str) -> str:
