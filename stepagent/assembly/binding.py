@@ -192,8 +192,8 @@ def _bind_part(
     if not part.several:
         component = _component(role, role, settings, part=part)
         # a backend with an address of its own is not reached by the run's server
-        own = replace(surroundings, offers={"model": str}) if "base_url" in component.arguments() else surroundings
-        return _bind(role, component, part.type, surroundings=own)
+        inner = replace(surroundings, offers={"model": str}) if "base_url" in component.arguments() else surroundings
+        return _bind(role, component, part.type, surroundings=inner)
     if not isinstance(settings, list):
         raise ConfigError(f"{role}: expected a list of settings such as [{{kind: {part.default}}}]")
     members, faults = [], list[Fault]()

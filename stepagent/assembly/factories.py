@@ -1,7 +1,7 @@
 """The classes and functions that make components: imported, or read from their source.
 
-Importing an in-process backend loads torch, and importing a hosted one its client. Whoever only checks or describes
-settings needs a signature, its types and its docstring, which the source has.
+Importing an in-process backend loads torch, and importing a hosted one its client. To check or describe
+settings, a signature, its types and its docstring are enough, and the source has them.
 """
 
 from __future__ import annotations

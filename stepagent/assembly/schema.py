@@ -80,7 +80,7 @@ def _component_definitions(type_: ComponentType) -> Schema:
     for kind, target in type_.builtins.items():
         definitions[f"{role}.{kind}"], further = _kind_schema(type_, kind, target)
         definitions |= further
-    own = {
+    own_class = {
         "description": f"A {type_.name} of your own: kind is module:Class, every other key an argument of it.",
         "type": "object",
         "properties": {"kind": {"type": "string", "pattern": _OWN_CLASS}},
@@ -88,7 +88,7 @@ def _component_definitions(type_: ComponentType) -> Schema:
     }
     alternatives = [{"$ref": f"#/$defs/{role}.{kind}"} for kind in type_.builtins]
     definitions[role] = {"anyOf": [*alternatives, {"$ref": f"#/$defs/{role}.own"}]}
-    definitions[f"{role}.own"] = own
+    definitions[f"{role}.own"] = own_class
     return definitions
 
 

@@ -141,11 +141,11 @@ def _check_files(checked: CheckedConfig) -> None:
             load_labelled_pairs,
         ),
     }
-    for role, (path, remedy, read) in files.items():
+    for role, (path, remedy, reader) in files.items():
         if path is not None and str(path) != STAND_IN:
             with _file(checked, role):
                 _refuse_missing(role, str(path), f"{remedy} (docs/data.md)")
-                checked.rows[role] = sum(1 for _ in read(path)) if path.is_file() else None
+                checked.rows[role] = sum(1 for _ in reader(path)) if path.is_file() else None
     if config.model != STAND_IN:
         with _file(checked, "model"):
             check_folder(config.model)
@@ -165,7 +165,7 @@ def _check_problems(
 
 
 def _refuse_missing(role: str, path: str, remedy: str) -> None:
-    """Raise DataError for a file that does not exist. What may be a data set on the hub is not looked for."""
+    """Raise DataError for a file that does not exist. Data sets on the hub are not looked for."""
     if not Path(path).exists() and (Path(path).suffix or not may_be_dataset(path)):
         raise DataError(f"'{role}' there is no file '{path}'; {remedy}")
 
@@ -173,15 +173,15 @@ def _refuse_missing(role: str, path: str, remedy: str) -> None:
 def _check_sections(checked: CheckedConfig) -> None:
     """Check the settings that sections have in common."""
     config, faults = checked.config, checked.faults
-    known = checked.rows.get("problems")
+    available = checked.rows.get("problems")
     counts = config.problems_per_round
     if counts is not None:
-        asked = sum(counts[: config.rounds])
+        demand = sum(counts[: config.rounds])
         if len(counts) < config.rounds:
             sentence = f"problems_per_round has {len(counts)} numbers for {config.rounds} rounds; give one each"
             faults.append(Fault(("problems_per_round",), sentence))
-        elif known is not None and asked > known:
-            sentence = f"{config.problems.path}: {known} problems, but problems_per_round asks for {asked}"
+        elif available is not None and demand > available:
+            sentence = f"{config.problems.path}: {available} problems, but problems_per_round asks for {demand}"
             faults.append(Fault(("problems_per_round",), sentence))
     replay, init = config.replay, config.init
     if replay and (replay.ift or replay.eft) and (init is None or (replay.eft and init.eft is None)):
@@ -249,5 +249,5 @@ def asked_backends(checked: CheckedConfig) -> Iterator[Bound]:
 def priced_model(backend: Bound, config: Config) -> str:
     """Return the name under which a backend's model is priced."""
     on_server = config.serve and backend.kind == "openai" and "base_url" not in backend.arguments
-    served = config.serve.name if config.serve and on_server else config.model
-    return str(backend.arguments.get("model", served))
+    default = config.serve.name if config.serve and on_server else config.model
+    return str(backend.arguments.get("model", default))

@@ -104,8 +104,8 @@ def _evaluation(checked: CheckedConfig) -> str:
 def _most(checked: CheckedConfig, counts: list[int | None]) -> dict[str, object]:
     """Return the most that each part of a run can sample, by name."""
     config, evaluate = checked.config, checked.config.evaluate
-    if own := next((bound for bound in _inner(checked) if ":" in bound.kind and bound.type is not BACKEND), None):
-        return {"at most": f"not known: {own.role} is a class of your own"}
+    if own_class := next((bound for bound in _inner(checked) if ":" in bound.kind and bound.type is not BACKEND), None):
+        return {"at most": f"not known: {own_class.role} is a class of your own"}
     try:
         strategy, judge = _made(checked)
     except ConfigError as error:
