@@ -5,6 +5,8 @@ Text that a model or a server wrote goes through `visible` before it is printed.
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import threading
@@ -36,12 +38,49 @@ _UNSEEN = re.compile(
 """Controls, escapes, marks that turn the direction of text, tags, half characters; not the line feed and the tab. The
 joiners U+200C and U+200D stay, since scripts and emoji need them."""
 
+_terminal_claimed = False
 _one_line = False  # whether a table is printed as one line: see `closing_table_only`
 
 _SHOW_SECONDS = 0.1  # between two updates of a bar
 _ALIVE_SECONDS = 1.0  # between two updates of a bar that does not advance
 _LINE_SECONDS = 5.0  # between two lines of progress in a log file
 _QUICK_SECONDS = 2.0  # what takes less leaves no line
+
+
+class _LogLines(io.TextIOBase):
+    """A file whose lines go to the logger `stepagent`."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Log the lines that this text ends."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if line.strip():
+                logging.getLogger("stepagent").info(line.rstrip())
+        return len(text)
+
+
+def claim_terminal() -> None:
+    """Let all that follows speak to the terminal: this process is a command."""
+    global _terminal_claimed
+    _terminal_claimed = True
+
+
+@contextmanager
+def embedded() -> Iterator[None]:
+    """Context in which all that would be printed goes to the logger `stepagent`, unless this process is a command:
+    results and progress as infos, warnings as warnings."""
+    if _terminal_claimed:
+        yield
+        return
+    files = console.file, output.file
+    console.file = output.file = _LogLines()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        console.file, output.file = files
 
 
 def visible(text: str) -> str:
@@ -230,6 +269,9 @@ def percent(share: float | None) -> str:
 def warn(warnings: Iterable[str]) -> None:
     """Print a stage's warnings."""
     for warning in warnings:
+        if isinstance(console.file, _LogLines):
+            logging.getLogger("stepagent").warning("%s", visible(warning))
+            continue
         console.print(f"warning: {visible(warning)}", style="yellow", markup=False, soft_wrap=True)
 
 

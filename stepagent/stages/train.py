@@ -241,9 +241,10 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
     return trained
 
 
-def optimize_command(config: Config, model: str, data: str, *, out: Path) -> None:
-    """Step-wise DPO of `model` on `data` into the folder `out`, with the rows that the config replays."""
-    _optimize(config, model, data, out=out, seed=config.seed, label="alone")
+def optimize_command(config: Config, model: str, data: str, *, out: Path) -> dict[str, object]:
+    """Step-wise DPO of `model` on `data` into the folder `out`, with the rows that the config replays. Returns the
+    closing figures."""
+    return _optimize(config, model, data, out=out, seed=config.seed, label="alone")
 
 
 def _optimize(
