@@ -76,12 +76,12 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
     import torch
 
     from stepagent.config.settings import LoraSettings, OptimizeSettings
-    from stepagent.optimize.adapters import add_adapter
-    from stepagent.optimize.batches import PackedBatches
-    from stepagent.optimize.dpo import DpoTrainer
-    from stepagent.optimize.packing import Target
-    from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
-    from stepagent.optimize.trainer import training_arguments
+    from stepagent.training.adapters import add_adapter
+    from stepagent.training.batches import PackedBatches
+    from stepagent.training.dpo import DpoTrainer
+    from stepagent.training.packing import Target
+    from stepagent.training.scoring import packed_logprobs, plain_logprobs
+    from stepagent.training.trainer import training_arguments
 
     units = [
         (Target((*context, *best), len(context)), Target((*context, *worst), len(context)))

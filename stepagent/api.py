@@ -1,8 +1,8 @@
 """The commands as functions, for notebooks and other programs. The command line calls the same ones.
 
 They take a config (a `Config`, its keys as a mapping, or a YAML file) and a folder, go on from what the folder holds,
-and return what is in it. They may be called where an event loop runs already. What the commands print goes to the
-logger `stepagent`.
+and return what is in it. They may be called where an event loop runs already. Their output goes to the logger
+`stepagent`.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def search(
     workers: int | None = None,
 ) -> Found:
     """Search step trees with `model` (by default the config's) on `problems` (a file, hub id or preset; by default the
-    config's) into the folder `out`; on so many `workers` of Ray, if given. Raises ConfigError, DataError, ModelError or
-    BackendError."""
+    config's) into the folder `out`; on `workers` of Ray, if their number is given. Raises ConfigError, DataError,
+    ModelError or BackendError."""
     from stepagent.stages.search import search as search_problems
 
     folder = Path(out)

@@ -75,12 +75,11 @@ def embedded() -> Iterator[None]:
     if _terminal_claimed:
         yield
         return
-    files = console.file, output.file
     console.file = output.file = _LogLines()  # type: ignore[assignment]
     try:
         yield
     finally:
-        console.file, output.file = files
+        console.file = output.file = None  # type: ignore[assignment]  # its own stream again
 
 
 def visible(text: str) -> str:
@@ -243,8 +242,8 @@ def table(title: str, rows: Mapping[str, object], brief: Sequence[str] = ()) -> 
     """Print a closing table of names and figures; within `closing_table_only`, one line with the figures named in
     `brief`."""
     if _one_line:
-        shown = ", ".join(f"{name.strip()} {_figure(rows[name])}" for name in brief if name in rows)
-        console.print(f"{visible(title)}: {shown or 'done'}", highlight=False, markup=False, soft_wrap=True)
+        figures = ", ".join(f"{name.strip()} {_figure(rows[name])}" for name in brief if name in rows)
+        console.print(f"{visible(title)}: {figures or 'done'}", highlight=False, markup=False, soft_wrap=True)
         return
     grid = Table(title=Text(visible(title)), title_justify="left", show_header=False)
     # names stay whole; a long value goes on in the next line

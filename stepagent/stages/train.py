@@ -24,12 +24,12 @@ from stepagent.files.rows import IftRow, load_eft, read_ift
 from stepagent.files.runs import hash_path
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join, split
 from stepagent.models.folders import unless_made
-from stepagent.optimize.dpo import Replay, optimize_model
-from stepagent.optimize.environment import process_count
-from stepagent.optimize.merge import refuse_existing
-from stepagent.optimize.sft import SftRow, sft
 from stepagent.seeds import derive_seed
 from stepagent.stages.evaluate import evaluate, read_evaluation
+from stepagent.training.dpo import Replay, optimize_model
+from stepagent.training.environment import process_count
+from stepagent.training.merge import refuse_existing
+from stepagent.training.sft import SftRow, sft
 from stepagent.types import ModelVersion
 
 CURVE = "training.jsonl"
