@@ -113,7 +113,7 @@ class DpoTrainer(PackedTrainer):
         )
         # DPO rewards the gap alone, which also grows if both steps become less likely: the NLL term holds the
         # chosen one up. It is per token whatever length_normalized, so that nll_alpha means the same.
-        losses = losses - settings.nll_alpha * policy[:, 0] / pair_lengths[:, 0]
+        losses = losses - settings.nll_weight * policy[:, 0] / pair_lengths[:, 0]
         metrics["chosen_logp"], metrics["rejected_logp"] = policy.detach().unbind(1)
         metrics["chosen_reference"] = reference[:, 0]
         if self._replay:

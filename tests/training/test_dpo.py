@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_families import tiny_model
 
 from stepagent import ModelError, StepPreference
-from stepagent.config.settings import LoraSettings, OptimizeSettings, TrainSettings
+from stepagent.config.settings import LoraSettings, LossKind, OptimizeSettings, TrainSettings
 from stepagent.files.jsonl import write_rows
 from stepagent.models.loading import load_model
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.training.adapters import add_adapter
+from stepagent.training.attention import TRIE
 from stepagent.training.batches import PackedBatches
 from stepagent.training.dpo import optimize_model, reference_logprobs
 from stepagent.training.loss import dpo_loss
+from stepagent.training.mode import learning_mode
 from stepagent.training.packing import Target, make_packs
 from stepagent.training.scoring import packed_logprobs, plain_logprobs
 from stepagent.training.trainer import Monitor
@@ -46,6 +50,61 @@ def test_label_smoothing_and_ipo_by_hand() -> None:
     smoothed, _ = dpo_loss(policy, reference, beta=0.5, smoothing=0.25)
     assert smoothed.item() == pytest.approx(0.75 * math.log(1 + math.exp(-1)) + 0.25 * math.log(1 + math.e))
     assert dpo_loss(policy, reference, beta=0.5, kind="ipo")[0].item() == pytest.approx(1.0)
+
+
+def test_kto_and_likelihood_by_hand() -> None:
+    """Ratios +1 and -1, beta 0.5: each step of the pair loses sigmoid(-0.5). Likelihood leaves no loss of the pair."""
+    policy, reference = torch.tensor([[-2.0, -4.0]]), torch.tensor([[-3.0, -3.0]])
+    losses, metrics = dpo_loss(policy, reference, beta=0.5, kind="kto")
+    assert losses.item() == pytest.approx(2 / (1 + math.exp(0.5)))
+    assert metrics["margin"].item() == pytest.approx(1.0)
+    assert dpo_loss(policy, reference, beta=0.5, kind="likelihood")[0].tolist() == [0.0]
+    with pytest.raises(ValueError, match="loss: kto takes no margin_smoothing"):
+        OptimizeSettings(loss="kto", margin_smoothing=True)
+    with pytest.raises(ValueError, match="the chosen steps' NLL already; leave nll_alpha out"):
+        OptimizeSettings(loss="likelihood", nll_alpha=0.1)
+
+
+@pytest.mark.parametrize("loss", get_args(LossKind))
+def test_every_loss_is_the_same_packed_and_one_by_one(loss: LossKind) -> None:
+    """In float64, to 1e-9 a pair, gradients too; in a family whose norms do not round to float32."""
+    model = tiny_model("gpt_neox").double()
+    learning_mode(model)
+    model.set_attn_implementation(TRIE)
+    units = [(Target((2, 7, 8, 9, 10 + i), 3), Target((2, 7, 8, 11, 12, 13 - i), 3)) for i in range(3)]
+    (pack,) = make_packs(enumerate(units), 100)
+    reference = torch.linspace(-9, -3, 6, dtype=torch.float64).view(3, 2)
+    results = []
+    for score in (packed_logprobs, plain_logprobs):
+        model.zero_grad()
+        policy, lengths = score(model, pack).view(-1, 2), pack.lengths().view(-1, 2)
+        losses = dpo_loss(policy, reference, beta=0.3, kind=loss)[0]
+        losses = losses - OptimizeSettings(loss=loss).nll_weight * policy[:, 0] / lengths[:, 0]
+        losses.sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        results.append((losses.detach(), gradient))
+    for packed, plain in zip(*results, strict=True):
+        torch.testing.assert_close(packed, plain, rtol=0, atol=1e-9)
+    assert results[0][1].abs().max() > 0
+
+
+def test_likelihood_learns_the_chosen_steps_as_sft_does(
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path
+) -> None:
+    """The rejected steps do not count: with others in their place the same model comes out."""
+    tokenizer = ChatTokenizer(random_model)
+    weights = []
+    for name, wrong in (("one", "3"), ("two", "7")):
+        rows = [preference(tokenizer, f"{i}+1=2\n", f"{i}+1={wrong}\n") for i in range(8)]
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+        settings = OptimizeSettings(learning_rate=3e-3, loss="likelihood", epochs=4, batch_size=4)
+        optimize_model(
+            random_model, tmp_path / f"{name}.jsonl", tmp_path / name, settings=settings, seed=0, monitor=quiet
+        )
+        weights.append(load_model(tmp_path / name, torch.float32, CPU).state_dict())
+    start = load_model(random_model, torch.float32, CPU).state_dict()
+    assert all(torch.allclose(weight, weights[1][key], atol=1e-6) for key, weight in weights[0].items())
+    assert not all(torch.allclose(weight, start[key], atol=1e-4) for key, weight in weights[0].items())
 
 
 def test_a_fresh_adapter_changes_nothing_and_off_it_is_the_reference(random_model: Path) -> None:

@@ -75,6 +75,8 @@ def test_a_run_reports_its_warnings_or_stops_as_asked(
     "changes",
     [
         {"loss": "ipo"},
+        {"loss": "kto"},
+        {"loss": "likelihood"},
         {"margin_smoothing": True},
         {"length_normalized": True},
         {"nll_alpha": 1.0},
