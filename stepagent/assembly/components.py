@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from stepagent import backends, generators, judges, search
+from stepagent import backends, generators, judges, strategies
 from stepagent.assembly.binding import Bound, bind
 from stepagent.assembly.component_types import ComponentType
 from stepagent.assembly.factories import Load, import_object
@@ -26,7 +26,9 @@ SCORER = ComponentType(
 )
 GENERATOR = ComponentType("generator", Generator, "propose", builtins=generators.BUILTIN, default=KINDS["generator"])
 JUDGE = ComponentType("judge", Judge, "judge", builtins=judges.BUILTIN, default=KINDS["judge"], usage="it judges steps")
-SEARCH = ComponentType("search strategy", SearchStrategy, "search", builtins=search.BUILTIN, default=KINDS["search"])
+SEARCH = ComponentType(
+    "search strategy", SearchStrategy, "search", builtins=strategies.BUILTIN, default=KINDS["search"]
+)
 TYPES = (BACKEND, SCORER, GENERATOR, JUDGE, SEARCH)
 
 OFFERS: dict[str, type] = {

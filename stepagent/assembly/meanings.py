@@ -60,7 +60,7 @@ MEANINGS = {
     "GuardSettings.chosen_fall": "Nats that the chosen steps' log-probability may fall below the reference's.",
     "GuardSettings.saturation": "Highest accuracy within the first tenth of the steps.",
     "GuardSettings.longer_wins": "Highest share of pairs whose longer step is the chosen one.",
-    "OptimizeSettings.loss": "DPO's sigmoid loss, or IPO.",
+    "OptimizeSettings.loss": "Signal of a pair: DPO's sigmoid, IPO, KTO, or the chosen step's likelihood alone.",
     "OptimizeSettings.beta": "DPO's beta: the weight of staying near the reference.",
     "OptimizeSettings.nll_alpha": "Weight of the NLL of the chosen step per token; 0 leaves it out.",
     "OptimizeSettings.margin_smoothing": "Smooth each pair's label by the judge's margin.",
