@@ -33,7 +33,7 @@ def new(
     out: Annotated[Path | None, typer.Option(help="File to write (default: printed).")] = None,
 ) -> None:
     """Write a commented config that works once its data files are there."""
-    text = templates.template(place.value)
+    text = templates.template(place.value).replace("THIS_FILE", str(out or "config.yaml"))
     if out is None:
         typer.echo(text, nl=False)
         return
@@ -42,7 +42,7 @@ def new(
     if (out.parent / _SCHEMA).is_file():
         text = f"# yaml-language-server: $schema={_SCHEMA}\n{text}"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text.replace("THIS_FILE", str(out)), encoding="utf-8")
+    out.write_text(text, encoding="utf-8")
     Console().print(f"{out}: next, stepagent config check {out}", highlight=False, markup=False, soft_wrap=True)
 
 
