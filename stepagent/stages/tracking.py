@@ -54,16 +54,16 @@ class Tracker:
         """Send the figures of all files that were not sent yet."""
         if self._sender is None:
             return
-        sent = self._sent()
+        ledger = self._ledger()
         for kind, pattern in _FILES.items():
             for path in sorted(self._folder.glob(pattern)):
                 name = path.relative_to(self._folder).as_posix()
-                if name not in sent["files"]:
-                    self._attempt(lambda kind=kind, path=path: self._send(kind, path, sent))
+                if name not in ledger["files"]:
+                    self._attempt(lambda kind=kind, path=path: self._send(kind, path, ledger))
                     if self._sender is None:
                         return
-                    sent["files"].append(name)
-                    write_json(self._folder / _SENT, sent)
+                    ledger["files"].append(name)
+                    write_json(self._folder / _SENT, ledger)
 
     def close(self) -> None:
         """Send what is left and end the connection."""
@@ -83,12 +83,12 @@ class Tracker:
             sender.start()
         self._sender = sender
 
-    def _send(self, kind: str, path: Path, sent: dict[str, Any]) -> None:
+    def _send(self, kind: str, path: Path, ledger: dict[str, Any]) -> None:
         number = int(re.findall(r"(?:round|M)_(\d+)", path.as_posix())[-1])
         for row in _rows(path):
             figures = {f"{kind}/{name.strip()}": value for name, value in row.items() if _is_figure(value)}
-            sent["rows"] += 1
-            self._sender.log({**figures, "round": number}, step=sent["rows"])
+            ledger["rows"] += 1
+            self._sender.log({**figures, "round": number}, step=ledger["rows"])
             for warning in row.get("warnings") or ():
                 self._alert(f"{path.parent.name}: {warning}")
 
@@ -98,12 +98,12 @@ class Tracker:
         if alert:
             alert(title="stepagent", text=text)
 
-    def _sent(self) -> dict[str, Any]:
+    def _ledger(self) -> dict[str, Any]:
         try:
-            sent: dict[str, Any] = json.loads((self._folder / _SENT).read_text(encoding="utf-8"))
+            ledger: dict[str, Any] = json.loads((self._folder / _SENT).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            sent = {}
-        return {"files": [], "rows": 0, **sent}
+            ledger = {}
+        return {"files": [], "rows": 0, **ledger}
 
     def _attempt(self, work: Any) -> None:
         """Do `work`; if the tracker fails, say so and go on without it."""
