@@ -260,7 +260,7 @@ class ServeSettings(Settings):
 
 
 class Config(Settings):
-    """A whole run."""
+    """A whole run. `tracker` gets the figures of every stage of `iterate` under one run."""
 
     name: str = "run"
     seed: int = 0
@@ -281,6 +281,7 @@ class Config(Settings):
     optimize: OptimizeSettings = OptimizeSettings()
     replay: ReplaySettings | None = None
     watch: WatchSettings = WatchSettings()
+    tracker: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
     evaluate: EvaluateSettings | None = None
 
     @model_validator(mode="before")
