@@ -31,6 +31,7 @@ MEANINGS = {
     "Config.optimize": "Step-wise DPO of each round.",
     "Config.replay": "IFT and EFT rows that each round learns again.",
     "Config.watch": "The watch over drift.",
+    "Config.tracker": "Tracker that gets the figures of every stage of `iterate` under one run.",
     "Config.evaluate": "Held-out data on which each model is measured.",
     "LoraSettings.variant": "Plain, rank-stabilised or weight-decomposed adapter.",
     "LoraSettings.rank": "Rank of the adapter.",
