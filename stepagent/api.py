@@ -84,6 +84,7 @@ def search(
     config's) into the folder `out`; on `workers` of Ray, if their number is given. Raises ConfigError, DataError,
     ModelError or BackendError."""
     from stepagent.stages.search import search as search_problems
+    from stepagent.stages.verify import verify
 
     folder = Path(out)
     with Session(config_of(config), folder) as session:
@@ -98,6 +99,7 @@ def search(
             session.runner = ray_runner(session, version, workers)
         if not search_problems(session, version, file, out=folder):
             console.already_done(folder)
+        verify(session, version, folder / "preferences.jsonl")
         session.keep_config()
     return Found(folder)
 

@@ -34,6 +34,11 @@ def level_outcome(level: Level) -> str:
 
 def tree_preferences(tree: StepTree) -> Iterable[StepPreference]:
     """One preference per judged level of the surviving path: {x, s_1..s_{l-1}, s_b, s_w}."""
+    return (preference for _, preference in preference_levels(tree))
+
+
+def preference_levels(tree: StepTree) -> Iterable[tuple[Level, StepPreference]]:
+    """Yield each level that makes a preference, with it."""
     for depth, level in enumerate(tree.surviving_levels(), start=1):
         if level_outcome(level) != PAIR:
             continue
@@ -46,22 +51,25 @@ def tree_preferences(tree: StepTree) -> Iterable[StepPreference]:
         prefix = tree.prefix(level.parent)
         ids = joined_ids(prefix)
         has_ids = tree.context_ids is not None and ids is not None
-        yield StepPreference(
-            prompt=tree.context_text + joined_text(prefix),
-            chosen=best.text,
-            rejected=worst.text,
-            question=tree.problem.question,
-            prefix=tuple(step.text for step in prefix),
-            prompt_ids=(tree.context_ids or ()) + (ids or ()) if has_ids else None,
-            chosen_ids=best.token_ids,
-            rejected_ids=worst.token_ids,
-            chosen_ends=best.ends,
-            rejected_ends=worst.ends,
-            margin=verdict.margin if verdict.margin is not None else 0.5,
-            problem_id=tree.problem.id,
-            depth=depth,
-            round=tree.round,
-            generator=tree.generator,
-            judge=tree.judge,
-            tokenizer_sha256=tree.tokenizer_sha256,
+        yield (
+            level,
+            StepPreference(
+                prompt=tree.context_text + joined_text(prefix),
+                chosen=best.text,
+                rejected=worst.text,
+                question=tree.problem.question,
+                prefix=tuple(step.text for step in prefix),
+                prompt_ids=(tree.context_ids or ()) + (ids or ()) if has_ids else None,
+                chosen_ids=best.token_ids,
+                rejected_ids=worst.token_ids,
+                chosen_ends=best.ends,
+                rejected_ends=worst.ends,
+                margin=verdict.margin if verdict.margin is not None else 0.5,
+                problem_id=tree.problem.id,
+                depth=depth,
+                round=tree.round,
+                generator=tree.generator,
+                judge=tree.judge,
+                tokenizer_sha256=tree.tokenizer_sha256,
+            ),
         )

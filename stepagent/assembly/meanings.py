@@ -26,6 +26,7 @@ MEANINGS = {
     "Config.serve": "The vLLM server that gets M_1, M_2, ... in turn.",
     "Config.budget": "Limits in tokens, money and time.",
     "Config.prices": "Prices by model name, in a currency of your choice.",
+    "Config.verify": "A second judge that confirms the pairs before they are trained.",
     "Config.eft": "How `stepagent data eft` makes evaluation fine-tuning data.",
     "Config.init": "SFT that makes M_1; without it M_0 judges as it is.",
     "Config.optimize": "Step-wise DPO of each round.",

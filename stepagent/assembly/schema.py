@@ -23,7 +23,8 @@ NAMES = {BACKEND.name: "backend", SCORER.name: "scorer", GENERATOR.name: "genera
 }
 """The names of the component types in the schema; a kind is `judge.pairwise`."""
 _ROLES = {"backend": BACKEND, "generator": GENERATOR, "judge": JUDGE, "search": SEARCH, "labels": JUDGE} | {
-    "teacher": JUDGE
+    "teacher": JUDGE,
+    "verify": JUDGE,
 }
 """The types of the components that sections hold, by key."""
 _OWN_CLASS = ".+:.+"

@@ -260,7 +260,8 @@ class ServeSettings(Settings):
 
 
 class Config(Settings):
-    """A whole run. `tracker` gets the figures of every stage of `iterate` under one run."""
+    """A whole run. `verify` is a second judge that confirms the pairs before they are trained: cheap judgements for all
+    siblings, dear ones for what is learnt. `tracker` gets the figures of every stage of `iterate` under one run."""
 
     name: str = "run"
     seed: int = 0
@@ -273,6 +274,7 @@ class Config(Settings):
     generator: Component = Component(kind=KINDS["generator"])
     judge: Component = Component(kind=KINDS["judge"])
     search: Component = Component(kind=KINDS["search"])
+    verify: Component | None = None
     serve: ServeSettings | None = None
     budget: BudgetSettings | None = None
     prices: dict[str, Price] = Field(default_factory=dict)
@@ -287,4 +289,4 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def _default_kinds(cls, data: dict[str, Any]) -> dict[str, Any]:
-        return with_kinds(data, KINDS)
+        return with_kinds(data, {**KINDS, "verify": KINDS["judge"]})

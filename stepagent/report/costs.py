@@ -89,6 +89,7 @@ def _verdict_files(folder: ReportFolder) -> list[tuple[str, Path]]:
     for _, path in folder.evaluations():
         stage = "evaluate" if path == folder.path else f"{path.relative_to(folder.path).as_posix()}: evaluate"
         places.append((stage, path / "pairs.jsonl"))
+    places += [(f"{path.name}: verify", path / "judged_pairs.jsonl") for path in folder.rounds()]
     if eft := folder.eft():
         places += [("data/eft: judgements", path) for path in sorted(eft.glob("judged_*.jsonl"))]
     return [(stage, path) for stage, path in places if path.is_file()]

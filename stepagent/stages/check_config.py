@@ -43,6 +43,7 @@ _COMPONENTS: dict[str, ComponentType] = {
     "eft.generator": GENERATOR,
     "eft.search": SEARCH,
     "eft.teacher": JUDGE,
+    "verify": JUDGE,
 }
 
 

@@ -37,6 +37,7 @@ def describe(checked: CheckedConfig) -> dict[str, object]:
         "backend": _backend(checked.bound["backend"], config),
         "generator": _part(checked.bound["generator"], config),
         "judge": _part(checked.bound["judge"], config),
+        **({"verify": _part(checked.bound["verify"], config)} if "verify" in checked.bound else {}),
         "search": _part(checked.bound["search"], config),
         "problems": _known(checked, "problems"),
         "rounds": config.rounds,

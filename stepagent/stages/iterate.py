@@ -23,6 +23,7 @@ from stepagent.stages.evaluate import boundary_of, evaluate, load_check, pairs_r
 from stepagent.stages.search import search
 from stepagent.stages.tracking import Tracker
 from stepagent.stages.train import init, optimize, replay_of, sft_rows
+from stepagent.stages.verify import verify
 from stepagent.stages.watch import watch
 from stepagent.types import ModelVersion, StepPreference
 
@@ -109,6 +110,7 @@ def _round(session: Session, model: ModelVersion, index: int, *, share: slice) -
     folder = session.run_folder.round(index)
     preferences = folder / "preferences.jsonl"
     search(session, model, _draw(session, share, folder), out=folder, round_index=index)
+    preferences = verify(session, model, preferences)
     trained = optimize(session, model, preferences, trained=session.run_folder.model(index + 1))
     deploy(session, trained, session.stage_name("deploy", folder))
     return trained, _pair_figures(session, preferences)
@@ -162,6 +164,8 @@ def check_inputs(session: Session) -> list[slice]:
     check_in_process(config)
     check_server(session)
     session.bound  # noqa: B018 (binding checks)
+    if config.verify:
+        session.binder.other_judge("verify", config.verify)
     replay_of(config, "check")
     if config.init:
         sft_rows(config, config.init)

@@ -48,9 +48,11 @@ def probe_command(session: Session, model: ModelVersion) -> None:
 
 
 def _endpoints(session: Session) -> Iterator[Bound]:
-    """Yield the bound backends that ask a server, those within the generator and the judge too."""
-    bound = session.bound
+    """Yield the bound backends that ask a server, those within the generator and the judges too."""
+    bound, verify = session.bound, session.config.verify
     waiting = [bound.backend, bound.generator, bound.judge, bound.strategy]
+    if verify:
+        waiting.append(session.binder.other_judge("verify", verify))
     while waiting:
         part = waiting.pop(0)
         if part.type is BACKEND and "base_url" in part.arguments:
