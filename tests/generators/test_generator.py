@@ -22,7 +22,7 @@ async def test_a_step_owns_the_terminator_it_sampled(boundary: str, reply: str, 
     generator = SampleGenerator(ScriptedBackend([Rule("", (reply,))]), boundary=boundary)
     proposal = await generator.propose(Problem("p", "q"), [], width=3, seed=0)
     (candidate,) = proposal.candidates
-    assert candidate.count == 3
+    assert candidate.step.count == 3
     assert candidate.step.text == first
     assert candidate.step.content == first.removesuffix(stop).removeprefix("Step 1: ")
     assert candidate.step.token_ids == tuple(first.encode())
@@ -44,7 +44,7 @@ async def test_the_next_step_starts_where_the_last_one_ended_token_by_token() ->
 
 def test_equal_steps_are_merged_and_counted_but_not_across_an_end() -> None:
     merged = merge([step("a  b\n"), step("c\n"), step("a b \n"), step("c", ends=True)], [])
-    assert [(c.step.content, c.step.ends, c.count) for c in merged] == [
+    assert [(c.step.content, c.step.ends, c.step.count) for c in merged] == [
         ("a  b", False, 2),
         ("c", False, 1),
         ("c", True, 1),
