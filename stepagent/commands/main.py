@@ -15,6 +15,7 @@ from stepagent.commands.check import check_model, probe, prove
 from stepagent.commands.data import data_app
 from stepagent.commands.look import report, show, view
 from stepagent.commands.options import ConfigPath, Model, Overrides, Version
+from stepagent.commands.publish import push
 from stepagent.config.loading import load_config
 from stepagent.config.settings import ProblemSettings
 from stepagent.console import already_done, visible
@@ -231,6 +232,7 @@ def demo(
 app.command("check-model")(check_model)
 app.command()(probe)
 app.command()(prove)
+app.command()(push)
 app.command()(report)
 app.command()(show)
 app.command()(view)
