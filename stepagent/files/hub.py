@@ -100,11 +100,11 @@ class Hub:
         return earlier is not None
 
     def _mark(self, repository: Repository) -> dict[str, Any]:
-        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub import get_session
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
         with _asking(repository):
-            url = hf_hub_url(repository.name, MARK, repo_type=repository.kind)
+            url = f"{self.url(repository)}/resolve/main/{MARK}"
             reply = get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
             hf_raise_for_status(reply)
         try:
@@ -170,19 +170,20 @@ def _asking(repository: Repository) -> Iterator[None]:
     except LocalTokenNotFoundError:
         raise RefusedError(f"{repository.name}: the Hub wants a token to write; {_WAYS}") from None
     except (connection_error, OSError, RuntimeError, ValueError) as error:
-        refusal = next((cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError)), None)
+        causes = list(_causes(error))
+        refusal = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
         if refusal is not None:
             raise _sentence(repository, refusal.response.status_code, refusal.server_message) from None
         raise BackendError(
-            f"{repository.name}: the Hub could not be reached or did not take the upload ({_first_line(error)}); the "
-            "same command goes on"
+            f"{repository.name}: the Hub could not be reached or did not take the upload ({_first_line(causes[-1])}); "
+            "the same command goes on"
         ) from None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
 
 
 def _sentence(repository: Repository, status: int, message: str | None) -> StepagentError:

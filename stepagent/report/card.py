@@ -21,7 +21,7 @@ _METHOD = """\
 [stepagent](https://arxiv.org/abs/2503.03746) made it: the model proposes several next steps for a problem, a judge (by
 default the model itself) compares them in both orders, the best step is kept and extended, and the best and the worst
 one become a preference pair. Step-wise DPO on these pairs trains the next model. M_0 is the base model, M_1 the first
-model that judges, and each round turns M_i into M_{i+1}. No reference answer enters the loop."""
+model that judges, and each round turns M_i into M_{i+1}."""
 
 
 def model_card(facts: CardFacts, name: str, *, repository: str, data: str | None) -> str:
@@ -58,7 +58,11 @@ def data_card(facts: CardFacts, rounds: Sequence[int], *, repository: str, model
     table = _table(
         ("round", "searched by", "problems", "levels", "preference pairs"),
         [
-            (str(number), f"M_{number}", *(f"{count:,}" for count in (counts.trees, counts.levels, counts.pairs)))
+            (
+                str(number),
+                facts.parents.get(f"M_{number + 1}", f"M_{number}"),
+                *(f"{count:,}" for count in (counts.trees, counts.levels, counts.pairs)),
+            )
             for number in rounds
             if (counts := facts.rounds.get(number, TreeCounts()))
         ],
@@ -130,9 +134,8 @@ def _made(facts: CardFacts, name: str) -> Iterator[str]:
         number = int(model[2:]) - 1
         facts_of_model = made_facts(facts.run / model)
         counts = facts.rounds.get(number)
-        data = (
-            f"{facts_of_model.get('rows', '?')} rows" if model == "M_1" else facts_of_model.get("preference pairs", "?")
-        )
+        pairs = facts_of_model.get("preference pairs", "? of a round").replace(" of ", " pairs of ", 1)
+        data = f"{facts_of_model.get('rows', '?')} rows" if model == "M_1" else pairs
         trees = f"{counts.trees:,}" if counts and model != "M_1" else "–"
         rows.append((model, facts.parents[model], facts_of_model.get("method", "?"), data, trees))
     yield _table(("model", "from", "by", "data", "problems searched"), rows)
