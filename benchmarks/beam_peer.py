@@ -25,7 +25,7 @@ from _bench import make_config, make_parser, write_figures
 from seeded_text import stub_server
 
 from stepagent.assembly.session import Session
-from stepagent.search.runner import search_all
+from stepagent.strategies.runner import search_all
 from stepagent.tree import StepTree
 from stepagent.types import ModelVersion, Problem
 

@@ -28,8 +28,13 @@ from stepagent.serve.folders import weights_sha256
 BASE = Path(stepagent.demo.__file__).parent / "base"
 RUN = "run"
 _CONTEXT = multiprocessing.get_context("forkserver")
-_WARM = ["stepagent.commands.main", "stepagent.stages.iterate", "stepagent.backends.openai", "stepagent.optimize.dpo"]
-_WARM += ["stepagent.optimize.sft", "stepagent.judges.pairwise", "stepagent.generators.sample", "stepagent.search.step"]
+_WARM = ["stepagent.commands.main", "stepagent.stages.iterate", "stepagent.backends.openai", "stepagent.training.dpo"]
+_WARM += [
+    "stepagent.training.sft",
+    "stepagent.judges.pairwise",
+    "stepagent.generators.sample",
+    "stepagent.strategies.step",
+]
 _WARM += ["stepagent.stages.check_model", "peft"]
 _RENAMES = ("replace", "rename")
 

@@ -24,9 +24,9 @@ from stepagent.files.problems import ProblemFile
 from stepagent.generators.sample import SampleGenerator
 from stepagent.interfaces import Backend
 from stepagent.judges.pairwise import PairwiseJudge
-from stepagent.search.runner import search_all
-from stepagent.search.step import StepSearch
 from stepagent.stages.train import initialize
+from stepagent.strategies.runner import search_all
+from stepagent.strategies.step import StepSearch
 from stepagent.tree import StepTree
 from stepagent.types import Completions, Problem, Prompt, Sampling
 

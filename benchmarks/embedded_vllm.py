@@ -30,9 +30,9 @@ from stepagent.generators.sample import SampleGenerator
 from stepagent.interfaces import Backend, Closable
 from stepagent.judges.pairwise import PairwiseJudge
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.search.runner import search_all
-from stepagent.search.step import StepSearch
 from stepagent.serve.server import Server
+from stepagent.strategies.runner import search_all
+from stepagent.strategies.step import StepSearch
 from stepagent.types import Completions, ModelVersion, Problem, Prompt, Sampling, Usage
 
 

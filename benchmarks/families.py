@@ -30,13 +30,13 @@ from stepagent.models.loading import first_line, load_config, load_model
 from stepagent.models.saving import tensor_names
 from stepagent.models.spans import context_limit
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.optimize.adapters import load_trainable
-from stepagent.optimize.loss import dpo_loss
-from stepagent.optimize.merge import TrainedModel, gather_weights, write_trained
-from stepagent.optimize.mode import learning_mode
-from stepagent.optimize.packing import Target, Unit, make_packs
-from stepagent.optimize.probing import pick_scoring
-from stepagent.optimize.scoring import full_logprobs
+from stepagent.training.adapters import load_trainable
+from stepagent.training.loss import dpo_loss
+from stepagent.training.merge import TrainedModel, gather_weights, write_trained
+from stepagent.training.mode import learning_mode
+from stepagent.training.packing import Target, Unit, make_packs
+from stepagent.training.probing import pick_scoring
+from stepagent.training.scoring import full_logprobs
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4  # nats a token, and of a gradient's norm ten times that

@@ -27,12 +27,12 @@ from trie_length import make_pack
 
 from stepagent.config.settings import LoraSettings
 from stepagent.models.loading import load_model
-from stepagent.optimize.adapters import add_adapter
-from stepagent.optimize.attention import TRIE, mask_arguments
-from stepagent.optimize.memory import keep_freed_memory
-from stepagent.optimize.mode import learning_mode
-from stepagent.optimize.packing import Pack
-from stepagent.optimize.scoring import packed_token_logprobs
+from stepagent.training.adapters import add_adapter
+from stepagent.training.attention import TRIE, mask_arguments
+from stepagent.training.memory import keep_freed_memory
+from stepagent.training.mode import learning_mode
+from stepagent.training.packing import Pack
+from stepagent.training.scoring import packed_token_logprobs
 
 
 def whole_logprobs(model: Any, pack: Pack) -> torch.Tensor:

@@ -24,9 +24,9 @@ from stepagent.config.settings import Config
 from stepagent.demo.run import demo_config, make_data
 from stepagent.demo.world import FIRST, SECOND, compare, correct_line, next_operation, result, worked
 from stepagent.files.jsonl import read_rows, write_rows
-from stepagent.optimize.sft import SftRow, sft
 from stepagent.stages.measure_judge import measure_judge
 from stepagent.stages.train import sft_rows
+from stepagent.training.sft import SftRow, sft
 from stepagent.types import ModelVersion, StepPair
 
 PAIRWISE = {"kind": "pairwise", "prompt": "demo_judge", "max_tokens": 64}

@@ -1,10 +1,11 @@
 """Step-DPO on whole trees against TRL's DPOTrainer on pairs: pairs per second and peak memory.
 
     python benchmarks/optimize_vs_trl.py --steps 8 --step-tokens 40 --prompt-tokens 100 --json vs_trl.json
+    python benchmarks/optimize_vs_trl.py --model SmolLM2-135M-Instruct --data round_1/preferences.jsonl --trees 40
 
-Same model (a Qwen2 from a config, random weights, float32), same LoRA, same pairs, same optimizer steps of 32
-pairs, reference log-probabilities computed once beforehand by the model with its adapter off. Each run is a
-process of its own; runs are interleaved; figures are medians. TRL is swept over its batch size, padded.
+Same model (a Qwen2 from a config with random weights, or the folder --model; float32), same LoRA, same pairs, same
+optimizer steps of 32 pairs, reference log-probabilities computed once beforehand by the model with its adapter off.
+Each run is a process of its own; runs are interleaved; figures are medians. TRL is swept over its batch size, padded.
 "plain" is our own trainer scoring every sequence in a forward pass of its own, which packing must beat.
 Time is the reference pass plus training, first batch to last step; memory is the peak above what the
 process held before them.
@@ -25,6 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from _bench import WarningMonitor, make_parser, peak_mib, write_figures
+
+from stepagent.files.jsonl import read_rows
+from stepagent.types import StepPreference
 
 BATCH = 32
 LORA = {"rank": 8, "alpha": 16}
@@ -47,6 +51,27 @@ def make_trees(options: argparse.Namespace) -> list[list[tuple[list[int], list[i
             context += best
         trees.append(pairs)
     return trees
+
+
+def pairs_by_tree(options: argparse.Namespace) -> list[list[tuple[list[int], list[int], list[int]]]]:
+    """Return the pairs of made trees or, with --data, of the first --trees trees of a file of preferences."""
+    if not options.data:
+        return make_trees(options)
+    by_problem: dict[str, list[tuple[list[int], list[int], list[int]]]] = {}
+    for row in read_rows(options.data, StepPreference):
+        assert row.prompt_ids, "pairs without token ids"
+        pair = (list(row.prompt_ids), list(row.chosen_ids or ()), list(row.rejected_ids or ()))
+        by_problem.setdefault(row.problem_id, []).append(pair)
+    return list(by_problem.values())[: options.trees]
+
+
+def model_of(options: argparse.Namespace) -> Any:
+    """Return the model of --model in float32, or a Qwen2 with random weights."""
+    import torch
+
+    from stepagent.models.loading import load_model
+
+    return load_model(options.model, torch.float32, torch.device("cpu")) if options.model else make_model(options)
 
 
 def make_model(options: argparse.Namespace) -> Any:
@@ -76,19 +101,19 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
     import torch
 
     from stepagent.config.settings import LoraSettings, OptimizeSettings
-    from stepagent.optimize.adapters import add_adapter
-    from stepagent.optimize.batches import PackedBatches
-    from stepagent.optimize.dpo import DpoTrainer
-    from stepagent.optimize.packing import Target
-    from stepagent.optimize.scoring import packed_logprobs, plain_logprobs
-    from stepagent.optimize.trainer import training_arguments
+    from stepagent.training.adapters import add_adapter
+    from stepagent.training.batches import PackedBatches
+    from stepagent.training.dpo import DpoTrainer
+    from stepagent.training.packing import Target
+    from stepagent.training.scoring import packed_logprobs, plain_logprobs
+    from stepagent.training.trainer import training_arguments
 
     units = [
         (Target((*context, *best), len(context)), Target((*context, *worst), len(context)))
-        for tree in make_trees(options)
+        for tree in pairs_by_tree(options)
         for context, best, worst in tree
     ]
-    groups = [number for number in range(options.trees) for _ in range(options.steps)]
+    groups = [number for number, tree in enumerate(pairs_by_tree(options)) for _ in tree]
     lora = LoraSettings(rank=LORA["rank"], alpha=LORA["alpha"], targets=tuple(LINEAR))
     settings = OptimizeSettings(
         learning_rate=1e-4, batch_size=BATCH, lora=lora, token_budget=options.token_budget, save_steps=None
@@ -109,7 +134,7 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
     with tempfile.TemporaryDirectory() as folder:
         note_memory()
         trainer = Timed(
-            add_adapter(make_model(options), lora),
+            add_adapter(model_of(options), lora),
             batches,
             training_arguments(settings, batches.steps, Path(folder), seed=options.seed, device=torch.device("cpu")),
             monitor=WarningMonitor(),
@@ -128,7 +153,9 @@ def run_trl(options: argparse.Namespace, batch: int) -> float:
     from transformers import PreTrainedTokenizerFast
     from trl import DPOConfig, DPOTrainer
 
-    words = {f"t{index}": index for index in range(options.vocabulary)}
+    # TRL takes text: a tokenizer whose words are the ids gives it the very tokens, whatever the model
+    size = model_of(options).config.vocab_size
+    words = {f"t{index}": index for index in range(size)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="t0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="t0", eos_token="t1")
@@ -138,7 +165,7 @@ def run_trl(options: argparse.Namespace, batch: int) -> float:
             "chosen": " " + " ".join(f"t{i}" for i in best),
             "rejected": " " + " ".join(f"t{i}" for i in worst),
         }
-        for tree in make_trees(options)
+        for tree in pairs_by_tree(options)
         for context, best, worst in tree
     ]
     spent = 0.0
@@ -154,7 +181,7 @@ def run_trl(options: argparse.Namespace, batch: int) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = Timed(
-            model=make_model(options),
+            model=model_of(options),
             args=DPOConfig(
                 output_dir=folder,
                 use_cpu=True,
@@ -248,17 +275,18 @@ def main() -> None:
     tree = {"steps": 8, "step_tokens": 40, "prompt_tokens": 100, "trees": 16}
     model = {"hidden": 128, "layers": 4, "vocabulary": 1000}
     parser = make_parser(__doc__, **tree, **model, token_budget=4096, repeats=3)
+    parser.add_argument("--model", type=Path, help="a model folder")
+    parser.add_argument("--data", type=Path, help="preferences.jsonl of a search with that model's tokenizer")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(options)
         return
     medians = measure(options)
-    pairs = options.trees * options.steps
-    alone = sum(
-        2 * len(context) + len(best) + len(worst) for tree in make_trees(options) for context, best, worst in tree
-    )
-    shared = sum(options.prompt_tokens + 2 * options.steps * options.step_tokens for _ in range(options.trees))
+    trees = pairs_by_tree(options)
+    pairs = sum(map(len, trees))
+    alone = sum(2 * len(context) + len(best) + len(worst) for tree in trees for context, best, worst in tree)
+    shared = sum(len(tree[0][0]) + sum(len(best) + len(worst) for _, best, worst in tree) for tree in trees)
     rates = {kind: pairs / figures["seconds"] for kind, figures in medians.items()}
     trl = {kind: rate for kind, rate in rates.items() if kind.startswith("trl")}
     limit = alone / shared
@@ -269,9 +297,11 @@ def main() -> None:
         "token_limit": limit,
         "fraction_of_token_limit": rates["packed"] / rates["plain"] / limit,
         "peak_memory_vs_trl": medians["packed"]["peak_mib"] / medians["trl:8"]["peak_mib"],
+        "peak_memory_vs_fastest_trl": medians["packed"]["peak_mib"]
+        / medians[max(trl, key=trl.__getitem__)]["peak_mib"],
         "pairs_per_second": rates,
         "medians": medians,
-        "options": {key: value for key, value in vars(options).items() if key not in ("json", "worker")},
+        "options": {key: str(value) for key, value in vars(options).items() if key not in ("json", "worker")},
     }
     for key, value in figures.items():
         if isinstance(value, float):

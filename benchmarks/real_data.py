@@ -70,9 +70,9 @@ def _calculate(tokens: Iterator[str], lines: list[str]) -> str:
     token = next(tokens)
     if token not in _OPERATORS:
         return _number(float(token))
-    left, right = _calculate(tokens, lines), _calculate(tokens, lines)
-    value = _number(_OPERATORS[token](float(left), float(right)))
-    lines.append(f"{left} {token} {right} = {value}")
+    first, second = _calculate(tokens, lines), _calculate(tokens, lines)
+    value = _number(_OPERATORS[token](float(first), float(second)))
+    lines.append(f"{first} {token} {second} = {value}")
     return value
 
 
@@ -91,20 +91,20 @@ def read_gsm8k(path: Path) -> Iterator[Solved]:
 def wrong_line(line: str, numbers: Sequence[str], rng: random.Random) -> str | None:
     """Return a line that is wrong where `line` is right: another operator, another number, or a slip in the result."""
     if match := _CALCULATION.fullmatch(line):
-        left, sign, right, value = match.groups()
+        first, sign, second, value = match.groups()
         kinds = ["operator", "operator", "number", "slip"]
         kind = rng.choice(kinds)
         if kind == "operator":
             sign = rng.choice([name for name in _OPERATORS if name != sign])
         elif kind == "number":
-            right = rng.choice([number for number in numbers if number != right] or [left])
+            second = rng.choice([number for number in numbers if number != second] or [first])
         if kind == "slip":
             result = _slip(value, rng)
-        elif sign == "/" and float(right) == 0:
+        elif sign == "/" and float(second) == 0:
             return None
         else:
-            result = _number(_OPERATORS[sign](float(left), float(right)))
-        return None if result == value else f"{left} {sign} {right} = {result}"
+            result = _number(_OPERATORS[sign](float(first), float(second)))
+        return None if result == value else f"{first} {sign} {second} = {result}"
     places = list(_NUMBER.finditer(line))
     if not places:
         return None
@@ -134,19 +134,21 @@ def pairs_of(solved: Solved, rng: random.Random) -> Iterator[StepPair]:
     yield StepPair(solved.question, prefix, wrong, right, "second", judgement.format("B", "B"), margin=1.0)
 
 
-def write_data(train: Iterable[Solved], test: Iterable[Solved], out: Path, *, learnt: int, seed: int) -> None:
-    """Write to the folder `out`: ift.jsonl and eft.jsonl (of `learnt` problems), problems.jsonl (the rest of `train`),
+def write_data(train: Iterable[Solved], test: Iterable[Solved], out: Path, *, sft: int, seed: int) -> None:
+    """Write to the folder `out`: ift.jsonl and eft.jsonl (of `sft` problems), problems.jsonl (the rest of `train`),
     held_out.jsonl, and pairs.jsonl (labelled pairs of the held-out problems)."""
     rng = random.Random(seed)
     tested = list(test)
-    seen = {solved.question for solved in tested}
-    known = [solved for solved in {solved.question: solved for solved in train}.values() if solved.question not in seen]
-    rng.shuffle(known)
-    taught, searched = known[:learnt], known[learnt:]
+    held_out = {solved.question for solved in tested}
+    pool = [
+        solved for solved in {solved.question: solved for solved in train}.values() if solved.question not in held_out
+    ]
+    rng.shuffle(pool)
+    examples, searches = pool[:sft], pool[sft:]
     out.mkdir(parents=True, exist_ok=True)
-    write_rows(out / "ift.jsonl", [IftRow(s.question, "\n".join(s.lines), answer=s.answer) for s in taught])
-    write_rows(out / "eft.jsonl", [pair for solved in taught for pair in pairs_of(solved, rng)])
-    write_rows(out / "problems.jsonl", _problems(searched))
+    write_rows(out / "ift.jsonl", [IftRow(s.question, "\n".join(s.lines), answer=s.answer) for s in examples])
+    write_rows(out / "eft.jsonl", [pair for solved in examples for pair in pairs_of(solved, rng)])
+    write_rows(out / "problems.jsonl", _problems(searches))
     write_rows(out / "held_out.jsonl", _problems(tested))
     pairs = [pair for solved in tested for pair in pairs_of(solved, rng)]
     write_rows(out / "pairs.jsonl", pairs[: 2 * 200 : 2])
@@ -162,11 +164,11 @@ _READERS: dict[str, tuple[Callable[[Path], Iterator[Solved]], str]] = {
 }
 
 
-def make_data(task: str, source: Path, out: Path, *, learnt: int, seed: int) -> None:
+def make_data(task: str, source: Path, out: Path, *, sft: int, seed: int) -> None:
     """Write the files of a task (`word_problems` or `gsm8k`) from the folder `source` to the folder `out`."""
-    read, ending = _READERS[task]
-    train, test = (list(read(source / f"{task}_{part}.{ending}")) for part in ("train", "test"))
-    write_data(train, test, out, learnt=learnt, seed=seed)
+    reader, ending = _READERS[task]
+    train, test = (list(reader(source / f"{task}_{part}.{ending}")) for part in ("train", "test"))
+    write_data(train, test, out, sft=sft, seed=seed)
 
 
 if __name__ == "__main__":
@@ -174,7 +176,7 @@ if __name__ == "__main__":
     parser.add_argument("task", choices=_READERS)
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--learnt", type=int, default=1400, help="problems for SFT; the rest are searched")
+    parser.add_argument("--sft", type=int, default=1400, help="problems for SFT; the rest are searched")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    make_data(options.task, options.source, options.out, learnt=options.learnt, seed=options.seed)
+    make_data(options.task, options.source, options.out, sft=options.sft, seed=options.seed)

@@ -119,8 +119,8 @@ def arm_figures(folders: Sequence[Path]) -> dict[str, Any]:
     last one, its interval, and the judge's accuracy under it."""
     curves = []
     for folder in folders:
-        found = sorted(folder.glob("evaluation/M_*/evaluation.json"), key=lambda path: int(path.parent.name[2:]))
-        curves.append([asdict(read_evaluation(path.parent)) for path in found])
+        paths = sorted(folder.glob("evaluation/M_*/metrics.json"), key=lambda path: int(path.parent.name[2:]))
+        curves.append([asdict(read_evaluation(path.parent)) for path in paths])
     models = []
     for place in range(min(map(len, curves), default=0)):
         rows = [curve[place] for curve in curves]
@@ -159,7 +159,7 @@ def figures_of(options: argparse.Namespace) -> dict[str, Any]:
     arms = {}
     for arm in ARMS:
         folders = [options.work / f"seed_{seed}" / arm for seed in seeds(options)]
-        folders = [folder for folder in folders if (folder / "evaluation" / "M_2" / "evaluation.json").is_file()]
+        folders = [folder for folder in folders if (folder / "evaluation" / "M_2" / "metrics.json").is_file()]
         if folders:
             arms[arm] = arm_figures(folders)
     return {

@@ -32,8 +32,8 @@ from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.pool import turn
 from stepagent.config.settings import Config
 from stepagent.interfaces import Generator, Judge
-from stepagent.search.runner import search_all
-from stepagent.search.step import StepSearch
+from stepagent.strategies.runner import search_all
+from stepagent.strategies.step import StepSearch
 from stepagent.tree import StepTree
 from stepagent.types import ModelVersion, Problem, Proposal, Step, Verdict
 

@@ -31,12 +31,12 @@ from stepagent.files.jsonl import read_rows
 from stepagent.files.problems import ProblemFile
 from stepagent.files.runs import RunFolder
 from stepagent.models.folders import unless_made
-from stepagent.optimize.packing import Target
-from stepagent.optimize.sft import train_targets
 from stepagent.stages.evaluate import evaluate, read_evaluation
 from stepagent.stages.iterate import iterate
 from stepagent.stages.search import search
 from stepagent.stages.train import initialize
+from stepagent.training.packing import Target
+from stepagent.training.sft import train_targets
 from stepagent.types import ModelVersion, StepPreference
 
 JUDGES = {"self": None, "random": "random", "oracle": "stepagent.demo.oracle:OracleJudge"}

@@ -19,10 +19,10 @@ import torch
 from _bench import make_parser, write_figures
 from optimize_vs_trl import make_model, make_trees
 
-from stepagent.optimize.memory import keep_freed_memory
-from stepagent.optimize.packing import Pack, Target, make_packs
-from stepagent.optimize.probing import pick_scoring
-from stepagent.optimize.scoring import packed_logprobs
+from stepagent.training.memory import keep_freed_memory
+from stepagent.training.packing import Pack, Target, make_packs
+from stepagent.training.probing import pick_scoring
+from stepagent.training.scoring import packed_logprobs
 
 
 def make_pack(options: argparse.Namespace, length: int) -> Pack:

@@ -14,7 +14,7 @@ from _bench import WarningMonitor
 from stepagent.config.settings import LoraSettings, OptimizeSettings, ServeSettings
 from stepagent.files.jsonl import write_rows
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.optimize.dpo import optimize_model
+from stepagent.training.dpo import optimize_model
 from stepagent.types import Message, StepPreference
 
 ROOT = Path(__file__).parents[1]

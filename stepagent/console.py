@@ -5,6 +5,8 @@ Text that a model or a server wrote goes through `visible` before it is printed.
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import threading
@@ -36,12 +38,48 @@ _UNSEEN = re.compile(
 """Controls, escapes, marks that turn the direction of text, tags, half characters; not the line feed and the tab. The
 joiners U+200C and U+200D stay, since scripts and emoji need them."""
 
+_terminal_claimed = False
 _one_line = False  # whether a table is printed as one line: see `closing_table_only`
 
 _SHOW_SECONDS = 0.1  # between two updates of a bar
 _ALIVE_SECONDS = 1.0  # between two updates of a bar that does not advance
 _LINE_SECONDS = 5.0  # between two lines of progress in a log file
 _QUICK_SECONDS = 2.0  # what takes less leaves no line
+
+
+class _LogLines(io.TextIOBase):
+    """A file whose lines go to the logger `stepagent`."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Log the lines that this text ends."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if line.strip():
+                logging.getLogger("stepagent").info(line.rstrip())
+        return len(text)
+
+
+def claim_terminal() -> None:
+    """Let all that follows speak to the terminal: this process is a command."""
+    global _terminal_claimed
+    _terminal_claimed = True
+
+
+@contextmanager
+def embedded() -> Iterator[None]:
+    """Context in which all that would be printed goes to the logger `stepagent`, unless this process is a command:
+    results and progress as infos, warnings as warnings."""
+    if _terminal_claimed:
+        yield
+        return
+    console.file = output.file = _LogLines()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        console.file = output.file = None  # type: ignore[assignment]  # its own stream again
 
 
 def visible(text: str) -> str:
@@ -204,8 +242,8 @@ def table(title: str, rows: Mapping[str, object], brief: Sequence[str] = ()) -> 
     """Print a closing table of names and figures; within `closing_table_only`, one line with the figures named in
     `brief`."""
     if _one_line:
-        shown = ", ".join(f"{name.strip()} {_figure(rows[name])}" for name in brief if name in rows)
-        console.print(f"{visible(title)}: {shown or 'done'}", highlight=False, markup=False, soft_wrap=True)
+        figures = ", ".join(f"{name.strip()} {_figure(rows[name])}" for name in brief if name in rows)
+        console.print(f"{visible(title)}: {figures or 'done'}", highlight=False, markup=False, soft_wrap=True)
         return
     grid = Table(title=Text(visible(title)), title_justify="left", show_header=False)
     # names stay whole; a long value goes on in the next line
@@ -230,6 +268,9 @@ def percent(share: float | None) -> str:
 def warn(warnings: Iterable[str]) -> None:
     """Print a stage's warnings."""
     for warning in warnings:
+        if isinstance(console.file, _LogLines):
+            logging.getLogger("stepagent").warning("%s", visible(warning))
+            continue
         console.print(f"warning: {visible(warning)}", style="yellow", markup=False, soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 import torch
 
-from stepagent import StepPreference, StepTree
+from stepagent import StepPreference, StepTree, console
 from stepagent.commands import main
 from stepagent.config.loading import load_config
 from stepagent.config.settings import Config
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mutations", type=int, default=120, help="cases of the fuzz (tests/servers/test_fuzz.py)")
+    parser.addoption("--mutations", type=int, default=60, help="cases of the fuzz (tests/servers/test_fuzz.py)")
     parser.addoption("--mutation-seed", type=int, default=0, help="seed of the fuzz")
 
 
@@ -133,6 +133,7 @@ def stepagent(
     def run(*arguments: object) -> CompletedProcess[str]:
         words = ["stepagent", *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", words)
+        monkeypatch.setattr(console, "_terminal_claimed", False)  # set again by the command, undone after the test
         capsys.readouterr()
         try:
             main.run()

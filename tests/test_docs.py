@@ -41,13 +41,13 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 def test_every_config_shown_loads(tmp_path: Path) -> None:
-    from stepagent.assembly.components import Binder
     from stepagent.stages.deploy import make_server
 
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
-    files = [path for path in (ROOT / "docs" / "configs").glob("*.yaml") if path.name != "fsdp2.yaml"]
-    assert len(files) >= 5
+    files = [path for path in (ROOT / "recipes").glob("*.yaml") if path.name != "fsdp2.yaml"]
+    assert {"smollm2-word-problems", "smollm2-gsm8k", "hosted-judge"} < {path.stem for path in files}
+    assert all(load_config(path).name == path.stem for path in files)
     for block in [*blocks, *(path.read_text() for path in files)]:
         path = tmp_path / "c.yaml"
         path.write_text(block)
@@ -94,15 +94,6 @@ def test_the_commands_of_the_data_page_make_what_init_takes(tmp_path: Path) -> N
     config = load_config(folder / "demo.yaml")
     assert config.init
     assert len(sft_rows(config, config.init)) > 1500
-
-
-@pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "recipes").glob("*.yaml")))
-def test_every_recipe_is_a_config_whose_components_bind(recipe: str) -> None:
-    if recipe == "fsdp2.yaml":
-        pytest.skip("a config of accelerate, not of stepagent")
-    config = load_config(ROOT / "recipes" / recipe)
-    assert Binder(config, serves=True).search().generator.kind
-    assert config.name == recipe.removesuffix(".yaml")
 
 
 def test_accelerate_takes_the_sharding_config() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from stepagent import backends, generators, judges, search
+from stepagent import backends, generators, judges, strategies
 from stepagent.assembly.binding import Bound, ComponentType, bind
 from stepagent.config.component import KINDS, Component
 from stepagent.config.settings import Config
@@ -24,7 +24,9 @@ SCORER = ComponentType(
 )
 GENERATOR = ComponentType("generator", Generator, "propose", builtins=generators.BUILTIN, default=KINDS["generator"])
 JUDGE = ComponentType("judge", Judge, "judge", builtins=judges.BUILTIN, default=KINDS["judge"], usage="it judges steps")
-SEARCH = ComponentType("search strategy", SearchStrategy, "search", builtins=search.BUILTIN, default=KINDS["search"])
+SEARCH = ComponentType(
+    "search strategy", SearchStrategy, "search", builtins=strategies.BUILTIN, default=KINDS["search"]
+)
 TYPES = (BACKEND, SCORER, GENERATOR, JUDGE, SEARCH)
 
 _OFFERS: dict[str, type] = {

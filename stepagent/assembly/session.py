@@ -23,7 +23,7 @@ from stepagent.files.jsonl import write_atomic
 from stepagent.files.problems import Answers
 from stepagent.files.runs import RunFolder
 from stepagent.interfaces import Backend, Judge, Named, SearchStrategy
-from stepagent.search.runner import search_all
+from stepagent.strategies.runner import search_all
 from stepagent.tree import StepTree
 from stepagent.types import ModelVersion, Problem
 

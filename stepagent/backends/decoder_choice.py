@@ -92,16 +92,16 @@ def _fault(model: Any, make: Callable[[Sequence[int]], Decoder], longest: int) -
 def _gap(model: Any, groups: Sequence[Group]) -> tuple[float, float]:
     """Return the distance of the rows' log-probabilities from those of plain forward passes, and the noise of these."""
     precision = precision_of(model)
-    drawn, plain, rounded = [], [], []
+    rows_logprobs, plain, rounded = [], [], []
     for prompt, rows in groups:
         exact = _plain(model, prompt, rows[0].token_ids)
         with rounded_embeddings(model, precision):
             rounded.append(_plain(model, prompt, rows[0].token_ids))
         for row in rows:
-            drawn.append(torch.tensor(row.logprobs))
+            rows_logprobs.append(torch.tensor(row.logprobs))
             plain.append(exact)
     noise = distance(torch.cat(rounded), torch.cat(plain[::2]), precision)
-    gap = distance(torch.cat(drawn), torch.cat(plain), precision)
+    gap = distance(torch.cat(rows_logprobs), torch.cat(plain), precision)
     return gap if gap == gap else float("inf"), noise
 
 

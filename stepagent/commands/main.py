@@ -17,8 +17,7 @@ from stepagent.commands.look import report, show, view
 from stepagent.commands.options import ConfigPath, Model, Overrides, Version
 from stepagent.commands.publish import push
 from stepagent.config.loading import load_config
-from stepagent.config.settings import ProblemSettings
-from stepagent.console import already_done, visible
+from stepagent.console import claim_terminal, visible
 from stepagent.errors import ConfigError, StepagentError, first_cause
 from stepagent.types import ModelVersion
 
@@ -39,6 +38,7 @@ app.add_typer(data_app, name="data")
 @app.callback(help="A language model learns to reason better by judging its own steps.")
 def main(version: Version = False) -> None:
     """Take the options that stand before a command."""
+    claim_terminal()
 
 
 class RunnerKind(StrEnum):
@@ -79,22 +79,10 @@ def search(
     overrides: Overrides = None,
 ) -> None:
     """Search step trees and export step preferences; continues the trees that OUT holds already."""
-    from stepagent.files.problems import ProblemFile
-    from stepagent.stages.search import search
+    from stepagent import api
 
-    with _session(config, overrides, out) as session:
-        source = ProblemSettings(path=problems) if problems else session.config.problems
-        file = ProblemFile.of(source, out)
-        # judges that know references, and workers elsewhere, read the file that is searched
-        session = session.using(session.config.model_copy(update={"problems": ProblemSettings(path=str(file.path))}))
-        version = _version(session, model)
-        if runner is RunnerKind.ray:
-            from stepagent.stages.search_on_ray import ray_runner
-
-            session.runner = ray_runner(session, version, workers)
-        if not search(session, version, file, out=out):
-            already_done(out)
-        session.keep_config()
+    on_ray = workers if runner is RunnerKind.ray else None
+    api.search(load_config(config, overrides or ()), out, model=model, problems=problems, workers=on_ray)
 
 
 @app.command()
@@ -124,22 +112,20 @@ def judge(
     """Judge candidates from a file, judge a finished search anew, or measure a judge on labelled data."""
     if len([source for source in (data, trees, labelled) if source is not None]) != 1:
         raise ConfigError("judge: give one of --data, --trees and --evaluate")
-    from stepagent.stages import compare_judges, judge, measure_judge
+    from stepagent import api
 
-    with _session(config, overrides, out) as session:
-        version = _version(session, model)
-        ran = True
-        if data is not None:
-            ran = judge.judge(session, version, data, out=out)
-        elif labelled is not None:
-            ran = measure_judge.measure_judge(session, version, labelled, sample=sample, out=out)
-        elif trees is not None and against is None:
-            ran = judge.judge_again(session, version, trees, out=out)
-        elif trees is not None and against is not None:
-            with _session(against, overrides, out) as other_session:
-                compare_judges.compare_judges(session, other_session, version, trees=trees, out=out)
-        if not ran:
-            already_done(out)
+    settings = load_config(config, overrides or ())
+    if data is not None:
+        api.judge(settings, data, out, model=model)
+    elif labelled is not None:
+        api.measure_judge(settings, labelled, out, sample=sample, model=model)
+    elif trees is not None and against is None:
+        api.judge_trees(settings, trees, out, model=model)
+    elif trees is not None and against is not None:
+        from stepagent.stages.compare_judges import compare_judges
+
+        with _session(config, overrides, out) as session, _session(against, overrides, out) as other_session:
+            compare_judges(session, other_session, _version(session, model), trees=trees, out=out)
 
 
 @app.command()
@@ -156,10 +142,9 @@ def optimize(
     overrides: Overrides = None,
 ) -> None:
     """Train a model on step preferences (step-wise DPO) and merge the adapter."""
-    settings = load_config(config, overrides or ())
-    from stepagent.stages.train import optimize_command
+    from stepagent import api
 
-    optimize_command(settings, model or settings.model, data, out=out)
+    api.optimize(load_config(config, overrides or ()), data, out, model=model)
 
 
 @app.command()
@@ -175,15 +160,15 @@ def evaluate(
     overrides: Overrides = None,
 ) -> None:
     """Measure greedy accuracy, judged search and the judge itself on held-out data, or compare strategies."""
-    from stepagent.stages import compare_searches, evaluate
+    if compare is None:
+        from stepagent import api
+
+        api.evaluate(load_config(config, overrides or ()), out, model=model)
+        return
+    from stepagent.stages.compare_searches import compare_searches
 
     with _session(config, overrides, out) as session:
-        version = _version(session, model)
-        if compare is not None:
-            compare_searches.compare_searches(session, version, compare, budget=budget, out=out)
-        elif not evaluate.evaluate(session, version, out):
-            already_done(out)
-        session.keep_config()
+        compare_searches(session, _version(session, model), compare, budget=budget, out=out)
 
 
 @app.command()
@@ -193,10 +178,10 @@ def iterate(
     overrides: Overrides = None,
 ) -> None:
     """Run all rounds M_i -> M_{i+1}; started again, a killed run continues."""
-    settings = load_config(config, overrides or ())
-    from stepagent.stages.iterate import iterate
+    from stepagent import api
 
-    iterate(settings, runs / settings.name)
+    settings = load_config(config, overrides or ())
+    api.iterate(settings, runs / settings.name)
 
 
 @app.command()

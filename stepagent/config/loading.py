@@ -23,11 +23,12 @@ _PROBLEMS = frozenset({("problems",), ("eft", "problems"), ("evaluate", "problem
 """Sections that a path alone may stand for."""
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply `--set key.sub=value` overrides (values are YAML).
 
     Raises ConfigError with the file, the key and the nearest known key.
     """
+    path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:

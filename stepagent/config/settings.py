@@ -88,13 +88,18 @@ class GuardSettings(Settings):
     stop: bool = False
 
 
+LossKind = Literal["sigmoid", "ipo", "kto", "likelihood"]
+
+
 class OptimizeSettings(TrainSettings):
-    """Step-wise DPO (arXiv 2503.03746, 1.6): `beta` is the paper's. Optional terms: `nll_alpha` weighs the
-    NLL of the chosen step per token (arXiv 2404.19733); `margin_smoothing` smooths each pair's label by
-    the judge's margin; `length_normalized` averages log-probabilities over a step's tokens."""
+    """Step-wise DPO (arXiv 2503.03746, 1.6): `beta` is the paper's. `loss` is the signal of a pair: sigmoid is DPO, ipo
+    (arXiv 2310.12036) and kto (2402.01306) are others, likelihood learns the chosen step alone, by its NLL per token
+    (RAFT, 2304.06767). Optional terms: `nll_alpha` weighs the same NLL beside a pair's loss (2404.19733);
+    `margin_smoothing` smooths each pair's label by the judge's margin; `length_normalized` averages log-probabilities
+    over a step's tokens."""
 
     learning_rate: Rate = 5e-7
-    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    loss: LossKind = "sigmoid"
     beta: Rate = 0.1
     nll_alpha: Annotated[float, Field(ge=0)] = 0.0
     margin_smoothing: bool = False
@@ -102,10 +107,17 @@ class OptimizeSettings(TrainSettings):
     guards: GuardSettings = GuardSettings()
 
     @model_validator(mode="after")
-    def _ipo_takes_no_smoothing(self) -> OptimizeSettings:
-        if self.loss == "ipo" and self.margin_smoothing:
-            raise ValueError("loss: ipo takes no margin_smoothing; set one of them")
+    def _loss_has_its_terms(self) -> OptimizeSettings:
+        if self.loss != "sigmoid" and self.margin_smoothing:
+            raise ValueError(f"loss: {self.loss} takes no margin_smoothing; set one of them")
+        if self.loss == "likelihood" and self.nll_alpha:
+            raise ValueError("loss: likelihood is the chosen steps' NLL already; leave nll_alpha out")
         return self
+
+    @property
+    def nll_weight(self) -> float:
+        """The weight of the chosen step's NLL per token."""
+        return 1.0 if self.loss == "likelihood" else self.nll_alpha
 
 
 class ProblemSettings(Settings):
@@ -248,7 +260,7 @@ class ServeSettings(Settings):
 
 
 class Config(Settings):
-    """A whole run."""
+    """A whole run. `tracker` gets the figures of every stage of `iterate` under one run."""
 
     name: str = "run"
     seed: int = 0
@@ -269,6 +281,7 @@ class Config(Settings):
     optimize: OptimizeSettings = OptimizeSettings()
     replay: ReplaySettings | None = None
     watch: WatchSettings = WatchSettings()
+    tracker: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
     evaluate: EvaluateSettings | None = None
 
     @model_validator(mode="before")

@@ -11,7 +11,7 @@ runs/<name>/
   evaluation/M_1/      metrics.json trees.jsonl greedy.jsonl pairs.jsonl
   server/              the log of the managed server, the deployment and its proof
   training.jsonl       the steps by which M_1 was trained
-  summary.json summary.png report.html
+  summary.json summary.png report.html, and tracked.json: the files that a tracker has got
 """
 
 from __future__ import annotations

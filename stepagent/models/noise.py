@@ -14,11 +14,11 @@ _LEAST = {torch.float32: 2e-5, torch.bfloat16: 2e-3}  # nats a token, where next
 _MOST = {torch.float32: 1e-3, torch.bfloat16: 0.5}  # nats a token: more would be another model, whatever the noise
 
 
-def distance(logprobs: torch.Tensor, others: torch.Tensor, precision: torch.dtype) -> float:
-    """Return how far (nats a token) log-probabilities are from others: the largest difference, and in bfloat16 the root
-    of the mean square. There a rare token of a real model moves by half a nat at one rounding, so that the largest
+def distance(logprobs: torch.Tensor, references: torch.Tensor, precision: torch.dtype) -> float:
+    """Return how far (nats a token) log-probabilities are from references: the largest difference, and in bfloat16 the
+    root of the mean square. There a rare token of a real model moves by half a nat at one rounding, so that the largest
     tells nothing; tokens that see a wrong context move all at once."""
-    difference = (logprobs - others).double()
+    difference = (logprobs - references).double()
     size = difference.abs().max() if precision == torch.float32 else difference.square().mean().sqrt()
     return size.item()
 

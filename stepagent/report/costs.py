@@ -135,7 +135,7 @@ def _money(config: ConfigFacts, whole: Usage, judged: Usage, models: Sequence[Co
     """Return the money for `whole` tokens, of which the judge took `judged`; None if a price that it takes is not in
     the config."""
     only = models[0].name if len(models) == 1 else ""
-    generated = Usage(*(all_ - part for all_, part in zip(astuple(whole), astuple(judged), strict=True)))
+    generated = Usage(*(total - part for total, part in zip(astuple(whole), astuple(judged), strict=True)))
     money = 0.0
     for part, tokens in ((config.generator, generated), (config.judge, judged)):
         backend = part.backend or config.backend

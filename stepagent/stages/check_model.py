@@ -17,14 +17,14 @@ from stepagent.errors import ModelError
 from stepagent.models.loading import load_config, pick_device
 from stepagent.models.spans import Span, context_limit, span
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.optimize.adapters import load_trainable
-from stepagent.optimize.environment import prepare_environment
-from stepagent.optimize.memory import pack_budget, training_memory
-from stepagent.optimize.merge import TrainedModel
-from stepagent.optimize.mode import learning_mode
-from stepagent.optimize.packing import Target, Unit, make_packs
-from stepagent.optimize.probing import Scoring, pick_scoring
-from stepagent.optimize.rehearsal import rehearse
+from stepagent.training.adapters import load_trainable
+from stepagent.training.environment import prepare_environment
+from stepagent.training.memory import pack_budget, training_memory
+from stepagent.training.merge import TrainedModel
+from stepagent.training.mode import learning_mode
+from stepagent.training.packing import Target, Unit, make_packs
+from stepagent.training.probing import Scoring, pick_scoring
+from stepagent.training.rehearsal import rehearse
 from stepagent.types import Message
 
 _QUESTION = "A shop sells 12 apples in the morning and 5 in the afternoon. How many apples does it sell?"

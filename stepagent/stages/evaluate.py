@@ -23,9 +23,9 @@ from stepagent.generators.boundaries import BoundaryKind, boundary_kind, content
 from stepagent.generators.sample import SampleGenerator
 from stepagent.interfaces import Generator, SearchStrategy, Solver
 from stepagent.judges.measuring import score_pair
-from stepagent.search.greedy import GreedySearch
 from stepagent.stages.measure_judge import JudgedItem, judge_items
 from stepagent.stages.search import searched
+from stepagent.strategies.greedy import GreedySearch
 from stepagent.tree import StepTree, joined_text
 from stepagent.types import ModelVersion, Problem, StepPreference
 

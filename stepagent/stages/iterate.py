@@ -21,6 +21,7 @@ from stepagent.stages.check_model import check_model
 from stepagent.stages.deploy import check_server, deploy, serving
 from stepagent.stages.evaluate import boundary_of, evaluate, load_check, pairs_right, read_evaluation
 from stepagent.stages.search import search
+from stepagent.stages.tracking import Tracker
 from stepagent.stages.train import init, optimize, replay_of, sft_rows
 from stepagent.stages.watch import watch
 from stepagent.types import ModelVersion, StepPreference
@@ -36,8 +37,8 @@ def iterate(config: Config, folder: Path) -> dict[str, Any]:
         shares = check_inputs(session)
         _try_training(config, folder)
         session.keep_config()
-        with closing_table_only(), serving(session):
-            circle = _turn(session, shares)
+        with closing_table_only(), serving(session), Tracker(config, folder) as tracker:
+            circle = _turn(session, shares, tracker)
         seconds = round(session.run_folder.wall_seconds(), 1)
     summary = {"wall_seconds": seconds, **asdict(circle)}
     write_json(folder / "summary.json", summary)
@@ -71,7 +72,7 @@ class Circle:
     last_good: str = ""
 
 
-def _turn(session: Session, shares: Sequence[slice]) -> Circle:
+def _turn(session: Session, shares: Sequence[slice], tracker: Tracker) -> Circle:
     """M_0 -> M_1 -> ... Every model is measured and watched; the next round starts from the last good one."""
     config, circle = session.config, Circle()
     base = ModelVersion(0, config.model)
@@ -83,6 +84,7 @@ def _turn(session: Session, shares: Sequence[slice]) -> Circle:
     pairs: dict[str, Any] = {}
     for index in range(1, config.rounds + 2):
         circle.models += _measured(session, newest, pairs)
+        tracker.update()
         if ways := watch(session, newest):
             circle.drifted[newest.name] = ways
             warn([f"{newest.name} has drifted from M_1: {'; '.join(ways)}"])
@@ -94,6 +96,7 @@ def _turn(session: Session, shares: Sequence[slice]) -> Circle:
         if source != newest:
             warn([f"round {index} goes on from the last good model, {good.name}"])
         newest, pairs = _round(session, source, index, share=shares[index - 1])
+        tracker.update()
     if source != newest:
         deploy(session, source, "last good model on the server")
     circle.last_good = good.name

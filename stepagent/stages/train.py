@@ -24,12 +24,12 @@ from stepagent.files.rows import IftRow, load_eft, read_ift
 from stepagent.files.runs import hash_path
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join, split
 from stepagent.models.folders import unless_made
-from stepagent.optimize.dpo import Replay, optimize_model
-from stepagent.optimize.environment import process_count
-from stepagent.optimize.merge import refuse_existing
-from stepagent.optimize.sft import SftRow, sft
 from stepagent.seeds import derive_seed
 from stepagent.stages.evaluate import evaluate, read_evaluation
+from stepagent.training.dpo import Replay, optimize_model
+from stepagent.training.environment import process_count
+from stepagent.training.merge import refuse_existing
+from stepagent.training.sft import SftRow, sft
 from stepagent.types import ModelVersion
 
 CURVE = "training.jsonl"
@@ -241,9 +241,10 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
     return trained
 
 
-def optimize_command(config: Config, model: str, data: str, *, out: Path) -> None:
-    """Step-wise DPO of `model` on `data` into the folder `out`, with the rows that the config replays."""
-    _optimize(config, model, data, out=out, seed=config.seed, label="alone")
+def optimize_command(config: Config, model: str, data: str, *, out: Path) -> dict[str, object]:
+    """Step-wise DPO of `model` on `data` into the folder `out`, with the rows that the config replays. Returns the
+    closing figures."""
+    return _optimize(config, model, data, out=out, seed=config.seed, label="alone")
 
 
 def _optimize(

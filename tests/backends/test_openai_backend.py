@@ -30,8 +30,8 @@ from stepagent.backends.store import ResponseStore, Stored
 from stepagent.errors import TransientError
 from stepagent.generators.sample import SampleGenerator
 from stepagent.judges.random import RandomJudge
-from stepagent.search.runner import search_all
-from stepagent.search.step import StepSearch
+from stepagent.strategies.runner import search_all
+from stepagent.strategies.step import StepSearch
 from stepagent.testing.stub_server import Fault, Stub, drop, empty_choices, half_json, serve, stall, status, wrong_n
 
 Open = Callable[..., OpenAIBackend]

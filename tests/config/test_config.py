@@ -12,7 +12,7 @@ from stepagent import ConfigError
 from stepagent.config.loading import load_config
 from stepagent.config.settings import Config
 from stepagent.generators.sample import SampleGenerator
-from stepagent.search.step import StepSearch
+from stepagent.strategies.step import StepSearch
 
 Load = Callable[..., Config]
 

@@ -14,7 +14,7 @@ from stepagent.judges.panel import PanelJudge
 from stepagent.judges.pointwise import PointwiseJudge
 from stepagent.judges.prm import PrmJudge
 from stepagent.judges.rollouts import RolloutJudge
-from stepagent.search.step import StepSearch
+from stepagent.strategies.step import StepSearch
 from stepagent.testing import ListedGenerator, step
 
 REASON = "Insufficient credits"

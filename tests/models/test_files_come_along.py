@@ -24,8 +24,8 @@ from stepagent import Message, StepagentError, StepPreference
 from stepagent.config.settings import OptimizeSettings
 from stepagent.files.jsonl import write_rows
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.optimize.dpo import optimize_model
-from stepagent.optimize.sft import SftRow, sft
+from stepagent.training.dpo import optimize_model
+from stepagent.training.sft import SftRow, sft
 
 Preference = Callable[..., StepPreference]
 LORA = {"rank": 2, "alpha": 4}

@@ -11,8 +11,8 @@ from tiny_families import tiny_model
 from stepagent.config.settings import LoraSettings
 from stepagent.models import head
 from stepagent.models.head import token_logprobs
-from stepagent.optimize.adapters import add_adapter
-from stepagent.optimize.mode import learning_mode
+from stepagent.training.adapters import add_adapter
+from stepagent.training.mode import learning_mode
 
 IDS = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]])
 SOURCE = torch.tensor([2, 3, 3, 4, 5, 6, 7, 8, 9])  # position 3 is scored twice, as where two siblings begin

@@ -14,8 +14,8 @@ from stepagent.config.settings import LoraSettings, TrainSettings
 from stepagent.models.loading import load_model
 from stepagent.models.saving import tensor_names
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.optimize.adapters import load_trainable
-from stepagent.optimize.merge import TrainedModel, gather_weights, write_trained
+from stepagent.training.adapters import load_trainable
+from stepagent.training.merge import TrainedModel, gather_weights, write_trained
 
 CPU = torch.device("cpu")
 PROBES = [(2, 7, 8, 9)]

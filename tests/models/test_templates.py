@@ -13,8 +13,8 @@ from dialects import CHATML, DATED, GEMMA, SPECIAL, THINK, THINKING, THOUGHT, WI
 from stepagent import Message
 from stepagent.backends.transformers import TransformersBackend
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.optimize.pairs import load_pairs
-from stepagent.optimize.sft import SftRow, encode
+from stepagent.training.pairs import load_pairs
+from stepagent.training.sft import SftRow, encode
 from stepagent.types import Prompt, Sampling
 
 START, TEXT_END = SPECIAL["<s>"], SPECIAL["<|endoftext|>"]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from stepagent.models.folders import holds_whole_weights, unless_made
-from stepagent.optimize.trainer import last_checkpoint
+from stepagent.training.trainer import last_checkpoint
 
 
 def make(folder: Path) -> Path:

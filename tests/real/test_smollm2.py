@@ -22,9 +22,9 @@ from stepagent.interfaces import Backend
 from stepagent.judges.pairwise import PairwiseJudge
 from stepagent.models.loading import load_model
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.optimize.dpo import optimize_model
-from stepagent.search.runner import search_all
-from stepagent.search.step import StepSearch
+from stepagent.strategies.runner import search_all
+from stepagent.strategies.step import StepSearch
+from stepagent.training.dpo import optimize_model
 from stepagent.tree import StepTree
 from stepagent.types import Completions, Message, Problem, Prompt, Sampling, Step, StepPreference
 

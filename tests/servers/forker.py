@@ -60,24 +60,6 @@ def _hasten() -> None:
 def _import_all() -> None:
     import openai.resources.models
 
-    import stepagent.assembly.session
-    import stepagent.backends.openai
-    import stepagent.backends.prm_pooling
-    import stepagent.commands.main
-    import stepagent.files.labelled_rows
-    import stepagent.generators.sample
-    import stepagent.judges.listwise
-    import stepagent.judges.logprob
-    import stepagent.judges.pairwise
-    import stepagent.judges.panel
-    import stepagent.judges.pointwise
-    import stepagent.judges.rollouts
-    import stepagent.search.step
-    import stepagent.stages.compare_judges
-    import stepagent.stages.judge
-    import stepagent.stages.measure_judge
-    import stepagent.stages.search  # noqa: F401
-
     openai.DefaultAioHttpClient()  # imports its transport
 
 
