@@ -73,11 +73,12 @@ class Hub:
             user = self._api.whoami()
         token = user.get("auth", {}).get("accessToken", {})
         if token.get("role") == "read":
-            raise RefusedError(f"{repository.name}: the token of {user['name']} may only read; {_WAYS}")
-        roles = {user["name"]: "admin", **{org["name"]: org.get("roleInOrg") for org in user.get("orgs", ())}}
+            raise RefusedError(f"{repository.name}: the token may only read; {_WAYS}")
+        name = str(user.get("name"))
+        roles = {name: "admin", **{str(org.get("name")): org.get("roleInOrg") for org in user.get("orgs", ())}}
         if repository.owner not in roles or roles[repository.owner] == "read":
-            names = ", ".join(name for name, role in roles.items() if role != "read")
-            raise RefusedError(f"{repository.name}: {user['name']} may not write there, but under {names}")
+            owners = ", ".join(owner for owner, role in roles.items() if role != "read")
+            raise RefusedError(f"{repository.name}: {name} may not write there, but under {owners}")
 
     def check_free(self, repository: Repository, mark: Mapping[str, object], *, public: bool) -> bool | None:
         """Return whether `repository` has this `mark`, so that its upload goes on; None if it is not there. One that is

@@ -44,10 +44,10 @@ def push_command(path: Path, name: str, model: str | None, *, public: bool) -> N
     repositories = [repository, *([data] if data else [])]
     for target in repositories:
         hub.check_name(target)
-    mark = {"run": run.path.resolve().name, "model": version.name, "sha256": _checked(run, version)}
+    mark = {"run": run.path.resolve().name, "model": version.name, "sha256": _recorded(run, version)}
     hub.check_writer(repository)
     states = {target: hub.check_free(target, mark, public=public) for target in repositories}
-
+    _check_unchanged(version, mark["sha256"])
     facts = card_facts(path)
     uploads: dict[Repository, dict[str, Path | bytes]] = {
         repository: {
@@ -92,9 +92,9 @@ def _chosen(path: Path, model: str | None) -> tuple[RunFolder, ModelVersion]:
     return run, version
 
 
-def _checked(run: RunFolder, version: ModelVersion) -> str:
-    """Return the sha256 of a model's folder. Raises ModelError unless the run's manifest says that it made this very
-    folder."""
+def _recorded(run: RunFolder, version: ModelVersion) -> str:
+    """Return the sha256 that a model's folder had when it was made, by the run's manifest. Raises ModelError if that
+    knows of no such model."""
     number = int(version.name[2:])
     stage = "init" if number == 1 else f"round_{number - 1}: optimize"
     recorded = run.stages().get(stage, {}).get("outputs", {}).get("model")
@@ -102,13 +102,17 @@ def _checked(run: RunFolder, version: ModelVersion) -> str:
         raise ModelError(
             f"{version.path}: the run's manifest does not say how it was made; let the run go on, or name another model"
         )
+    return str(recorded)
+
+
+def _check_unchanged(version: ModelVersion, recorded: str) -> None:
+    """Raise ModelError if a model's folder has changed since it was made."""
     Ticker()(f"comparing the files of {version.name} with the run's manifest")
     if hash_path(Path(version.path)) != recorded:
         raise ModelError(
             f"{version.path}: not as it was made: a file was changed, added or lost; restore it, or make it again with "
             "stepagent iterate"
         )
-    return str(recorded)
 
 
 def finished_rounds(run: RunFolder) -> list[int]:
@@ -149,10 +153,10 @@ def _adapter_config(config: dict[str, Any]) -> bytes:
 
 def _upload(hub: Hub, repository: Repository, files: Mapping[str, Path | bytes]) -> None:
     """Upload with a progress line. A large file takes minutes, in which only the bytes that leave the machine move."""
-    place, before = "", psutil.net_io_counters().bytes_sent
+    place, before = "", _bytes_sent()
 
     def figures() -> str:
-        return f"{place}; {_megabytes(psutil.net_io_counters().bytes_sent - before)} sent by this machine"
+        return f"{place}; {_megabytes(_bytes_sent() - before)} sent by this machine"
 
     total = max(1, round(sum(map(_size, files.values())) / _MEGABYTE))
     with bar(f"push {repository.name} (MB)", total, figures) as progress:
@@ -164,6 +168,11 @@ def _upload(hub: Hub, repository: Repository, files: Mapping[str, Path | bytes])
 
         hub.upload(repository, files, show=show)
         progress.advance(total)
+
+
+def _bytes_sent() -> int:
+    counters: Any = psutil.net_io_counters()  # None where the system tells of no network
+    return counters.bytes_sent if counters else 0
 
 
 def _size(content: Path | bytes) -> int:
