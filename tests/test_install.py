@@ -26,7 +26,10 @@ def test_search_and_judge_with_an_endpoint_need_no_torch() -> None:
 def test_the_minimum_constraints_are_those_of_the_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    ranges = [re.sub(r"\[.*?\]", "", text) for text in (*project["dependencies"], *extras["view"], *extras["report"])]
+    ranges = [
+        re.sub(r"\[.*?\]", "", text)
+        for text in (*project["dependencies"], *extras["view"], *extras["report"], *extras["ray"])
+    ]
     minima = dict(text.split(">=") for text in ranges)
     lines = (ROOT / "constraints-minimum.txt").read_text().splitlines()
     constraints = dict(line.split("==") for line in lines if not line.startswith("#"))

@@ -1,7 +1,7 @@
 """Install a built wheel into bare environments and try it there: `python try_dist.py DIST [PART...]`.
 
-Each part is an extra of pyproject.toml, or `bare` for none, or `minimum` for the oldest versions of the base, [view]
-and [report]; it gets an environment of its own, with nothing of the checkout in it, and `smoke.py` tries it.
+Each part is an extra of pyproject.toml, or `bare` for none, or `minimum` for the oldest versions of the base, [view],
+[report] and [ray]; it gets an environment of its own, with nothing of the checkout in it, and `smoke.py` tries it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(*command: object) -> None:
 
 def try_part(wheel: Path, part: str, folder: Path) -> None:
     """Install the wheel for one part into a new environment in `folder`, and try it."""
-    extras = {"bare": [], "minimum": ["view", "report"]}.get(part, [part])
+    extras = {"bare": [], "minimum": ["view", "report", "ray"]}.get(part, [part])
     limits = ROOT / ("constraints-minimum.txt" if part == "minimum" else "constraints.txt")
     python = folder / part / "bin" / "python"
     run(sys.executable, "-m", "venv", folder / part)
