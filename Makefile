@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 VLLM := .vllm
 
-.PHONY: demo test install vllm clean
+.PHONY: demo test install vllm dist minimum clean
 
 demo: install
 	$(BIN)/stepagent demo
@@ -40,5 +40,17 @@ $(VLLM)/installed: Makefile
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
+# Wheel and sdist, checked, and tried in bare environments: without extras, with each one, with the oldest versions.
+dist: install
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/try_dist.py dist
+
+minimum: install
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python tests/try_dist.py dist minimum
+
 clean:
-	rm -rf $(VENV) $(VLLM) runs
+	rm -rf $(VENV) $(VLLM) dist runs

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CODE = ("stepagent", "benchmarks")
-PROSE = ("README.md", "CONTRIBUTING.md", "docs")
+PROSE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs")
 BARE_NAMES = frozenset(
     """
     again all allowed any asked begun both called done drawn each every few found given got had here held it its kept

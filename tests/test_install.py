@@ -1,9 +1,11 @@
-"""The wheel holds what a user needs: the command, the prompts, the demo's model."""
+"""The wheel holds what a user needs: the command, the prompts, the demo's model. `make dist` tries more of it."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -19,6 +21,40 @@ def test_search_and_judge_with_an_endpoint_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_minimum_constraints_are_those_of_the_ranges() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    ranges = [
+        re.sub(r"\[.*?\]", "", text)
+        for text in (*project["dependencies"], *extras["view"], *extras["report"], *extras["ray"])
+    ]
+    minima = dict(text.split(">=") for text in ranges)
+    lines = (ROOT / "constraints-minimum.txt").read_text().splitlines()
+    constraints = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert constraints.keys() == minima.keys()
+    for name, version in minima.items():
+        assert constraints[name] in (version, f"{version}.0"), name
+
+
+def test_every_part_that_is_tried_is_an_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import try_dist; print(*try_dist.PARTS)"
+    parts = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert set(parts) == {"bare", "minimum"} | (extras.keys() - {"demo", "dev"})
+
+
+@pytest.mark.slow
+def test_the_packages_are_built_and_work_without_the_checkout(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == 2, "a wheel, and the sdist that it was made of"
+    check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, tmp_path.iterdir())]
+    subprocess.run(check, check=True, stdout=subprocess.DEVNULL)
+    script = [sys.executable, str(ROOT / "tests" / "try_dist.py"), str(tmp_path), "bare"]
+    assert "bare: works" in subprocess.check_output(script, text=True)
 
 
 @pytest.mark.slow

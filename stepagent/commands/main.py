@@ -16,6 +16,7 @@ from stepagent.commands.config import config_app, schema
 from stepagent.commands.data import data_app
 from stepagent.commands.look import report, show, view
 from stepagent.commands.options import ConfigPath, Model, Overrides, Version
+from stepagent.commands.publish import push
 from stepagent.config.loading import load_config
 from stepagent.console import claim_terminal, visible
 from stepagent.errors import ConfigError, StepagentError, first_cause
@@ -218,6 +219,7 @@ def demo(
 app.command("check-model")(check_model)
 app.command()(probe)
 app.command()(prove)
+app.command()(push)
 app.command()(report)
 app.command()(show)
 app.command()(view)

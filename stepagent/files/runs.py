@@ -25,6 +25,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
+from stepagent.config.settings import Config
 from stepagent.console import warn
 from stepagent.errors import DataError, StepagentError
 from stepagent.files.jsonl import write_json
@@ -177,6 +178,22 @@ class RunFolder:
 
     def _write(self, stages: Mapping[str, object]) -> None:
         write_json(self._manifest, {"schema": SCHEMA, "stages": stages})
+
+
+def newest_model(config: Config, run: RunFolder) -> ModelVersion:
+    """Return the newest model of a run; the last good one, if the run ended because the newest has drifted."""
+    indices = sorted(
+        int(folder.name[2:])
+        for folder in run.path.glob("M_*")
+        if folder.name[2:].isdigit() and (folder / "config.json").is_file()
+    )
+    if not indices:
+        return ModelVersion(0 if config.init else 1, config.model)
+    summary = run.path / "summary.json"
+    outcome = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+    drifted = f"M_{indices[-1]}" in outcome.get("drifted", {}) and config.watch.then != "warn"
+    newest = int(outcome["last_good"][2:]) if drifted else indices[-1]
+    return run.model(newest) if newest in indices else ModelVersion(newest, config.model)
 
 
 def _move_changed_folders(hashes: Mapping[str, str], outputs: Mapping[str, Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
@@ -18,7 +17,7 @@ from stepagent.console import Ticker, console, table
 from stepagent.errors import ConfigError
 from stepagent.files.jsonl import iter_json
 from stepagent.files.problems import ProblemFile
-from stepagent.files.runs import RunFolder
+from stepagent.files.runs import newest_model
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.serve.deployment import Deployment
 from stepagent.serve.server import Server
@@ -162,22 +161,6 @@ def _report(deployment: Deployment, seconds: float) -> None:
     table(f"Deployment of {deployment.version.path}", {**rows, "seconds": round(seconds, 2)}, ("method", "proof"))
     if proof.outcome == "indistinct":
         console.print("the two models are too close to be told apart at the server's precision", style="yellow")
-
-
-def newest_model(config: Config, run: RunFolder) -> ModelVersion:
-    """Return the newest model of a run; the last good one, if the run ended because the newest has drifted."""
-    indices = sorted(
-        int(folder.name[2:])
-        for folder in run.path.glob("M_*")
-        if folder.name[2:].isdigit() and (folder / "config.json").is_file()
-    )
-    if not indices:
-        return ModelVersion(0 if config.init else 1, config.model)
-    summary = run.path / "summary.json"
-    outcome = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    drifted = f"M_{indices[-1]}" in outcome.get("drifted", {}) and config.watch.then != "warn"
-    newest = int(outcome["last_good"][2:]) if drifted else indices[-1]
-    return run.model(newest) if newest in indices else ModelVersion(newest, config.model)
 
 
 def _open(folder: Path) -> Session:
