@@ -27,8 +27,9 @@ class RolloutJudge:
     reaches the target.
 
     The target is the answer that most rollouts of this level reach, those of a step as often as it was sampled
-    (`majority`, which needs no reference), or the problem's own (`reference`). A score is the mean of the
-    Beta(1 + hits, 1 + misses) posterior, and the margin compares two posteriors by a normal approximation.
+    (`majority`, which needs no reference), or the problem's own (`reference`). Less than the share `agreement` of the
+    rollouts is no majority: then the level has no signal. A score is the mean of the Beta(1 + hits, 1 + misses)
+    posterior, and the margin compares two posteriors by a normal approximation.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class RolloutJudge:
         *,
         rollouts: Positive = 8,
         target: Literal["majority", "reference"] = "majority",
+        agreement: Annotated[float, Field(ge=0, le=1)] = 0.5,
         temperature: Annotated[float, Field(gt=0)] = 0.8,
         top_p: Annotated[float, Field(gt=0, le=1)] = 0.95,
         max_tokens: Positive = 2048,
@@ -48,6 +50,7 @@ class RolloutJudge:
         self._template = load_solve_prompt(prompt)
         self._rollouts = rollouts
         self._target = target
+        self._agreement = agreement
         self._sampling = Sampling(rollouts, temperature, top_p, max_tokens)
 
     def most(self, width: int) -> dict[str, Usage]:
@@ -88,7 +91,8 @@ class RolloutJudge:
             for text in result[0] * candidate.count
         ]
         # In a thread, because comparing answers may take long.
-        target = reference or await asyncio.to_thread(_majority_answer, solutions)
+        needed = self._agreement * self._rollouts * sum(candidate.count for candidate in candidates)
+        target = reference or await asyncio.to_thread(_majority_answer, solutions, needed)
         if target is None:
             no_scores = [math.nan] * len(results)
             missing: VerdictStatus = "error" if len(failures) == len(results) else "no_signal"
@@ -105,6 +109,8 @@ class RolloutJudge:
         return scored_verdict(scores, by_errors(scores, errors), usage, seed=seed, missing="error", error=error)
 
 
-def _majority_answer(solutions: Sequence[str]) -> str | None:
+def _majority_answer(solutions: Sequence[str], needed: float) -> str | None:
+    """Return the answer that most solutions reach, or None if fewer than `needed` do: a chance agreement of a few says
+    nothing of the others."""
     agreeing = majority(solutions)
-    return final_answer(solutions[agreeing[0]]) if agreeing else None
+    return final_answer(solutions[agreeing[0]]) if agreeing and len(agreeing) >= needed else None

@@ -218,6 +218,17 @@ async def test_the_majority_counts_a_step_as_often_as_it_was_sampled() -> None:
     assert (await judge.judge(PROBLEM, [], [BAD, GOOD, MIDDLE], 0)).worst == 1
 
 
+async def test_a_few_that_agree_are_no_majority() -> None:
+    """Five steps lead to five answers but for two: two of five are no majority, whatever the others say."""
+    steps = [step(f"{letter}\n") for letter in "abcde"]
+    backend = ScriptedBackend(reply=lambda context, seed: f"\\boxed{{{'11234'['abcde'.index(context.strip()[-1])]}}}")
+    for agreement, status in ((0.5, "no_signal"), (0.4, "ok")):
+        judge = RolloutJudge(backend, {}, rollouts=2, agreement=agreement)
+        assert (await judge.judge(PROBLEM, [], steps, 0)).status == status
+    sampled_often = [replace(steps[0], count=3), *steps[1:]]
+    assert (await RolloutJudge(backend, {}, rollouts=2).judge(PROBLEM, [], sampled_often, 0)).status == "ok"
+
+
 async def test_rollouts_score_a_step_by_where_its_solutions_end() -> None:
     backend = ScriptedBackend(
         reply=lambda context, seed: f"\\boxed{{{2 if 'good' in context or seed % 4 == 0 else 5}}}"
