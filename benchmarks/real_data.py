@@ -134,9 +134,12 @@ def pairs_of(solved: Solved, rng: random.Random) -> Iterator[StepPair]:
     yield StepPair(solved.question, prefix, wrong, right, "second", judgement.format("B", "B"), margin=1.0)
 
 
-def write_data(train: Iterable[Solved], test: Iterable[Solved], out: Path, *, sft: int, seed: int) -> None:
-    """Write to the folder `out`: ift.jsonl and eft.jsonl (of `sft` problems), problems.jsonl (the rest of `train`),
-    held_out.jsonl, and pairs.jsonl (labelled pairs of the held-out problems)."""
+def write_data(
+    train: Iterable[Solved], test: Iterable[Solved], out: Path, *, sft: int, validation: int, seed: int
+) -> None:
+    """Write to the folder `out`: ift.jsonl and eft.jsonl (of `sft` problems), validation.jsonl (as many more, to
+    choose settings on), problems.jsonl (the rest of `train`), held_out.jsonl, and pairs.jsonl (labelled pairs of the
+    held-out problems)."""
     rng = random.Random(seed)
     tested = list(test)
     held_out = {solved.question for solved in tested}
@@ -144,11 +147,13 @@ def write_data(train: Iterable[Solved], test: Iterable[Solved], out: Path, *, sf
         solved for solved in {solved.question: solved for solved in train}.values() if solved.question not in held_out
     ]
     rng.shuffle(pool)
-    examples, searches = pool[:sft], pool[sft:]
+    cut = len(pool) - validation
+    examples, searches = pool[:sft], pool[sft:cut]
     out.mkdir(parents=True, exist_ok=True)
     write_rows(out / "ift.jsonl", [IftRow(s.question, "\n".join(s.lines), answer=s.answer) for s in examples])
     write_rows(out / "eft.jsonl", [pair for solved in examples for pair in pairs_of(solved, rng)])
     write_rows(out / "problems.jsonl", _problems(searches))
+    write_rows(out / "validation.jsonl", _problems(pool[cut:]))
     write_rows(out / "held_out.jsonl", _problems(tested))
     pairs = [pair for solved in tested for pair in pairs_of(solved, rng)]
     write_rows(out / "pairs.jsonl", pairs[: 2 * 200 : 2])
@@ -164,11 +169,11 @@ _READERS: dict[str, tuple[Callable[[Path], Iterator[Solved]], str]] = {
 }
 
 
-def make_data(task: str, source: Path, out: Path, *, sft: int, seed: int) -> None:
+def make_data(task: str, source: Path, out: Path, *, sft: int, validation: int, seed: int) -> None:
     """Write the files of a task (`word_problems` or `gsm8k`) from the folder `source` to the folder `out`."""
     reader, ending = _READERS[task]
     train, test = (list(reader(source / f"{task}_{part}.{ending}")) for part in ("train", "test"))
-    write_data(train, test, out, sft=sft, seed=seed)
+    write_data(train, test, out, sft=sft, validation=validation, seed=seed)
 
 
 if __name__ == "__main__":
@@ -177,6 +182,9 @@ if __name__ == "__main__":
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sft", type=int, default=1400, help="problems for SFT; the rest are searched")
+    parser.add_argument("--validation", type=int, default=400, help="problems to choose settings on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    make_data(options.task, options.source, options.out, sft=options.sft, seed=options.seed)
+    make_data(
+        options.task, options.source, options.out, sft=options.sft, validation=options.validation, seed=options.seed
+    )

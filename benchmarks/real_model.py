@@ -78,7 +78,7 @@ def recipe(options: argparse.Namespace, seed: int) -> Config:
         "problems": str(data / "problems.jsonl"),
         "init.ift": str(data / "ift.jsonl"),
         "init.eft": str(data / "eft.jsonl"),
-        "evaluate.problems": str(data / "held_out.jsonl"),
+        "evaluate.problems": str(data / f"{options.split}.jsonl"),
         "evaluate.pairs": str(data / "pairs.jsonl"),
     }
     overrides = [*(f"{key}={value}" for key, value in paths.items()), f"seed={seed}", *options.overrides]
@@ -165,6 +165,7 @@ def figures_of(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": options.model.name,
         "data": options.data.name,
+        "split": options.split,
         "seeds": list(seeds(options)),
         "hardware": hardware(),
         "commit": commit(),
@@ -178,6 +179,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="keep the runs here (continued if they exist)")
+    parser.add_argument(
+        "--split", choices=("held_out", "validation"), default="held_out", help="problems to measure on"
+    )
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = parser.parse_args()
