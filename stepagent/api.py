@@ -39,14 +39,20 @@ def _function(work: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(work)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         with console.embedded():
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:
+            if not _loop_runs():
                 return work(*args, **kwargs)
             with ThreadPoolExecutor(1, thread_name_prefix="stepagent") as thread:
                 return thread.submit(work, *args, **kwargs).result()
 
     return call
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mutations", type=int, default=60, help="cases of the fuzz (tests/servers/test_fuzz.py)")
+    parser.addoption("--mutations", type=int, default=30, help="cases of the fuzz (tests/servers/test_fuzz.py)")
     parser.addoption("--mutation-seed", type=int, default=0, help="seed of the fuzz")
 
 

@@ -90,6 +90,17 @@ def test_a_wrong_config_is_one_sentence(tmp_path: Path) -> None:
         stepagent.search({"model": "m", "problems": "p.jsonl", "serach": {}}, tmp_path / "found")
 
 
+@pytest.mark.usefixtures("quiet")
+def test_an_error_carries_no_other_errors(tmp_path: Path) -> None:
+    """Sentences name the first cause of an error: it must not be the wrapper's own."""
+    with pytest.raises(stepagent.DataError) as failure:
+        stepagent.search({"model": "m", "problems": f"{tmp_path}/none.jsonl"}, tmp_path / "found")
+    chain = [error := failure.value]
+    while error := error.__cause__ or error.__context__:  # type: ignore[assignment]
+        chain.append(error)
+    assert not any("event loop" in str(error) for error in chain)
+
+
 async def test_a_strategy_takes_any_generator_and_judge() -> None:
     generator = ListedGenerator(["a", "b"], ["c.", "d."])
     strategy = stepagent.StepSearch(generator, RankingJudge(lambda text: ord(text[0])), width=2)
