@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import command_of, prepared, run_of
 from fuzzing import HASTEN, Case, cases, report
 from imitation import Server, running
+from row_commands import command_of, prepared, run_of
 from rows import Run
 
 Forker = Callable[[dict[str, Any]], list[int | None]]
