@@ -144,8 +144,9 @@ class Bar:
         """Print what was done; nothing where it took less than two seconds."""
         seconds = time.monotonic() - self._begin
         if seconds >= _QUICK_SECONDS:
-            if self._figures:
-                self._note = visible(self._figures())
+            self._note = visible(self._figures()) if self._figures else self._note
+            if _one_line:  # the stage's own line follows, with its figures
+                self._note = ""
             self._print(f"{seconds:.0f} s")
 
     def _print(self, pace: str) -> None:

@@ -51,6 +51,7 @@ class Resources:
         self._store = store
         self._runner = asyncio.Runner()
         self._stored: list[Stored] = []
+        self._announced: set[str] = set()
         spent = None
         if store is None and self._path.exists():
             self._store = earlier = ResponseStore(self._path)
@@ -77,6 +78,12 @@ class Resources:
     def asks_endpoints(self) -> bool:
         """Whether a backend asks a server."""
         return bool(self._stored)
+
+    def announce(self, backend: str) -> None:
+        """Print a backend that is about to be made, once: a run makes that of M_i for each of its stages."""
+        if backend not in self._announced:
+            self._announced.add(backend)
+            console.print(backend, style="dim", highlight=False)
 
     def replayed(self) -> int:
         """Return the number of requests that the store has answered so far."""
@@ -205,7 +212,7 @@ class Session:
         if bound.type not in (BACKEND, SCORER):
             return bound.make(**{**objects, **parts})
         model = str(bound.arguments.get("model", objects["model"]))
-        console.print(f"{bound.role}: {bound.kind}, {model}", style="dim", highlight=False)
+        self.resources.announce(f"{bound.role}: {bound.kind}, {model}")
         component = bound.make(**{**objects, **parts})
         return self.resources.wrap(component, model) if bound.type is BACKEND else component
 

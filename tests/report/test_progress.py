@@ -69,6 +69,11 @@ def test_what_was_done_stays_as_a_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     with console.bar("search, round 1", 8) as progress:
         progress.advance(8, "24 steps")
     assert capsys.readouterr().err.splitlines()[-1] == "search, round 1: 8 of 8, 0 s, 24 steps"
+    with console.closing_table_only(), console.bar("search, round 1", 8) as progress:
+        progress.advance(8, "24 steps")
+    assert capsys.readouterr().err.splitlines()[-1] == "search, round 1: 8 of 8, 0 s", (
+        "its stage's line has the figures"
+    )
 
 
 def test_the_closing_table_is_whole_at_80_columns(tmp_path: Path) -> None:
