@@ -22,8 +22,10 @@ from stepagent.config.loading import load_config, validate
 from stepagent.config.settings import Config, ProblemSettings
 from stepagent.files.jsonl import iter_numbered
 from stepagent.files.problems import ProblemFile
-from stepagent.stages.evaluate import Evaluation
-from stepagent.stages.judge import VerdictRow
+from stepagent.stages.evaluate import Evaluation, read_evaluation
+from stepagent.stages.evaluate import evaluate as evaluate_model
+from stepagent.stages.judge import VerdictRow, judge_again
+from stepagent.stages.judge import judge as judge_rows
 from stepagent.tree import StepTree
 from stepagent.types import ModelVersion, StepPreference
 
@@ -74,7 +76,7 @@ def config_of(settings: Settings) -> Config:
     """Return the config of a YAML file or of its keys. Raises ConfigError."""
     if isinstance(settings, Config):
         return settings
-    return validate(Config, dict(settings), "config") if isinstance(settings, Mapping) else load_config(Path(settings))
+    return validate(Config, dict(settings), "config") if isinstance(settings, Mapping) else load_config(settings)
 
 
 @_function
@@ -113,8 +115,6 @@ def search(
 @_function
 def judge(config: Settings, data: str | Path, out: str | Path, *, model: str | None = None) -> list[VerdictRow]:
     """Judge rows {question, prefix, candidates, id?} into the folder `out`. Raises as `search` does."""
-    from stepagent.stages.judge import judge as judge_rows
-
     with Session(config_of(config), Path(out)) as session:
         if not judge_rows(session, _version(session, model), Path(data), out=Path(out)):
             console.already_done(out)
@@ -124,8 +124,6 @@ def judge(config: Settings, data: str | Path, out: str | Path, *, model: str | N
 @_function
 def judge_trees(config: Settings, trees: str | Path, out: str | Path, *, model: str | None = None) -> Found:
     """Judge the trees of a finished search anew into the folder `out`. Raises as `search` does."""
-    from stepagent.stages.judge import judge_again
-
     with Session(config_of(config), Path(out)) as session:
         if not judge_again(session, _version(session, model), Path(trees), out=Path(out)):
             console.already_done(out)
@@ -160,11 +158,8 @@ def optimize(config: Settings, data: str | Path, out: str | Path, *, model: str 
 @_function
 def evaluate(config: Settings, out: str | Path, *, model: str | None = None) -> Evaluation:
     """Measure greedy solutions, judged search and the judge on held-out data. Raises as `search` does."""
-    from stepagent.stages.evaluate import evaluate as measure
-    from stepagent.stages.evaluate import read_evaluation
-
     with Session(config_of(config), Path(out)) as session:
-        if not measure(session, _version(session, model), Path(out)):
+        if not evaluate_model(session, _version(session, model), Path(out)):
             console.already_done(out)
         session.keep_config()
     return read_evaluation(Path(out))

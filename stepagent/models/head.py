@@ -36,8 +36,7 @@ def token_logprobs(model: Any, source: torch.Tensor, token: torch.Tensor, **inpu
     that the scales, soft caps and biases of any family are in them. Raises what the model raises, and TypeError for one
     that is not a backbone with a head.
     """
-    core = getattr(model, "module", model)  # in DistributedDataParallel
-    core = core.get_base_model() if hasattr(core, "get_base_model") else core
+    core = core_of(model)
     backbone = _backbone(core)
     run_core, run_backbone = core.forward, backbone.forward
     states: list[Any] = []
@@ -65,6 +64,12 @@ def token_logprobs(model: Any, source: torch.Tensor, token: torch.Tensor, **inpu
     with _replaced(core, forward):
         logprobs: torch.Tensor = model(use_cache=False, **inputs).logits
     return logprobs
+
+
+def core_of(model: Any) -> Any:
+    """Return the model of Transformers inside DistributedDataParallel and an adapter."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _backbone(core: Any) -> Any:

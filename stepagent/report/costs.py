@@ -145,12 +145,13 @@ def _money(config: ConfigFacts, whole: Usage, judged: Usage, models: Sequence[Co
             continue
         if price is None:
             return None
-        money += (tokens.prompt_tokens * price.prompt + tokens.completion_tokens * price.completion) / 1e6
+        money += _price(tokens, price)
     return money if whole != Usage() else None
 
 
 def _priced(cost: Cost, price: ModelPrice | None) -> Cost:
-    if price is None:
-        return cost
-    money = cost.usage.prompt_tokens * price.prompt + cost.usage.completion_tokens * price.completion
-    return replace(cost, money=money / 1e6)
+    return cost if price is None else replace(cost, money=_price(cost.usage, price))
+
+
+def _price(usage: Usage, price: ModelPrice) -> float:
+    return (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / 1e6

@@ -10,8 +10,9 @@ from pathlib import Path
 from stepagent.assembly.session import Session
 from stepagent.console import table
 from stepagent.errors import DataError
-from stepagent.files.jsonl import iter_numbered, write_json, write_rows
+from stepagent.files.jsonl import iter_numbered, read_lines, write_json, write_rows
 from stepagent.files.resumable import ResumableFile, fill
+from stepagent.interfaces import Judge
 from stepagent.preferences import preference_levels
 from stepagent.seeds import derive_seed
 from stepagent.stages.measure_judge import raise_failures
@@ -49,16 +50,16 @@ def verify(session: Session, model: ModelVersion, preferences: Path) -> Path:
         inputs={"model": Path(model.path), "trees": trees, "preferences": preferences},
         outputs={"verdicts": verdicts, "confirmed": confirmed},
         identity=[session.bound.backend.identity(), bound.identity(), session.config.seed],
-        work=lambda: _verify(session, model, preferences, verdicts=verdicts, confirmed=confirmed),
+        work=lambda: _verify(
+            session, session.judge(bound, model, None), preferences, verdicts=verdicts, confirmed=confirmed
+        ),
     )
     return confirmed
 
 
-def _verify(session: Session, model: ModelVersion, preferences: Path, *, verdicts: Path, confirmed: Path) -> None:
+def _verify(session: Session, judge: Judge, preferences: Path, *, verdicts: Path, confirmed: Path) -> None:
     config, trees = session.config, preferences.with_name("trees.jsonl")
-    assert config.verify is not None
-    judge = session.judge(session.binder.other_judge("verify", config.verify), model, None)
-    total = sum(1 for _ in _pairs(trees))
+    total = sum(1 for _ in read_lines(preferences))
 
     async def verdict_on(pair: tuple[StepTree, Level, StepPreference]) -> VerifiedPair:
         tree, level, row = pair
@@ -72,13 +73,17 @@ def _verify(session: Session, model: ModelVersion, preferences: Path, *, verdict
     with ResumableFile(verdicts, VerifiedPair, key=lambda row: row.id, failed=lambda row: row.verdict.failed) as file:
         items = ((_key(pair[2]), pair) for pair in _pairs(trees))
         session.run(fill(file, items, verdict_on, label="verify", total=total, concurrency=config.concurrency))
-        errors = [row.verdict.error for row in file if row.verdict.failed]
+        errors, counts, usage, confirmed_ids = [], Counter[str](), Usage(), set()
+        for row in file:
+            if row.verdict.failed:
+                errors.append(row.verdict.error)
+            if row.outcome == "confirmed":
+                confirmed_ids.add(row.id)
+            counts[row.outcome] += 1
+            usage += row.verdict.usage
         raise_failures(errors, total)
-        counts = Counter(row.outcome for row in file)
-        usage = sum((row.verdict.usage for row in file), Usage())
-        confirmed_ids = {row.id for row in file if row.outcome == "confirmed"}
-    rows = (row for _, row in iter_numbered(preferences, StepPreference))
-    write_rows(confirmed, (row for row in rows if _key(row) in confirmed_ids))
+    pairs = (pair for _, pair in iter_numbered(preferences, StepPreference))
+    write_rows(confirmed, (pair for pair in pairs if _key(pair) in confirmed_ids))
     outcomes = {outcome: counts[outcome] for outcome in ("confirmed", "refuted", "undecided")}
     figures: dict[str, object] = {"pairs": total, **outcomes, "sampled tokens": usage.completion_tokens}
     write_json(confirmed.with_name("verify.json"), figures)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from stepagent.errors import ModelError
+from stepagent.models.head import core_of
 from stepagent.models.loading import first_line
 from stepagent.models.noise import distance, precision_of, rounded_embeddings, tolerance
 from stepagent.models.spans import span
@@ -105,7 +106,7 @@ def plain_scoring(unsuited: str, score: Score = plain_logprobs) -> Scoring:
 def _recurrent(model: Any) -> str:
     """Return why a model whose layers carry a state from token to token cannot be packed, or "" for another one. In
     bfloat16 the noise of such a model can hide that its packed passes are wrong."""
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = core_of(model)
     kinds = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
     if getattr(core, "_is_stateful", False) or any(kind in _STATES for kind in kinds):
         return "its layers carry a state from token to token"
