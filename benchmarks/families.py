@@ -34,9 +34,9 @@ from stepagent.training.adapters import load_trainable
 from stepagent.training.loss import dpo_loss
 from stepagent.training.merge import TrainedModel, gather_weights, write_trained
 from stepagent.training.mode import learning_mode
-from stepagent.training.packing import Target, Unit, make_packs
+from stepagent.training.packing import Target, Unit
 from stepagent.training.probing import pick_scoring
-from stepagent.training.scoring import full_logprobs
+from stepagent.training.scoring import Scoring, full_logprobs, plain_scoring
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4  # nats a token, and of a gradient's norm ten times that
@@ -55,14 +55,14 @@ def units(seed: int, count: int, longest: int = 40) -> list[Unit]:
     return pairs
 
 
-def gradients(model: Any, score: Any, pairs: list[Unit], budget: int) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+def gradients(model: Any, scoring: Scoring, pairs: list[Unit]) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """Return the log-probabilities of all targets, and the gradient of their differences in pairs."""
     model.zero_grad()
     logprobs = []
-    for pack in make_packs(enumerate(sorted(pairs, key=lambda unit: unit[0].ids)), budget):
-        scores = score(model, pack)
+    for pack in scoring.packs(enumerate(sorted(pairs, key=lambda unit: unit[0].ids))):
+        scores = scoring.score(model, pack)
         policy = scores.view(-1, 2)
-        (policy[:, 0] - policy[:, 1]).sum().backward()
+        torch.autograd.backward((policy[:, 0] - policy[:, 1]).sum())
         logprobs.append(scores.detach() / pack.lengths())
     return torch.cat(logprobs), [None if p.grad is None else p.grad.clone() for p in model.parameters()]
 
@@ -75,11 +75,11 @@ def training(folder: Path) -> dict[str, object]:
     worst = gradient_worst = 0.0
     for longest in (8, 40):
         scoring = pick_scoring(model, units(1, 8, longest), 256)
-        ways.append("plain" if scoring.unsuited else "packed")
+        ways.append("paths" if scoring.by_paths else "plain" if scoring.unsuited else "packed")
         learning_mode(model)
         pairs = units(2, 12, longest)
-        logprobs, gradient = gradients(model, scoring.score, pairs, scoring.token_budget)
-        plain, plain_gradient = gradients(model, full_logprobs, pairs, scoring.token_budget)
+        logprobs, gradient = gradients(model, scoring, pairs)
+        plain, plain_gradient = gradients(model, plain_scoring("", full_logprobs), pairs)
         worst = max(worst, (logprobs - plain).abs().max().item())
         difference = sum(
             float(((0 if a is None else a) - (torch.zeros(()) if b is None else b)).square().sum())
@@ -91,7 +91,7 @@ def training(folder: Path) -> dict[str, object]:
         policy = logprobs.view(-1, 2)
         model.eval()
         with torch.no_grad(), model.disable_adapter():
-            packs = make_packs(enumerate(sorted(pairs, key=lambda unit: unit[0].ids)), scoring.token_budget)
+            packs = scoring.packs(enumerate(sorted(pairs, key=lambda unit: unit[0].ids)))
             reference = torch.cat([scoring.score(model, pack) / pack.lengths() for pack in packs]).view(-1, 2)
         loss = dpo_loss(policy, reference, beta=0.1)[0].mean().item()
         if abs(loss - math.log(2)) > 1e-5:

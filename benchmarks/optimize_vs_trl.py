@@ -105,7 +105,7 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
     from stepagent.training.batches import PackedBatches
     from stepagent.training.dpo import DpoTrainer
     from stepagent.training.packing import Target
-    from stepagent.training.scoring import packed_logprobs, plain_logprobs
+    from stepagent.training.scoring import packed_logprobs, plain_scoring
     from stepagent.training.trainer import training_arguments
 
     units = [
@@ -123,9 +123,9 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
     class Timed(DpoTrainer):
         def score_reference(self) -> None:
             nonlocal spent
-            assert self.score is packed_logprobs
+            assert self.train_dataset.scoring.score is packed_logprobs
             if not packed:
-                self.score, self.train_dataset.token_budget = plain_logprobs, 1
+                self.train_dataset.scoring = plain_scoring("")
             start = time.perf_counter()
             super().score_reference()
             spent += time.perf_counter() - start

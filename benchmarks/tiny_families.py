@@ -158,11 +158,11 @@ MOST_USED = (
 FAMILIES = (*(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in LEFT_OUT), *_VARIANTS)
 
 
-def tiny_model(family: str, seed: int = 0) -> Any:
-    """Return a random model of a family, in float32, in evaluation mode."""
+def tiny_model(family: str, seed: int = 0, **sizes: int) -> Any:
+    """Return a random model of a family, in float32, in evaluation mode. `sizes` are fields of its config."""
     name, changes = _VARIANTS.get(family, (family, {}))
     torch.manual_seed(seed)
-    config = _config(name, {**_SPECIAL.get(name, {}), **changes})
+    config = _config(name, {**_SPECIAL.get(name, {}), **changes, **sizes})
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         state = model.state_dict()

@@ -22,9 +22,10 @@ from stepagent.training.environment import prepare_environment
 from stepagent.training.memory import pack_budget, training_memory
 from stepagent.training.merge import TrainedModel
 from stepagent.training.mode import learning_mode
-from stepagent.training.packing import Target, Unit, make_packs
-from stepagent.training.probing import Scoring, pick_scoring
+from stepagent.training.packing import Target, Unit
+from stepagent.training.probing import pick_scoring
 from stepagent.training.rehearsal import rehearse
+from stepagent.training.scoring import Scoring
 from stepagent.types import Message
 
 _QUESTION = "A shop sells 12 apples in the morning and 5 in the afternoon. How many apples does it sell?"
@@ -85,7 +86,7 @@ def _train_a_step(model: Any, units: list[Unit], scoring: Scoring) -> None:
     learning_mode(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-6)
-    for pack in make_packs(enumerate(units), scoring.token_budget):
+    for pack in scoring.packs(enumerate(units)):
         logprobs = scoring.score(model, pack).view(-1, 2)
         loss = torch.nn.functional.softplus(logprobs[:, 1] - logprobs[:, 0]).sum()
         torch.autograd.backward(loss)
@@ -101,7 +102,6 @@ def _rows(
 ) -> dict[str, object]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    packing = f"one target at a time: {scoring.unsuited}" if scoring.unsuited else "packed trees"
     gaps = f"{scoring.gap:.0e} nats a token, gradients {scoring.gradient_gap:.0e} of their norm"
     sizes = training_memory(model, settings, pack_budget(settings, model.device))
     memory = {f"memory: {name}": f"{size / 2**30:.2f} GiB" for name, size in sizes.items()}
@@ -111,8 +111,8 @@ def _rows(
         "trained": f"{trained:,}, {_reach(model) if settings.lora else 'all weights'}",
         "turn ends with": repr(tokenizer.text([tokenizer.end_id])),
         "context": f"{limit:,} tokens",
-        "training": packing,
-        **({} if scoring.unsuited else {"packed and plain differ by": gaps}),
+        "training": scoring.way,
+        **({"it differs from plain passes by": gaps} if scoring.gap else {}),
         "written and read back": "equal",
         "in process": unbatched if unbatched else "all requests in one batch",
         **memory,

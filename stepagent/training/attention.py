@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from stepagent.models.loading import attention_mask
+from stepagent.training.recurrence import is_recurrent, trie_arguments
 
 TRIE = "stepagent_trie"
 _ROWS = 128  # rows a block
@@ -62,12 +63,13 @@ def blocks(end: torch.Tensor) -> tuple[Block, ...]:
 def mask_arguments(model: Any, pack: Any, device: torch.device) -> dict[str, Any]:
     """Return the keyword arguments that make the attention of the model's forward pass follow the trie."""
     core = _unwrap(model)
+    states = trie_arguments(pack.end, device) if is_recurrent(core) else {}
     implementation = core.config._attn_implementation
     if implementation == TRIE:
-        return {"trie": blocks(pack.end)}
+        return {"trie": blocks(pack.end), **states}
     if implementation == "flex_attention":
-        return {"attention_mask": _block_mask(pack.end.to(device))}
-    return {"attention_mask": attention_mask(core, pack.mask[None, None].to(device))}
+        return {"attention_mask": _block_mask(pack.end.to(device)), **states}
+    return {"attention_mask": attention_mask(core, pack.mask[None, None].to(device)), **states}
 
 
 def padding(model: Any) -> int:

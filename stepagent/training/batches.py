@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from stepagent.config.settings import TrainSettings
 from stepagent.models.loading import pick_device
 from stepagent.training.memory import pack_budget
-from stepagent.training.packing import Pack, Unit, make_packs
+from stepagent.training.packing import Pack, Unit
+from stepagent.training.scoring import Scoring, packed_logprobs
 
 _LOOKED_AT = 200  # batches in which the largest pack is looked for
 
@@ -39,7 +40,7 @@ class PackedBatches(Dataset[Share]):
     keeps the units of a tree, which share a prefix, together; a tree larger than half a batch is shuffled in
     parts of half a batch. Replayed rows are spread evenly over the batches, in a new order each epoch, in
     addition to the `batch_size` units. `weigh(pack)` is the number of terms (pairs, tokens) that a pack adds to
-    the mean loss.
+    the mean loss. `scoring` is the way in which packs are made and scored: packed, until the model has been tried.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class PackedBatches(Dataset[Share]):
         processes: int = 1,
     ) -> None:
         self.units = units
-        self.token_budget = pack_budget(settings, pick_device())
+        self.scoring = Scoring(packed_logprobs, pack_budget(settings, pick_device()))
         self._weigh = weigh
         self._processes = processes
         indices_by_group: dict[object, list[int]] = {}
@@ -94,7 +95,8 @@ class PackedBatches(Dataset[Share]):
         packs = (pack for i in range(min(len(self), _LOOKED_AT)) for pack in self[i].packs)
         largest = max(packs, key=lambda pack: len(pack.input_ids))
         if len(self) > _LOOKED_AT:
-            self.token_budget = min(self.token_budget, len(largest.input_ids))
+            budget = min(self.scoring.token_budget, len(largest.input_ids))
+            self.scoring = self.scoring._replace(token_budget=budget)
         return largest
 
     def __len__(self) -> int:
@@ -107,8 +109,7 @@ class PackedBatches(Dataset[Share]):
         # Every process packs all shares, though it trains on one: the number of its fillers and of the terms
         # in the mean depend on the others, and so no message has to pass between them.
         shares = [
-            list(make_packs(((i, self.units[i]) for i in batch[start:end]), self.token_budget))
-            for start, end in pairwise(cuts)
+            list(self.scoring.packs((i, self.units[i]) for i in batch[start:end])) for start, end in pairwise(cuts)
         ]
         packs = shares[item % self._processes]
         fill = max(len(share) for share in shares) - len(packs)

@@ -26,10 +26,10 @@ from stepagent.training.environment import is_main_process, prepare_environment,
 from stepagent.training.guards import Guards
 from stepagent.training.loss import dpo_loss
 from stepagent.training.merge import TrainedModel, refuse_existing, save_merged
-from stepagent.training.packing import Pack, Unit, make_packs
+from stepagent.training.packing import Pack, Unit
 from stepagent.training.pairs import load_pairs
 from stepagent.training.rehearsal import rehearse
-from stepagent.training.scoring import Score
+from stepagent.training.scoring import Scoring
 from stepagent.training.sft import SftRow, encode
 from stepagent.training.trainer import (
     Monitor,
@@ -79,13 +79,8 @@ class DpoTrainer(PackedTrainer):
             self._reference = reference
             return
         batches: PackedBatches = self.train_dataset
-        self._reference = reference_logprobs(
-            self.model,
-            batches.units[: self._pairs],
-            batches.token_budget,
-            score=self.score,
-            accelerator=self.accelerator,
-        )
+        units = batches.units[: self._pairs]
+        self._reference = reference_logprobs(self.model, units, batches.scoring, self.accelerator)
         if is_main:
             part = file.with_suffix(".part")
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +209,7 @@ def optimize_model(
     last_quarter = history[-max(1, len(history) // 4) :]
     means = {
         name: sum(entry[name] for entry in last_quarter) / len(last_quarter)
-        for name in ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward", "kl")
+        for name in ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward", "kl", "tokens_saved")
     }
     counts = {"pairs": len(units), "steps": batches.steps, **proof}
     if replay_rows:
@@ -225,23 +220,21 @@ def optimize_model(
     return {**counts, **means, **{f"aside: {reason}": count for reason, count in pairs.aside.items()}}
 
 
-def reference_logprobs(
-    model: Any, units: Sequence[Unit], token_budget: int, *, score: Score, accelerator: Any = None
-) -> torch.Tensor:
+def reference_logprobs(model: Any, units: Sequence[Unit], scoring: Scoring, accelerator: Any = None) -> torch.Tensor:
     """Return log pi_ref (nats) of every unit's (chosen, rejected) steps, [units, 2], on the CPU. The
     reference is the model with its adapter off, or, before full fine-tuning, the model itself. Several
     processes share the work, in equally many forward passes."""
     adapter_off = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     order = sorted(range(len(units)), key=lambda i: units[i][0].ids)
-    packs = list(make_packs(((i, units[i]) for i in order), token_budget))
+    packs = list(scoring.packs((i, units[i]) for i in order))
     logprobs = torch.zeros(len(units), 2, device=next(model.parameters()).device)
     model.eval()
     with torch.no_grad(), adapter_off:
         for first in range(0, len(packs), processes):
             index = first + rank
             pack = packs[min(index, len(packs) - 1)]
-            scores = score(model, pack).view(-1, 2).to(logprobs)
+            scores = scoring.score(model, pack).view(-1, 2).to(logprobs)
             if index < len(packs):
                 logprobs[list(pack.units)] = scores
     total: torch.Tensor = accelerator.reduce(logprobs, "sum") if accelerator else logprobs

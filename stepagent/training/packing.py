@@ -78,6 +78,12 @@ class Pack:
             end=torch.cat([self.end, torch.arange(length, length + fill) + 1]),
         )
 
+    def paths(self) -> Iterator[torch.Tensor]:
+        """Yield the positions of each path from a root to a leaf, [path tokens]."""
+        positions = torch.arange(len(self.end))
+        for leaf in (self.end == positions + 1).nonzero().flatten().tolist():
+            yield positions[: leaf + 1][self.end[: leaf + 1] > leaf]
+
     def lengths(self) -> torch.Tensor:
         """Return the number of scored tokens per target, [targets]."""
         return torch.tensor([len(target.ids) - target.start for target in self.targets])
@@ -85,7 +91,7 @@ class Pack:
 
 class _Member(NamedTuple):
     """A unit in a forest: its index, the nodes of each target, the longest prefix (tokens) that one of its
-    targets shares with earlier units, and the forest's size (nodes) once it is in."""
+    targets shares with earlier units, and the forest's size (tokens) once it is in."""
 
     number: int
     unit: Unit
@@ -95,13 +101,20 @@ class _Member(NamedTuple):
 
 
 class _Forest:
-    """A forest of tries over token ids. A node's parent has a smaller number; -1 stands for no parent."""
+    """A forest of tries over token ids. A node's parent has a smaller number; -1 stands for no parent.
 
-    def __init__(self, units: Iterable[tuple[int, Unit]] = ()) -> None:
+    `size` is the number of tokens that a forward pass computes: the nodes, or with `by_paths` those of every path
+    from a root to a leaf.
+    """
+
+    def __init__(self, units: Iterable[tuple[int, Unit]] = (), *, by_paths: bool = False) -> None:
         self.child: dict[tuple[int, int], int] = {}
         self.token: list[int] = []
         self.parent: list[int] = []
         self.members: list[_Member] = []
+        self.size = 0
+        self._by_paths = by_paths
+        self._leaves: set[int] = set()
         self._last_paths: list[tuple[Sequence[int], list[int]]] = []
         for number, unit in units:
             self.add(number, unit)
@@ -111,7 +124,18 @@ class _Forest:
         prefix = max(len(self.prefix_path(target.ids[:-1])) for target in unit)
         paths = [self._insert(target.ids[:-1]) for target in unit]
         self._last_paths = [(target.ids[:-1], path) for target, path in zip(unit, paths, strict=True)]
-        self.members.append(_Member(number, unit, paths, prefix=prefix, size=len(self.token)))
+        self.members.append(_Member(number, unit, paths, prefix=prefix, size=self.size))
+
+    def growth(self, unit: Unit) -> int:
+        """Return by how many tokens a unit makes the forest larger at most: tokens that its targets share with each
+        other alone are counted for each of them."""
+        return sum(self._cost(target.ids[:-1], self.prefix_path(target.ids[:-1])) for target in unit)
+
+    def _cost(self, ids: Sequence[int], path: Sequence[int]) -> int:
+        """Return the tokens that `ids` adds to the size; `path` is the part of it that is in the forest."""
+        growth = len(ids) - len(path)
+        # By paths, a branch repeats the tokens from the root; what goes on from a leaf makes its path longer.
+        return len(ids) if self._by_paths and growth and path and path[-1] not in self._leaves else growth
 
     def prefix_path(self, ids: Sequence[int]) -> list[int]:
         """Return the nodes of the longest prefix of `ids` that the forest holds."""
@@ -130,6 +154,9 @@ class _Forest:
 
     def _insert(self, ids: Sequence[int]) -> list[int]:
         path = self.prefix_path(ids)
+        self.size += self._cost(ids, path)
+        if path and len(path) < len(ids):
+            self._leaves.discard(path[-1])
         for token in ids[len(path) :]:
             node = len(self.token)
             parent = path[-1] if path else -1
@@ -137,6 +164,8 @@ class _Forest:
             self.token.append(token)
             self.parent.append(parent)
             path.append(node)
+        if path and path[-1] == len(self.token) - 1:
+            self._leaves.add(path[-1])
         return path
 
     def preorder(self) -> tuple[list[int], list[int]]:
@@ -169,30 +198,28 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return low
 
 
-def make_packs(units: Iterable[tuple[int, Unit]], token_budget: int) -> Iterator[Pack]:
-    """Pack (index, unit) pairs in the given order, at most `token_budget` tokens a pack.
+def make_packs(units: Iterable[tuple[int, Unit]], token_budget: int, *, by_paths: bool = False) -> Iterator[Pack]:
+    """Pack (index, unit) pairs in the given order, at most `token_budget` tokens a pack; with `by_paths` a token counts
+    in every path from a root to a leaf.
 
     Neighbours share their common prefix, so sort the units by their ids. When the budget is spent, the cut
     goes, within the pack's second half, where the shortest prefix has to be repeated in the next pack:
     between two tries if there is such a place. A unit that exceeds the budget alone gets a pack of its own.
     """
-    forest = _Forest()
+    forest = _Forest(by_paths=by_paths)
     for number, unit in units:
         # Members behind the cut begin the next pack, and they may fill it alone: hence a loop.
-        while forest.members:
-            # The unit's targets may share new tokens with each other: this counts them twice, an upper bound.
-            prefixes = [len(forest.prefix_path(target.ids[:-1])) for target in unit]
-            growth = sum(len(target.ids) - 1 - k for target, k in zip(unit, prefixes, strict=True))
-            if len(forest.token) + growth <= token_budget:
-                break
+        while forest.members and forest.size + forest.growth(unit) > token_budget:
             members = forest.members
             # A cut after member i makes the next pack compute again the prefix that member i + 1 shares.
-            repeats = [*(member.prefix for member in members[1:]), max(prefixes)]
+            prefix = max(len(forest.prefix_path(target.ids[:-1])) for target in unit)
+            repeats = [*(member.prefix for member in members[1:]), prefix]
             # A cut in the first half would repeat little, but leave packs mostly empty and make more of them.
             cuts = [i for i, member in enumerate(members) if member.size * 2 >= token_budget]
             cut = 1 + min(cuts or [len(members) - 1], key=lambda i: (repeats[i], -i))
-            yield _pack(forest if cut == len(members) else _Forest(m[:2] for m in members[:cut]))
-            forest = _Forest(m[:2] for m in members[cut:])
+            whole = cut == len(members)
+            yield _pack(forest if whole else _Forest((m[:2] for m in members[:cut]), by_paths=by_paths))
+            forest = _Forest((m[:2] for m in members[cut:]), by_paths=by_paths)
         forest.add(number, unit)
     if forest.members:
         yield _pack(forest)

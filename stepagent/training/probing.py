@@ -11,37 +11,27 @@ from typing import Any, NamedTuple
 import torch
 
 from stepagent.errors import ModelError
-from stepagent.models.head import core_of
 from stepagent.models.loading import first_line
 from stepagent.models.noise import distance, precision_of, rounded_embeddings, tolerance
 from stepagent.models.spans import span
 from stepagent.training.attention import TRIE
 from stepagent.training.mode import learning_mode
 from stepagent.training.packing import Pack, Target, Unit, make_packs
+from stepagent.training.recurrence import follow_tries, is_recurrent
 from stepagent.training.scoring import (
-    Score,
+    Scoring,
     full_logprobs,
     packed_logprobs,
     packed_token_logprobs,
+    path_logprobs,
+    path_token_logprobs,
     plain_logprobs,
+    plain_scoring,
     plain_token_logprobs,
 )
 
 _LEAST_GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # of the gradient's norm
-_STATES = ("linear_attention", "mamba", "conv", "recurrent", "hybrid")  # types of layers
 _COMPARED = 4  # targets of a pack that are scored alone, too
-
-
-class Scoring(NamedTuple):
-    """The way in which a model's units are scored: by `score`, in packs of `token_budget` tokens. `unsuited`
-    is the reason why they are scored without packing, empty if they are packed. `gap` is the distance of packed from
-    plain log-probabilities (nats a token), `gradient_gap` that of their gradients (part of the norm)."""
-
-    score: Score
-    token_budget: int
-    unsuited: str = ""
-    gap: float = 0.0
-    gradient_gap: float = 0.0
 
 
 class _Comparison(NamedTuple):
@@ -62,7 +52,8 @@ def pick_scoring(
     model: Any, units: Sequence[Unit], token_budget: int, *, pack: Pack | None = None, mixed: bool = False
 ) -> Scoring:
     """Return packed scoring, by the fastest attention whose log-probabilities and gradients equal those of plain
-    scoring; else plain scoring with the reason. The attention is set on the model.
+    scoring; else scoring path by path, if that does, else one by one, with the reason. The attention is set on the
+    model.
 
     Compared are targets of `pack`, the largest that will be trained (by default, of the units' first pack), and the
     units' longest and shortest targets, packed together. Sequences longer than a window, a chunk or a change of the
@@ -76,10 +67,9 @@ def pick_scoring(
     full, noise, gradient_noise = probe.measure_plain()
     plain = full_logprobs if full else plain_logprobs
     longest = max(len(target.ids) for unit in units for target in unit)
-    if reason := _recurrent(model) or _outgrown(model.config, longest):
-        return plain_scoring(reason, plain)
+    reason = _outgrown(model.config, longest) or (follow_tries(model) if is_recurrent(model) else "")
     default = model.config._attn_implementation
-    for attention in dict.fromkeys((_fastest(probe.device) or default, default)):
+    for attention in () if reason else dict.fromkeys((_fastest(probe.device) or default, default)):
         try:
             model.set_attn_implementation(attention)
             gap, gradient_gap = probe.measure_packed()
@@ -94,23 +84,13 @@ def pick_scoring(
             reason = f"packed gradients are off by {gradient_gap:.2g} of their norm"
         else:
             return Scoring(packed_logprobs, token_budget, gap=gap, gradient_gap=gradient_gap)
-    # the model's own attention came last, so that plain scoring goes on with it
+    # the model's own attention came last, so that the passes over single sequences go on with it
+    switch = span(model.config).switch
+    if not full and not (switch and longest > switch):  # else a prefix of a long path is not what it is alone
+        gap, gradient_gap = probe.measure_paths(token_budget)
+        if gap <= noise and gradient_gap <= gradient_noise:
+            return Scoring(path_logprobs, token_budget, reason, gap, gradient_gap)
     return plain_scoring(reason, plain)
-
-
-def plain_scoring(unsuited: str, score: Score = plain_logprobs) -> Scoring:
-    """Return the scoring one by one, for the reason `unsuited`."""
-    return Scoring(score, 1, unsuited)  # a unit a pack: one pair's activations at a time
-
-
-def _recurrent(model: Any) -> str:
-    """Return why a model whose layers carry a state from token to token cannot be packed, or "" for another one. In
-    bfloat16 the noise of such a model can hide that its packed passes are wrong."""
-    core = core_of(model)
-    kinds = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
-    if getattr(core, "_is_stateful", False) or any(kind in _STATES for kind in kinds):
-        return "its layers carry a state from token to token"
-    return ""
 
 
 def _outgrown(config: Any, longest: int) -> str:
@@ -129,6 +109,7 @@ class _Probe:
     def __init__(self, model: Any, comparisons: Sequence[_Comparison], *, mixed: bool) -> None:
         self._model = model
         self._comparisons = comparisons
+        self._targets = [pack.targets[place] for pack, places in comparisons for place in places]
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._plain = _Measured(torch.zeros(0), [])
         self._precision = precision_of(model, mixed=mixed)
@@ -137,10 +118,9 @@ class _Probe:
     def measure_plain(self) -> tuple[bool, float, float]:
         """Score the targets one by one. Returns whether it takes all logits, and the tolerances of comparisons with
         this: nats a token, and a part of the gradient's norm."""
-        targets = [pack.targets[place] for pack, places in self._comparisons for place in places]
-        sample = targets[::2]
+        sample = self._targets[::2]
         try:
-            self._plain = self._measure(lambda: self._plain_parts(targets))
+            self._plain = self._measure(lambda: self._plain_parts(self._targets))
             with rounded_embeddings(self._model, self._precision):
                 rounded = self._measure(lambda: self._plain_parts(sample))
             unrounded = self._measure(lambda: self._plain_parts(sample))
@@ -159,6 +139,10 @@ class _Probe:
         """Return the distance from plain scoring (nats a token), and that of the gradients (part of the norm)."""
         return self._gaps(self._measure(self._packed_parts), self._plain)
 
+    def measure_paths(self, token_budget: int) -> tuple[float, float]:
+        """Return the same distances for scoring path by path."""
+        return self._gaps(self._measure(lambda: self._path_parts(token_budget)), self._plain)
+
     @torch.no_grad()
     def _needs_all_logits(self, targets: Sequence[Target], logprobs: torch.Tensor, tolerance: float) -> bool:
         try:
@@ -176,6 +160,11 @@ class _Probe:
             logprobs = packed_token_logprobs(self._model, pack)
             cuts = torch.split(logprobs, pack.lengths().tolist())
             yield [cuts[place] for place in places]
+
+    def _path_parts(self, token_budget: int) -> Iterator[list[torch.Tensor]]:
+        units = enumerate((target,) for target in self._targets)
+        for pack in make_packs(units, token_budget, by_paths=True):
+            yield list(torch.split(path_token_logprobs(self._model, pack), pack.lengths().tolist()))
 
     def _measure(self, parts: Callable[[], Iterator[list[torch.Tensor]]]) -> _Measured:
         """Run forward and backward over the compared targets, which come in parts of one forward pass each. Their

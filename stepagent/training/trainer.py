@@ -28,8 +28,8 @@ from stepagent.training.batches import PackedBatches, Share
 from stepagent.training.memory import keep_freed_memory
 from stepagent.training.mode import learning_mode
 from stepagent.training.packing import Pack
-from stepagent.training.probing import pick_scoring, plain_scoring
-from stepagent.training.scoring import Score, full_logprobs, packed_logprobs
+from stepagent.training.probing import pick_scoring
+from stepagent.training.scoring import full_logprobs, plain_scoring
 
 
 class Monitor(Protocol):
@@ -67,7 +67,6 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             callbacks=[_Begin(self.begin), _Report(monitor)],
         )
         self.remove_callback(PrinterCallback)
-        self.score: Score = packed_logprobs
         self.warn = monitor.warn
         self._sums: dict[str, float] = {}
 
@@ -76,17 +75,23 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         batches: PackedBatches = self.train_dataset
         mixed = self.accelerator.mixed_precision != "no"
         pack = batches.largest_pack()
-        scoring = pick_scoring(self.model, batches.units, batches.token_budget, pack=pack, mixed=mixed)
+        scoring = pick_scoring(self.model, batches.units, batches.scoring.token_budget, pack=pack, mixed=mixed)
         attention = self.model.config._attn_implementation
         choices = gather_object([(attention, scoring.unsuited)])  # one for all, or the packs would differ
         unsuited = next((reason for _, reason in choices if reason), "")
-        if unsuited and not scoring.unsuited:
+        # by paths, packs take different numbers of forward passes, and sharded models would wait for each other
+        if unsuited and (not scoring.unsuited or (scoring.by_paths and self.args.world_size > 1)):
             scoring = plain_scoring(unsuited, full_logprobs)
         elif len({name for name, _ in choices}) > 1:
             self.model.set_attn_implementation("sdpa")
-        self.score, batches.token_budget = scoring.score, scoring.token_budget
+        batches.scoring = scoring
         if scoring.unsuited:
-            self.warn(f"sequences are scored one by one, without packing: {scoring.unsuited}")
+            self.warn(f"without packing, sequences are scored {scoring.way}")
+
+    def score(self, model: Any, pack: Pack) -> torch.Tensor:
+        """Score a pack in the way that the model takes; arguments and result as in `Score`."""
+        logprobs: torch.Tensor = self.train_dataset.scoring.score(model, pack)
+        return logprobs
 
     def pack_loss(self, model: Any, pack: Pack) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the sum of the losses in a pack, a scalar with a gradient, and the sums of its metrics."""
@@ -97,9 +102,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         batch. Raises ModelError if it is not finite."""
         start = time.perf_counter()
         learning_mode(model)
+        batches: PackedBatches = self.train_dataset
         total = torch.zeros((), device=self.args.device)
         sums: dict[str, float] = {}
-        tokens = 0
+        tokens = alone = 0
         for number, pack in enumerate(inputs.packs):
             # Fillers run with weight 0 instead of being left out: a sharded model's passes exchange weights,
             # so a process that skips one would leave the others waiting.
@@ -113,7 +119,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                 # The exchange averages over the processes, but `mean_over` already counts all of them.
                 self.accelerator.backward(loss * weight * self.args.world_size)
             total += loss.detach() * weight
-            tokens += len(pack.input_ids)
+            tokens += batches.scoring.tokens(pack)
+            alone += sum(len(target.ids) - 1 for target in pack.targets)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value * weight
         # All processes have the same names, and metrics are reduced in one call with the loss.
@@ -125,6 +132,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         self._sums = dict(zip(names, totals[1:].tolist(), strict=True))
         seconds = time.perf_counter() - start
         self._sums["tokens_per_second"] = tokens * self.args.world_size / seconds
+        self._sums["tokens_saved"] = 1 - tokens / alone
         return totals[0]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

@@ -55,11 +55,11 @@ def test_it_says_what_a_run_will_do(stepagent: Command, folder: Callable[[str], 
 def test_it_takes_the_settings_of_a_run(
     stepagent: Command, folder: Callable[[str], Path], config: Path, tmp_path: Path
 ) -> None:
-    model = folder("mamba2")
+    model = folder("falcon_mamba")
     result = stepagent("check-model", model, "--config", config, "--set", "optimize.lora=null")
     assert result.returncode == 0, result.stderr
     assert value(result.stdout, "trained").endswith("all weights")
-    assert value(result.stdout, "training").startswith("one target at a time: ")
+    assert value(result.stdout, "training").startswith("path by path: its layers carry a state")
     assert value(result.stdout, "in process").startswith("it runs with its own cache")
 
 

@@ -24,7 +24,7 @@ from stepagent.training.dpo import optimize_model, reference_logprobs
 from stepagent.training.loss import dpo_loss
 from stepagent.training.mode import learning_mode
 from stepagent.training.packing import Target, make_packs
-from stepagent.training.scoring import packed_logprobs, plain_logprobs
+from stepagent.training.scoring import Scoring, packed_logprobs, plain_logprobs
 from stepagent.training.trainer import Monitor
 
 Preference = Callable[..., StepPreference]
@@ -110,7 +110,7 @@ def test_likelihood_learns_the_chosen_steps_as_sft_does(
 def test_a_fresh_adapter_changes_nothing_and_off_it_is_the_reference(random_model: Path) -> None:
     model = load_model(random_model, torch.float32, CPU)
     units = [(Target((2, 7, 8, 9), 2), Target((2, 7, 10), 2))]
-    before = reference_logprobs(model, units, 100, score=packed_logprobs)
+    before = reference_logprobs(model, units, Scoring(packed_logprobs, 100))
     wrapped = add_adapter(model, LoraSettings(rank=4))
     (pack,) = make_packs(enumerate(units), 100)
     assert torch.allclose(packed_logprobs(wrapped, pack), before[0], atol=1e-6)
@@ -118,7 +118,7 @@ def test_a_fresh_adapter_changes_nothing_and_off_it_is_the_reference(random_mode
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.5)
     assert not torch.allclose(packed_logprobs(wrapped, pack), before[0], atol=1e-2)
-    assert torch.allclose(reference_logprobs(wrapped, units, 100, score=packed_logprobs), before, atol=1e-6)
+    assert torch.allclose(reference_logprobs(wrapped, units, Scoring(packed_logprobs, 100)), before, atol=1e-6)
 
 
 def test_step_dpo_moves_the_margin_and_only_through_the_adapter(

@@ -10,14 +10,14 @@ import pytest
 import torch
 import transformers as hf
 from families import check_family
-from tiny_families import MOST_USED
+from tiny_families import MOST_USED, tiny_model
 
 from stepagent.training import probing
 from stepagent.training.attention import TRIE
 from stepagent.training.loss import dpo_loss
 from stepagent.training.packing import Unit, make_packs
 from stepagent.training.probing import pick_scoring
-from stepagent.training.scoring import Score, packed_logprobs, plain_logprobs
+from stepagent.training.scoring import Score, packed_logprobs, path_logprobs, plain_logprobs
 
 Units = Callable[..., list[Unit]]
 
@@ -145,21 +145,33 @@ def test_without_flex_attention_a_model_takes_the_dense_mask(
 def test_a_window_without_layer_types_is_seen(random_units: Units) -> None:
     torch.manual_seed(0)
     mistral = hf.MistralForCausalLM(hf.MistralConfig(**SIZES, sliding_window=16)).eval()
-    score, _, reason, *_ = pick_scoring(mistral, random_units(6, 6), 512)
-    assert score is plain_logprobs
-    assert "sliding window of 16" in reason
+    way = pick_scoring(mistral, random_units(6, 6), 512).way
+    assert way.startswith("path by path: sequences of 4")
+    assert way.endswith("outgrow the model's sliding window of 16")
 
 
-def test_unsuited_models_are_recognised_and_scored_one_by_one(random_units: Units) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [
+        (hf.Gemma2ForCausalLM, hf.Gemma2Config(**SIZES, sliding_window=16)),
+        (hf.BloomForCausalLM, hf.BloomConfig(vocab_size=31, hidden_size=32, n_layer=2, n_head=4)),
+    ],
+)
+def test_models_that_cannot_be_packed_are_scored_path_by_path(random_units: Units, model: Any) -> None:
     torch.manual_seed(0)
-    gemma2 = hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZES, sliding_window=16))
-    score, budget, reason, *_ = pick_scoring(gemma2, random_units(6, 6), 512)
-    assert (score, budget) == (plain_logprobs, 1)
-    assert "sliding window of 16" in reason
-    bloom = hf.BloomForCausalLM(hf.BloomConfig(vocab_size=31, hidden_size=32, n_layer=2, n_head=4))
-    score, budget, reason, *_ = pick_scoring(bloom, random_units(7, 6), 512)
-    assert (score, budget) == (plain_logprobs, 1)
-    assert reason
+    kind, config = model
+    network, units = kind(config), random_units(6, 6)
+    scoring = pick_scoring(network, units, 512)
+    assert scoring.by_paths
+    shared = loss_and_gradient(network, path_logprobs, units, 60)
+    plain = loss_and_gradient(network, plain_logprobs, units, 60)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(shared, plain, strict=True))
+
+
+def test_a_path_whose_rotary_frequencies_change_is_no_path(random_units: Units) -> None:
+    """A prefix that is shorter than the switch has other positions alone than on a path that is longer."""
+    scoring = pick_scoring(tiny_model("phi3-longrope"), random_units(6, 6), 512)
+    assert scoring.way.startswith("one target at a time: ")
 
 
 @pytest.mark.slow
@@ -168,6 +180,6 @@ def test_unsuited_models_are_recognised_and_scored_one_by_one(random_units: Unit
 def test_the_most_used_families_hold(family: str) -> None:
     """Windows, chunks and rotary switches are outgrown; defaults of dropout and router noise are kept."""
     row = check_family(family)
-    assert row["training"] in ("packed", "plain"), row
+    assert row["training"] in ("packed", "paths", "plain"), row
     assert row["lora_merge"] == row["full_save"] == "ok", row
     assert row["in_process"] in ("ok", "slow"), row
