@@ -196,11 +196,13 @@ class EvaluateSettings(Settings):
 
 
 class ReplaySettings(Settings):
-    """Rows of init's IFT and EFT sets that a round learns beside its preference pairs: `ift` and `eft` are rows
-    for each pair. `weight` is a row's (mean NLL per token) against a pair's loss."""
+    """Rows that a round learns beside its preference pairs: `ift` and `eft` are rows of init's sets for each pair,
+    `judged` rows of the round's own judging: the votes on pairs that the judge of `verify` confirmed, hard ones first.
+    `weight` is a row's (mean NLL per token) against a pair's loss."""
 
     ift: Annotated[float, Field(ge=0)] = 0.0
     eft: Annotated[float, Field(ge=0)] = 0.0
+    judged: Annotated[float, Field(ge=0)] = 0.0
     weight: Rate = 1.0
 
 
@@ -290,3 +292,11 @@ class Config(Settings):
     @classmethod
     def _default_kinds(cls, data: dict[str, Any]) -> dict[str, Any]:
         return with_kinds(data, {**KINDS, "verify": KINDS["judge"]})
+
+    @model_validator(mode="after")
+    def _judgements_are_confirmed(self) -> Config:
+        if self.replay and self.replay.judged and self.verify is None:
+            raise ValueError(
+                "replay.judged teaches votes that a second judge confirmed; name that judge in the section verify"
+            )
+        return self

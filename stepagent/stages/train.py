@@ -26,6 +26,7 @@ from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join, s
 from stepagent.models.folders import unless_made
 from stepagent.seeds import derive_seed
 from stepagent.stages.evaluate import evaluate, read_evaluation
+from stepagent.stages.own_judgements import own_judgements
 from stepagent.training.dpo import Replay, optimize_model
 from stepagent.training.environment import process_count
 from stepagent.training.merge import refuse_existing
@@ -125,22 +126,24 @@ def _times(rows: list[SftRow], weight: float, rng: random.Random) -> list[SftRow
     return rows * whole + rng.sample(rows, round((weight - whole) * len(rows)))
 
 
-def replay_of(config: Config, purpose: str) -> Replay | None:
-    """Return the rows that a round learns again beside its pairs: as many for each pair as `replay` says, of each set
-    without repetition, drawn by seed and `purpose`. None if the config replays nothing. Raises ConfigError or
-    DataError."""
+def replay_of(config: Config, purpose: str, pairs: Path | None = None) -> Replay | None:
+    """Return the rows that a round learns beside its pairs: as many for each pair as `replay` says, of each set without
+    repetition, drawn by seed and `purpose`; and the votes on the file `pairs`. None if the config replays nothing.
+    Raises ConfigError or DataError."""
     settings, init = config.replay, config.init
-    if settings is None or not (settings.ift or settings.eft):
+    if settings is None or not (settings.ift or settings.eft or settings.judged):
         return None
-    if init is None or (settings.eft and init.eft is None):
+    if (settings.ift or settings.eft) and (init is None or (settings.eft and init.eft is None)):
         raise ConfigError("replay: draws from the files that 'init' names; name them there")
-    sets = [(settings.ift, ift_rows(config, init.ift) if settings.ift else [])]
-    if settings.eft and init.eft:
+    sets = [(settings.ift, ift_rows(config, init.ift) if init and settings.ift else [])]
+    if settings.eft and init and init.eft:
         sets.append((settings.eft, eft_rows(config, init.eft)))
+    judgements = own_judgements(config, pairs) if pairs and settings.judged else []
 
-    def draw(pairs: int) -> list[SftRow]:
+    def draw(count: int) -> list[SftRow]:
         rng = random.Random(derive_seed(config.seed, "replay", purpose))
-        return [row for share, rows in sets for row in rng.sample(rows, min(len(rows), round(share * pairs)))]
+        sample = [row for share, rows in sets for row in rng.sample(rows, min(len(rows), round(share * count)))]
+        return [*sample, *judgements[: round(settings.judged * count)]]
 
     return Replay(draw, settings.weight)
 
@@ -217,6 +220,8 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
     config, round_folder, out = session.config, preferences.parent, Path(trained.path)
     label = round_folder.name.replace("_", " ")
     replayed = config.init.files() if config.replay and config.init else {}
+    if config.replay and config.replay.judged:
+        replayed |= {"trees": round_folder / "trees.jsonl"}
     seed = config.seed + (trained.index or 0) - 1
 
     def work() -> None:
@@ -261,7 +266,7 @@ def _optimize(
             seed=seed,
             monitor=monitor,
             solve=solve_prompt(config),
-            replay=replay_of(config, label),
+            replay=replay_of(config, label, Path(data)),
         )
     table(f"Step-wise DPO, {label}", figures, ("pairs", "steps", "margin", "accuracy"))
     return {**figures, "warnings": monitor.warnings}

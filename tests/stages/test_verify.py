@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from stepagent import DataError, Problem, Step, Verdict
+from stepagent import ConfigError, DataError, Problem, Step, Verdict
 from stepagent.assembly.session import Session
 from stepagent.config.settings import Config
 from stepagent.files.jsonl import read_rows
+from stepagent.stages.own_judgements import own_judgements
 from stepagent.stages.search import search
+from stepagent.stages.train import replay_of
 from stepagent.stages.verify import VerifiedPair, verify
 from stepagent.types import ModelVersion, StepPreference, Usage
 
@@ -104,3 +106,56 @@ def test_a_verifier_that_confirms_nothing_says_so_with_counts(searched: Callable
         DataError, match=r"none of the \d+ pairs of .*trees\.jsonl was confirmed \(\d+ refuted, \d+ und"
     ):
         searched(confirms=[], refutes=["p0", "p1"])
+
+
+def test_confirmed_votes_become_rows_of_the_judge(
+    searched: Callable[..., Path], load: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Both orders of a pair, each after the judge's own prompt, in the judge's words."""
+    confirmed = searched(confirms=["p1", "p4"], refutes=["p0"])
+    second = json.dumps({"kind": "test_verify:Second", "params": {"confirms": [], "refutes": []}})
+    config = load(CONFIG.format(folder=tmp_path), f"verify={second}", "replay.judged=1")
+    rows = own_judgements(config, confirmed)
+    assert len(rows) == 2 * len(read_rows(confirmed, StepPreference))
+    for row in rows:
+        text = row.messages[-1].content
+        assert ("1+1 (1)" in text) or ("1+1 (4)" in text)
+        assert row.response == ("[[A]]" if text.index("good") < text.index("bad ") else "[[B]]")
+    assert sorted(row.response for row in rows) == ["[[A]]"] * (len(rows) // 2) + ["[[B]]"] * (len(rows) // 2)
+    replay = replay_of(config, "round 1", confirmed)
+    assert replay
+    assert replay.draw(1) == rows[:1], "as many as there are pairs to learn"
+    assert own_judgements(config, confirmed) == rows
+
+
+def test_the_hardest_pairs_are_taught_first(
+    searched: Callable[..., Path], load: Callable[..., Config], tmp_path: Path
+) -> None:
+    confirmed = searched(confirms=["p1", "p4"], refutes=[])
+    trees = confirmed.with_name("trees.jsonl")
+    lines = [json.loads(line) for line in trees.read_text().splitlines()]
+    for tree in lines:
+        for level in tree["levels"]:
+            if tree["problem"]["id"] == "p4" and level["verdict"]:
+                level["verdict"]["margin"] = 0.55
+    trees.write_text("".join(json.dumps(tree) + "\n" for tree in lines))
+    rows = own_judgements(load(CONFIG.format(folder=tmp_path)), confirmed)
+    hard = ["1+1 (4)" in row.messages[-1].content for row in rows]
+    assert hard == sorted(hard, reverse=True)
+    assert 0 < sum(hard) < len(hard)
+
+
+def test_judgements_to_learn_need_a_second_judge_and_the_trees(
+    searched: Callable[..., Path], load: Callable[..., Config], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="name that judge in the section verify"):
+        load(CONFIG.format(folder=tmp_path), "replay.judged=1")
+    confirmed = searched(confirms=["p1"], refutes=[])
+    trees = confirmed.with_name("trees.jsonl")
+    votes = trees.read_text()
+    trees.write_text(votes.replace('"reply":"[[A]]"', '"reply":""'))
+    with pytest.raises(DataError, match=r"none of its \d+ pairs has a written vote in both orders"):
+        own_judgements(load(CONFIG.format(folder=tmp_path)), confirmed)
+    trees.unlink()
+    with pytest.raises(DataError, match=r"not found; replay\.judged reads there how the pairs"):
+        own_judgements(load(CONFIG.format(folder=tmp_path)), confirmed)
