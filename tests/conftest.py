@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -60,6 +61,44 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+SMALL_DEMO = [
+    "rounds=2",
+    "problems_per_round=[12, 12]",
+    "eft.problems.sample=600",
+    "init.epochs=0.5",
+    "evaluate.search_problems=12",
+    "optimize.learning_rate=1e-3",
+]
+
+
+@pytest.fixture(scope="session")
+def small_demo() -> list[str]:
+    """The settings that make the demo small: `demo_run` is made with them."""
+    return SMALL_DEMO
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the small demo. Who changes it takes a copy."""
+    from stepagent.demo.run import demo_config, run_demo
+
+    run = tmp_path_factory.mktemp("small") / "demo"
+    demo_config(run, SMALL_DEMO)
+    held_out = run / "data" / "held_out.jsonl"
+    held_out.write_text("".join(held_out.read_text().splitlines(keepends=True)[:40]))
+    run_demo(run, SMALL_DEMO)
+    return run
+
+
+@pytest.fixture
+def initialized_demo(demo_run: Path, tmp_path: Path) -> Path:
+    """A copy of the small demo that has its data and M_1, and no round yet."""
+    run = tmp_path / "demo"
+    later = shutil.ignore_patterns("round_*", "M_2*", "M_3*", "evaluation", "watch", "summary*", "report*")
+    shutil.copytree(demo_run, run, ignore=later)
+    return run
 
 
 @pytest.fixture

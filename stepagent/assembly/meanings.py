@@ -132,6 +132,7 @@ MEANINGS = {
     "backend.openai.tokenizer": "Folder or hub id of the served model, whose tokenizer the token ids are checked with.",
     "backend.openai.version": "Text that tells apart weights that are served under one name.",
     "backend.openai.extra_body": "Fields that are sent with every request, such as {reasoning_effort: low}.",
+    "backend.openai.batch": "Send requests through the endpoint's batches: half the price, within a day.",
     "backend.openai.headers": "Headers that are sent with every request.",
     "backend.scripted.rules": "Rules {pattern, say}: the first pattern that the context matches replies, by seed.",
     "scorer.prm_tags.tag": "Text after each step, at which the model says whether it is right.",

@@ -95,16 +95,21 @@ class Endpoint:
         The path is relative to the address; one that begins with / is relative to the server's root. Raises
         TransientError, BackendError or ConfigError.
         """
-        extra = self._extra_body if "completions" in path else {}
-        reply = await self._send("POST", path, {"model": self.model, **body, **extra})
+        reply = self.checked(await self._send("POST", path, self.complete_body(path, body)))
+        self._answered = self._answered or "completions" in path
+        return reply
+
+    def complete_body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the body of a request to `path` with the model's name and the fields of the config."""
+        return {"model": self.model, **body, **(self._extra_body if "completions" in path else {})}
+
+    def checked(self, reply: Any) -> Any:
+        """Return a reply, or raise the error that it holds."""
         if isinstance(reply, dict) and reply.get("error") and not reply.get("choices"):
             error = reply["error"]
             code = str(error.get("code")) if isinstance(error, dict) else ""
             status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 502
-            raise self._refusal(
-                status, server_words(json.dumps(error).encode()), self.headers, json.dumps(reply).encode()
-            )
-        self._answered = self._answered or "completions" in path
+            raise self.refusal(status, self.headers, json.dumps({"error": error}).encode())
         return reply
 
     async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -117,10 +122,9 @@ class Endpoint:
                 else:
                     response = await self._client.get(url, cast_to=openai.HttpxBinaryResponseContent)
         except openai.APIStatusError as error:
-            content = error.response.content
-            raise self._refusal(error.status_code, server_words(content), error.response.headers, content) from None
+            raise self.refusal(error.status_code, error.response.headers, error.response.content) from None
         except Exception as error:  # noqa: BLE001 (the clients below openai's raise their own, and servers provoke any)
-            raise self._lost(error) from None
+            raise self.lost(error) from None
         self.headers = response.response.headers
         if method == "GET":
             return response.content
@@ -183,10 +187,10 @@ class Endpoint:
         """Return the error for a reply that lacks a requested part."""
         return TransientError(f"{self.url}: a reply that cannot be read ({error!r})", status=200)
 
-    def _refusal(self, status: int, words: str, headers: Mapping[str, str], body: bytes) -> Exception:
+    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         """Return the error that stands for a refusal; the head of this file has the table."""
         text = body.decode("utf-8", "replace")
-        message = f"{self.url}: {words or 'no words'} (status {status})"
+        message = f"{self.url}: {server_words(body) or 'no words'} (status {status})"
         if status == 401:
             return ConfigError(f"{message}; set a valid key in the environment variable {self._key_env}")
         if status == 402 or (status in (403, 429) and _SPENT.search(text)):
@@ -203,7 +207,7 @@ class Endpoint:
             return RefusedError(f"{message}; check backend.base_url{hint}, backend.model and what the key may do")
         return BackendError(message)
 
-    def _lost(self, error: Exception) -> TransientError:
+    def lost(self, error: Exception) -> TransientError:
         """Return the error for a request without a reply, in the words of the first cause."""
         cause: BaseException = error
         while (deeper := cause.__cause__ or cause.__context__) is not None:

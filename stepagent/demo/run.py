@@ -75,7 +75,11 @@ def make_data(config: Config, folder: Path) -> None:
             "policy",
             inputs={"model": Path(config.model), **ift},
             outputs={"model": policy},
-            identity=[config.model_dump(mode="json")[section] for section in ("init", "generator", "seed")],
+            identity=[
+                init.model_dump(mode="json", exclude=set(init.files())),
+                config.generator.model_dump(mode="json"),
+                config.seed,
+            ],
             work=lambda: unless_made(policy, lambda: initialize(config, on_solutions, policy)),
         )
     with Session(config, data / "eft") as session:

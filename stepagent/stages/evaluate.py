@@ -74,7 +74,10 @@ def evaluate(session: Session, model: ModelVersion, out: Path, *, settings: Eval
         session.stage_name("evaluate", out),
         inputs=inputs,
         outputs={"metrics": out / "metrics.json", "trees": out / "trees.jsonl", "greedy": out / "greedy.jsonl"},
-        identity=[bound.identity() if settings.search_problems else bound.greedy(), settings.model_dump(mode="json")],
+        identity=[
+            bound.identity() if settings.search_problems else bound.greedy(),
+            settings.model_dump(mode="json", exclude={"problems": {"path"}, "pairs": True}),  # they are inputs
+        ],
         work=lambda: _write(measure_model(session, model, held_out, out=out, settings=settings), out),
     )
 

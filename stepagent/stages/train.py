@@ -184,7 +184,9 @@ def _init_inputs(config: Config, settings: InitSettings) -> dict[str, Path]:
 def _init_identity(config: Config, settings: InitSettings) -> list[object]:
     binder = Binder(config, serves=True)
     prompts = [binder.generator().prompt("solve"), binder.judge().judge_prompt()]
-    return [settings.model_dump(mode="json"), config.seed, *(hash_path(prompt_path(name)) for name in prompts)]
+    # the files count by their content, as inputs: a run that was moved is the same run
+    dump = settings.model_dump(mode="json", exclude=set(settings.files()))
+    return [dump, config.seed, *(hash_path(prompt_path(name)) for name in prompts)]
 
 
 def init_command(config: Config, settings: InitSettings, out: Path) -> None:

@@ -17,18 +17,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from stepagent.demo.run import run_demo
 from stepagent.report.page import write_report
 
 SIZES = [(1280, 900), (800, 900), (400, 800)]
-SMALL = [
-    "rounds=1",
-    "problems_per_round=[24]",
-    "eft.problems.sample=600",
-    "init.epochs=0.5",
-    "evaluate.search_problems=12",
-    "watch.problems=8",
-]
 
 
 def check_filters(page: Page) -> None:
@@ -156,10 +147,8 @@ def test_the_policy_refuses_a_script_that_gets_in(browser: webdriver.Chrome, run
 
 
 @pytest.mark.slow
-def test_the_report_of_a_demo_run(browser: webdriver.Chrome, tmp_path: Path, tables: Callable[[Path], Any]) -> None:
-    run = tmp_path / "demo"
-    run_demo(run, SMALL)
-    path = run / "report.html"
+def test_the_report_of_a_demo_run(browser: webdriver.Chrome, demo_run: Path, tables: Callable[[Path], Any]) -> None:
+    path = demo_run / "report.html"
     assert 100_000 < path.stat().st_size < 5_000_000
     page = Page(browser, path.as_uri())
     assert {"Result", "The circle, with its numbers", "Trees"} <= {title.text for title in page.all("h2")}

@@ -146,28 +146,22 @@ def test_which_model_a_round_goes_on_from_and_which_one_the_server_keeps(
 
 
 @pytest.mark.slow
-def test_a_wrecked_model_stops_the_run_and_roll_back_goes_on_from_the_last_good_one(tmp_path: Path) -> None:
-    small = [
-        "rounds=2",
-        "problems_per_round=[20, 20]",
-        "eft.problems.sample=500",
-        "watch.problems=12",
-        "evaluate=null",
-        "optimize.learning_rate=0.05",
-    ]
+def test_a_wrecked_model_stops_the_run_and_roll_back_goes_on_from_the_last_good_one(
+    initialized_demo: Path, small_demo: list[str]
+) -> None:
+    run, wild = initialized_demo, [*small_demo, "watch.problems=12", "evaluate=null", "optimize.learning_rate=0.05"]
     with pytest.raises(ModelError, match=r"M_2 has drifted .* the last good model is M_1"):
-        run_demo(tmp_path, small)
-    summary = json.loads((tmp_path / "summary.json").read_text())
+        run_demo(run, wild)
+    summary = json.loads((run / "summary.json").read_text())
     assert summary["last_good"] == "M_1"
     assert list(summary["drifted"]) == ["M_2"]
-    assert not (tmp_path / "M_3").exists()
+    assert not (run / "M_3").exists()
 
-    gentle = [*small, "watch.then=roll_back"]
-    summary = run_demo(tmp_path, gentle)
+    summary = run_demo(run, [*wild, "watch.then=roll_back"])
     assert summary["last_good"] == "M_1"
     assert "M_2" in summary["drifted"]
-    stages = json.loads((tmp_path / "manifest.json").read_text())["stages"]
+    stages = json.loads((run / "manifest.json").read_text())["stages"]
     models = [stages[f"round_{i}: search"]["inputs"]["model"] for i in (1, 2)]
     assert models[0] == models[1], "round 2 searched with M_1 again"
-    ids = [{p.id for p in read_rows(tmp_path / f"round_{i}" / "problems.jsonl", Problem)} for i in (1, 2)]
+    ids = [{p.id for p in read_rows(run / f"round_{i}" / "problems.jsonl", Problem)} for i in (1, 2)]
     assert not ids[0] & ids[1]
