@@ -98,12 +98,13 @@ def answer_text(solution: str) -> str | None:
 
 
 def readings(solution: str) -> list[str]:
-    """Return the ways to read the one answer that a solution states: as the text that it is, without marks around it,
-    as a value."""
+    """Return the ways to read the one answer that a solution states, the text that it is first: without marks around
+    it, and without its unit."""
     text = answer_text(solution)
-    bare = _WORDS.sub(r"\1", text) if text is not None else None
-    candidates = (text, bare, clean(bare) if bare is not None else None, final_answer(solution))
-    return list(dict.fromkeys(reading for reading in candidates if reading))
+    if text is None:
+        return []
+    bare = clean(_WORDS.sub(r"\1", text)).strip("$")
+    return list(dict.fromkeys(reading for reading in (text, bare, read_value(bare)) if reading))
 
 
 def _visible(solution: str) -> str:

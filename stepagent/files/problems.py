@@ -16,7 +16,7 @@ from typing import Any
 from stepagent.answers import stated_answer
 from stepagent.config.settings import ProblemSettings
 from stepagent.console import bar, warn
-from stepagent.environments import open_environment
+from stepagent.environments import generated_problems
 from stepagent.errors import DataError
 from stepagent.files.jsonl import write_rows
 from stepagent.files.runs import RunFolder
@@ -109,7 +109,7 @@ def _problems(settings: ProblemSettings) -> Iterator[tuple[str, Problem]]:
     """Return the problems of a source, each with its place. Raises DataError for a row that is none, and for a column
     that is named in the settings and stands in no row; ConfigError for an environment that cannot be had."""
     if settings.env is not None:
-        yield from _generated(settings)
+        yield from generated_problems(settings)
         return
     absent = {key: name for key in ("answer", "id") if (name := getattr(settings, key)) is not None}
     first: tuple[str, Mapping[str, Any]] | None = None
@@ -121,16 +121,6 @@ def _problems(settings: ProblemSettings) -> Iterator[tuple[str, Problem]]:
     if first and absent:
         key, name = next(iter(absent.items()))
         raise DataError(f"{first[0]}: no column '{name}'; it has {', '.join(first[1])}; set problems.{key}")
-
-
-def _generated(settings: ProblemSettings) -> Iterator[tuple[str, Problem]]:
-    """Return the problems of an environment. Their metadata name the environment and the problem's number, by which
-    its grader finds the rest: the library's own metadata often hold the answer, which no search may see."""
-    origin = settings.model_dump(mode="json", include={"env", "name", "size", "seed", "config"})
-    environment = open_environment(**origin)
-    for index, (question, answer) in enumerate(environment.problems()):
-        metadata = {"environment": {**origin, "index": index, "version": environment.version}}
-        yield f"{settings.source}:{index + 1}", Problem(f"{settings.name}-{index + 1}", question, answer, metadata)
 
 
 def _problem(settings: ProblemSettings, place: str, row: Mapping[str, Any], *, number: int) -> Problem:
@@ -252,10 +242,10 @@ class ProblemFile:
         return (problem for _, problem in self._rows())
 
     def held_out(self) -> list[Problem]:
-        """All problems, each of which has an answer. Raises DataError if one has none."""
+        """All problems: each has an answer or is scored by its environment. Raises DataError for another one."""
         problems: list[Problem] = []
         for place, problem in self._rows():
-            if problem.answer is None:
+            if problem.answer is None and not problem.is_scored_by_environment:
                 raise DataError(f"{place}: problem '{problem.id}' has no 'answer' to evaluate against")
             problems.append(problem)
         return problems

@@ -45,13 +45,15 @@ class Share:
 @dataclass(frozen=True, slots=True)
 class ModelResult:
     """One model's figures. `solved` are the outcomes of its greedy solutions, problem by problem; `row` tells of the
-    pairs it was trained on."""
+    pairs it was trained on. `failed_grades` solutions have no mark, the first because of `grade_error`."""
 
     name: str
     shares: dict[str, Share]
     solved: tuple[bool | None, ...]
     row: SummaryRow
     drift: tuple[str, ...]
+    failed_grades: int = 0
+    grade_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,15 @@ def model_results(folder: ReportFolder, trees: Mapping[Path, TreeCounts]) -> lis
     summary = typed_file(folder.path / "summary.json", Summary, folder.gaps) or Summary()
     rows = {row.name: row for row in summary.models}
     return [
-        ModelResult(name, _shares(folder, place, figures, trees=trees), figures.solved, row=row, drift=drift)
+        ModelResult(
+            name,
+            _shares(folder, place, figures, trees=trees),
+            figures.solved,
+            row=row,
+            drift=drift,
+            failed_grades=figures.failed_grades,
+            grade_error=figures.grade_error,
+        )
         for name, place in folder.evaluations()
         if (figures := typed_file(place / "metrics.json", EvaluationFigures, folder.gaps))
         for row, drift in [(rows.get(name, SummaryRow(name)), summary.drifted.get(name, ()))]
