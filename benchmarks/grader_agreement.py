@@ -1,6 +1,6 @@
 """Agreement of the grader `environment` with reasoning-gym's own scorers, on right and on wrong answers of every set.
 
-    python benchmarks/grader_agreement.py [--tasks 10]
+    python benchmarks/grader_agreement.py [--tasks 11]
 
 `tasks` tasks of each data set: its reference answer is the right one, that of the next task the wrong one. The grader
 reads it from a solution in steps that ends in \\boxed{...}, and from one that ends in <answer>...</answer>; the scorer
@@ -57,5 +57,5 @@ def main(tasks: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=10)
+    parser.add_argument("--tasks", type=int, default=11)
     main(parser.parse_args().tasks)

@@ -91,8 +91,8 @@ def _bind(checked: CheckedConfig, data: dict[str, Any]) -> None:
         *parents, key = role.split(".")
         section = data.get(parents[0]) if parents else data
         settings = section.get(key) if isinstance(section, dict) else None
-        if settings is None and not parents:
-            settings = {}
+        if settings is None and not parents and (default := getattr(checked.config, key)):
+            settings = {"kind": default.kind}
         if isinstance(settings, dict):
             kind = KINDS[type_.name if type_ is not SEARCH else "search"]
             with collected(checked.faults, place_of(role)):

@@ -13,6 +13,8 @@ import stepagent
 from stepagent import ConfigError
 from stepagent.environments import open_environment
 from stepagent.files.problems import ProblemFile
+from stepagent.stages.check_config import check_config
+from stepagent.stages.describe_config import describe
 
 SETS = ("leg_counting", "basic_arithmetic", "spell_backward", "propositional_logic", "simple_equations")
 TASKS = "{env: reasoning_gym, name: leg_counting, size: 10, seed: 3, config: {max_animals: 4}}"
@@ -126,3 +128,18 @@ def test_single_turn_environments_of_verifiers(tmp_path: Path, monkeypatch: pyte
         assert not environment.is_right(index, "Step 1: so 17")
     with pytest.raises(ConfigError, match="no single-turn environment"):
         open_environment("verifiers", "doubling-environment", size=4, seed=1, config={"many": True})
+
+
+def test_a_config_is_checked_with_its_environment(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    text = f"model: m\nproblems: {TASKS}\nrounds: 1\nbackend: {{kind: scripted}}\nproblems_per_round: [8]\n"
+    path.write_text(text)
+    checked, faults = check_config(path)
+    assert faults == []
+    assert (describe(checked)["grader"], describe(checked)["problems"]) == (
+        "environment",
+        "reasoning_gym leg_counting, 10",
+    )
+    assert "verify" not in describe(checked)
+    path.write_text(text.replace("[8]", "[12]"))
+    assert "10 problems, but problems_per_round asks for 12" in check_config(path)[1][0]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 import stepagent
+from stepagent.assembly.components import Binder
+from stepagent.config.settings import Config
+from stepagent.config.yaml_text import read_yaml
 from stepagent.graders import guarded
 from stepagent.graders.guarded import Guarded
 from stepagent.graders.marking import Mark, mark, vote
+from stepagent.judges.reference import ReferenceJudge
+from stepagent.judges.rollouts import RolloutJudge
+from stepagent.testing import ScriptedBackend, step
 from stepagent.types import Problem
 
 MODULE = """
@@ -136,3 +143,49 @@ def test_an_evaluation_counts_failures_apart_and_is_made_again_for_another_grade
     assert "problem 'raise': the grader own_grading_module:Own raised ZeroDivisionError" in near.grade_error
     assert evaluated("{kind: 'own_grading_module:Own', near: 0}").greedy_accuracy == 0.0
     assert evaluated("{kind: number, absolute: 1}").solved == (False, True, True)
+
+
+class Fails:
+    """A grader that fails on the texts that hold `word`, and finds the others right that hold "good"."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def grade(self, problem: Problem, solution: str) -> bool:
+        assert problem.answer == "2", "the judge hands the reference on"
+        if self.word in solution:
+            raise LookupError("no entry")
+        return "good" in solution
+
+
+async def test_rollouts_without_a_mark_do_not_count() -> None:
+    """Of four rollouts, two of the bad step have no mark: (1 + 0) / (2 + 2) instead of (1 + 0) / (2 + 4)."""
+    backend = ScriptedBackend(reply=lambda context, seed: "so odd" if "bad" in context and seed % 2 else "so")
+    judge = RolloutJudge(backend, {"q": "2"}, grader=Fails("odd"), rollouts=4, target="reference")
+    candidates = [step("bad "), step("good ")]
+    verdict = await judge.judge(Problem("p", "q"), [], candidates, 0)
+    assert (verdict.status, verdict.best, verdict.worst) == ("ok", 1, 0)
+    assert verdict.scores == pytest.approx((1 / 4, 5 / 6))
+    assert verdict.error == "the grader raised LookupError: no entry"
+    unmarked = RolloutJudge(backend, {"q": "2"}, grader=Fails("bad"), rollouts=4, target="reference")
+    verdict = await unmarked.judge(Problem("p", "q"), [], candidates, 0)
+    assert (verdict.status, math.isnan(verdict.scores[0])) == ("no_signal", True), "and the search goes on"
+
+
+async def test_a_reference_judge_leaves_out_what_has_no_mark() -> None:
+    ends = [step(text, ends=True) for text in ("good", "bad", "odd")]
+    verdict = await ReferenceJudge({"q": "2"}, Fails("odd")).judge(Problem("p", "q"), [], ends, 0)
+    assert (verdict.status, verdict.best, verdict.worst) == ("ok", 0, 1)
+    assert math.isnan(verdict.scores[2])
+    assert "LookupError" in verdict.error
+
+
+def test_a_judges_own_grader_and_the_runs_count_in_its_results() -> None:
+    def identity(judge: str, grader: str) -> object:
+        data = read_yaml(f"model: m\nproblems: p.jsonl\njudge: {judge}\ngrader: {grader}")
+        return Binder(Config.model_validate(data)).search().identity()
+
+    asks, own = "{kind: rollouts}", "{kind: rollouts, grader: {kind: choice}}"
+    assert identity(asks, "{}") == identity(asks, "{kind: math}") != identity(asks, "{kind: text}")
+    assert identity(own, "{kind: math}") == identity(own, "{kind: text}") != identity(asks, "{kind: math}")
+    assert identity("{kind: random}", "{kind: math}") == identity("{kind: random}", "{kind: text}")
