@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from stepagent.errors import BackendError, ConfigError, DataError, ModelError, ParityError, StepagentError
-from stepagent.interfaces import Backend, Generator, Judge, SearchStrategy
+from stepagent.interfaces import Backend, Generator, Grader, Judge, SearchStrategy
 from stepagent.tree import Level, Node, StepTree
 from stepagent.types import (
     Candidate,
@@ -72,6 +72,7 @@ __all__ = [
     "DataError",
     "Found",
     "Generator",
+    "Grader",
     "Judge",
     "Level",
     "Message",

@@ -8,6 +8,7 @@ StepagentError
 ├── BackendError   a request failed for good; becomes a record in the tree, not a crash
 │   └── TransientError  it may succeed if it is made again
 ├── ServeError     the model server cannot be started, reached or given a model
+├── GraderError    a grader raised, hung or died; becomes a record, neither right nor wrong
 ├── BudgetError    the run's budget is used up; finished work is kept
 └── ParityError    two models that must agree do not
 
@@ -96,6 +97,10 @@ class TransientError(BackendError):
         self.status = status
         self.retry_after = retry_after
         self.rate_limited = rate_limited
+
+
+class GraderError(StepagentError, RuntimeError):
+    """A grader failed on a solution."""
 
 
 class ServeError(StepagentError, RuntimeError):

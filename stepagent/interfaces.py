@@ -1,7 +1,7 @@
 """The protocols of everything a user may swap, one method each, and what such a part may offer beside it.
 
 A class with the method is enough: name it in the config as `kind: my_module:MyJudge`. The protocols below the
-first five are optional abilities, asked for by `isinstance`.
+first six are optional abilities, asked for by `isinstance`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,30 @@ class SearchStrategy(Protocol):
 
     async def search(self, problem: Problem, seed: int) -> StepTree:
         """Return the finished tree. A request that failed for good gives a tree with status "failed"."""
+        ...
+
+
+@runtime_checkable
+class Grader(Protocol):
+    """Says whether solutions are right."""
+
+    def grade(self, problem: Problem, solution: str) -> bool:
+        """Return whether `solution`, the text of all its steps, is right; `problem.answer` is the reference. It may
+        raise, and be slow: that is a record, neither right nor wrong."""
+        ...
+
+
+@runtime_checkable
+class AnswerReader(Protocol):
+    """A grader by which votes are counted; for another one they are counted as `math` does. Neither method sees a
+    reference."""
+
+    def answer(self, solution: str) -> str | None:
+        """Return the final answer that a solution states; None if it states none."""
+        ...
+
+    def same(self, first: str, second: str) -> bool:
+        """Return whether two answers are equal."""
         ...
 
 

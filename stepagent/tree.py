@@ -11,7 +11,8 @@ from stepagent.types import Candidate, Problem, Step, Usage, Verdict
 
 TreeStatus = Literal["ended", "no_signal", "max_iterations", "failed"]
 """ended: the path's last step ends the solution. no_signal: the roll-backs are used up.
-max_iterations: the loop's turns are used up. failed: a request failed for good; `error` says which."""
+max_iterations: the loop's turns are used up. failed: a request failed for good; `error` says which. In
+a tree that did not fail, `error` is the reason why a solution had no vote."""
 
 
 def joined_ids(steps: Iterable[Step]) -> tuple[int, ...] | None:

@@ -51,6 +51,11 @@ class Problem:
     answer: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_scored_by_environment(self) -> bool:
+        """Whether it comes from an environment, whose scoring needs no reference answer."""
+        return "environment" in self.metadata
+
     def without_answer(self) -> Problem:
         """Return the same problem without its reference answer."""
         return replace(self, answer=None)

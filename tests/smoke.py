@@ -1,4 +1,4 @@
-"""Try an installed stepagent from outside its checkout: `python smoke.py [bare] [view] [report] [ray] [train]`.
+"""Try an installed stepagent from outside its checkout: `python smoke.py [bare] [view] [report] [ray] [tasks] [train]`.
 
 It runs with the Python of an environment into which a wheel was installed, needs nothing that the named parts do not,
 and exits 1 at the first part that does not work.
@@ -112,6 +112,17 @@ def try_ray(folder: Path) -> None:
         (folder / "c.yaml").write_text(CONFIG.format(folder=folder, url=url))
         stepagent("search", folder / "c.yaml", "--out", folder / "ray", "--runner", "ray", "--workers", 1)
     assert len((folder / "ray" / "trees.jsonl").read_text().splitlines()) == 8
+
+
+def try_tasks(folder: Path) -> None:
+    """A search on generated problems."""
+    from stepagent.testing.stub_server import Stub, serve
+
+    with serve(Stub(say)) as url:
+        (folder / "c.yaml").write_text(CONFIG.format(folder=folder, url=url))
+        source = "problems={env: reasoning_gym, name: leg_counting, size: 4}"
+        stepagent("search", folder / "c.yaml", "--out", folder / "tasks", "--set", source)
+    assert len((folder / "tasks" / "trees.jsonl").read_text().splitlines()) == 4
 
 
 def try_train(folder: Path) -> None:

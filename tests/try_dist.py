@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("bare", "view", "report", "ray", "train", "minimum")
+PARTS = ("bare", "view", "report", "ray", "tasks", "train", "minimum")
 TORCH = "torch==2.13.0"
 """Installed first, by its pinned version, as in the Makefile: a range would pull the newest CUDA build."""
 

@@ -1,29 +1,11 @@
 """Final answers: which one a solution states (`reading`), and whether two are the same (`comparing`).
 
-For evaluation, votes and rollouts; no rule of the loop reads a reference.
+The graders are made of them; no rule of the loop reads a reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from stepagent.answers.comparing import same_answer
-from stepagent.answers.reading import final_answer, stated_answer
+from stepagent.answers.reading import answer_text, final_answer, readings, stated_answer, without_thoughts
 
-__all__ = ["final_answer", "is_correct", "majority", "same_answer", "stated_answer"]
-
-
-def is_correct(solution: str, reference: str) -> bool:
-    """Return whether the solution's final answer is the `reference`."""
-    answer = final_answer(solution)
-    return answer is not None and same_answer(answer, reference)
-
-
-def majority(solutions: Sequence[str]) -> list[int]:
-    """Return the solutions (indices, in order) that reach the answer of most; empty if none states an answer."""
-    groups: dict[str, list[int]] = {}
-    for index, solution in enumerate(solutions):
-        if answer := final_answer(solution):
-            equal = next((group for group in groups if same_answer(answer, group)), answer)
-            groups.setdefault(equal, []).append(index)
-    return max(groups.values(), key=len, default=[])
+__all__ = ["answer_text", "final_answer", "readings", "same_answer", "stated_answer", "without_thoughts"]

@@ -1,28 +1,16 @@
-"""Comparison of two LaTeX expressions by sympy, in a process that is killed when it is too slow or too large.
-
-The process runs this very file, which imports nothing of the package: a plain script, a notebook and an interactive
-session need no `if __name__ == "__main__"`, as they would for a process that imports the caller's main module.
-"""
+"""Comparison of two LaTeX expressions by sympy, in a process that is killed when it is too slow or too large."""
 
 from __future__ import annotations
 
 import atexit
 import json
 import os
-import subprocess
-import sys
-import threading
-import warnings
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import Any
+from pathlib import Path
+
+from stepagent.workers import Worker, WorkerError
 
 _SECONDS = 5.0
 _START_SECONDS = 120.0  # for the import of sympy, before the clock of the first comparison runs
-_ORPHAN_SECONDS = 20  # after which a comparison ends whose caller was killed
-_MEMORY = 4 << 30  # bytes that a comparison may take
-_DIGITS = 60
-_PLACES = 6
 
 
 def same_mathematics(first: str, second: str) -> bool:
@@ -30,193 +18,17 @@ def same_mathematics(first: str, second: str) -> bool:
 
     May be called from several threads: one comparison runs at a time.
     """
-    return _WORKER.compare(first, second)
+    question = json.dumps([first, second]).encode() + b"\n"
+    try:
+        return _WORKER.ask(question, _SECONDS) == b"true\n"
+    except WorkerError:
+        raise RuntimeError("the process that compares formulas does not start; is sympy installed?") from None
+    except (TimeoutError, EOFError):
+        _WORKER.start()  # loads sympy while the caller goes on
+        return False
 
 
-class _Worker:
-    """One process, which is killed and replaced when it is too slow: sympy can loop, and take all memory."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin without a process; one that was there is left to the parent, whose it is after a fork."""
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._replies: SimpleQueue[bytes] = SimpleQueue()
-        self._ready = False
-
-    def compare(self, first: str, second: str) -> bool:
-        """Return whether the process finds the expressions equal within its limits."""
-        with self._lock:
-            try:
-                if not self._started():
-                    self.stop()
-                    raise RuntimeError("the process that compares formulas does not start; is sympy installed?")
-                reply = self._asked(json.dumps([first, second]).encode() + b"\n")
-            except BaseException:  # an interrupted question must not be answered to the next one
-                self.stop()
-                raise
-            if reply is None:
-                self.stop()
-                self._start()  # loads sympy while the caller goes on
-            return reply == b"true\n"
-
-    def _asked(self, question: bytes) -> bytes | None:
-        """Return the reply to one line, or None from a process that was too slow or died."""
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        try:
-            process.stdin.write(question)
-            process.stdin.flush()
-            return self._replies.get(timeout=_SECONDS) or None
-        except (Empty, OSError):
-            return None
-
-    def _started(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            self.stop()
-        if self._process is None:
-            self._start()
-        if not self._ready:
-            with suppress(Empty):
-                self._ready = self._replies.get(timeout=_START_SECONDS) == b"ready\n"
-        return self._ready
-
-    def _start(self) -> None:
-        # -P: the folder of this file is not to shadow anybody's modules; the caller's own path holds sympy
-        process = subprocess.Popen(
-            [sys.executable, "-P", __file__, json.dumps([os.path.abspath(folder) for folder in sys.path])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        self._process, self._replies, self._ready = process, SimpleQueue(), False
-        threading.Thread(target=_hand_on, args=(process, self._replies), daemon=True).start()
-
-    def stop(self) -> None:
-        """Kill the process, if there is one."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            with suppress(OSError):
-                if process.stdin is not None:
-                    process.stdin.close()
-
-
-def _hand_on(process: subprocess.Popen[bytes], replies: SimpleQueue[bytes]) -> None:
-    """Put each line of the process into `replies`, and an empty one when it has ended."""
-    assert process.stdout is not None
-    with process.stdout:
-        for line in process.stdout:
-            replies.put(line)
-    replies.put(b"")
-
-
-_WORKER = _Worker()
+_WORKER = Worker(Path(__file__).with_name("sympy_process.py"), start_seconds=_START_SECONDS)
 atexit.register(_WORKER.stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_WORKER.forget)
-
-
-def _serve() -> None:
-    """Answer the questions on standard input, a line each, until it ends."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's, who then ends this process
-    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a parser that prints must not be taken for a reply
-    sys.path += [folder for folder in json.loads(sys.argv[1]) if folder not in sys.path]
-    _prepare()
-    print("ready", file=replies, flush=True)
-    for line in sys.stdin:
-        if hasattr(signal, "alarm"):
-            signal.alarm(_ORPHAN_SECONDS)
-        print(json.dumps(_compare(*json.loads(line))), file=replies, flush=True)
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)
-
-
-def _prepare() -> None:
-    """Load sympy before the clock of the first comparison runs, then bound the memory where that can be done."""
-    import logging
-
-    import latex2sympy2_extended  # noqa: F401
-
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        limit = _MEMORY if hard == resource.RLIM_INFINITY else min(hard, _MEMORY)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-
-
-def _compare(first: str, second: str) -> bool:
-    from latex2sympy2_extended import latex2sympy
-
-    try:
-        a, b = latex2sympy(first), latex2sympy(second)
-        return _equal(a, b, _decimal_places(first, second))
-    except Exception:  # noqa: BLE001 - parsers and sympy raise whatever they meet: nothing is the same then
-        return False
-
-
-def _decimal_places(*texts: str) -> int | None:
-    """Places of a long decimal among the texts: it may stand for a value that rounds to it."""
-    for text in texts:
-        _, point, places = text.strip().rpartition(".")
-        if point and places.isdigit() and len(places) >= _PLACES:
-            return len(places)
-    return None
-
-
-def _equal(a: Any, b: Any, places: int | None) -> bool:
-    import sympy
-
-    if isinstance(a, sympy.Equality) and isinstance(b, sympy.Equality):
-        return _same_equation(a, b)
-    if isinstance(a, sympy.Equality) or isinstance(b, sympy.Equality):
-        equation, value = (a, b) if isinstance(a, sympy.Equality) else (b, a)
-        return bool(equation.lhs.is_Symbol) and _equal(equation.rhs, value, places)
-    if isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase):
-        return a.shape == b.shape and all(_equal(x, y, places) for x, y in zip(a, b, strict=True))
-    if isinstance(a, sympy.Interval) and isinstance(b, sympy.Interval):
-        ends = (a.left_open, a.right_open) == (b.left_open, b.right_open)
-        return ends and _equal(a.start, b.start, places) and _equal(a.end, b.end, places)
-    if isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr):
-        return _same_expression(a, b, places)
-    return bool(a == b)
-
-
-def _same_equation(a: Any, b: Any) -> bool:
-    import sympy
-
-    residual, twin = a.lhs - a.rhs, b.lhs - b.rhs
-    ratio = sympy.simplify(residual / twin)
-    return bool(ratio.is_number and ratio != 0)
-
-
-def _same_expression(a: Any, b: Any, places: int | None) -> bool:
-    import sympy
-
-    a, b = (sympy.nsimplify(side.doit(), rational=True) for side in (a, b))
-    difference = a - b
-    if difference == 0:
-        return True
-    if difference.free_symbols:
-        return bool(sympy.simplify(sympy.expand(difference)) == 0)
-    gap = abs(sympy.N(difference, _DIGITS, maxn=1000))
-    size = max(abs(sympy.N(side, _DIGITS, maxn=1000)) for side in (a, b))
-    if not gap.is_number or not size.is_number:
-        return False
-    return bool(gap <= size * sympy.Float(10) ** -45) or (
-        places is not None and bool(gap <= sympy.Rational(1, 2 * 10**places))
-    )
-
-
-if __name__ == "__main__":
-    _serve()

@@ -42,6 +42,8 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
 _BARE_BOX = re.compile(rf"\$?\s*({VALUE}|\\[a-zA-Z]+|[a-zA-Z])")
 _BETWEEN_BOXES = re.compile(r"[\s$\\()\[\]]*(?:,|;|and|or|\\text\{ ?(?:and|or) ?\})?[\s$\\()\[\]]*")
 _PLAIN = re.compile(rf"-?{INTEGER}(?:\.\d+)?")
+_MARK_SIGN = re.compile(r"####(?!#)\s?")
+_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _MARK = re.compile(r"####\s*([^\n]+)")
 _FILLER = r"that|therefore|thus|then|simply|just|given\s+by|equal\s+to|option|choice|letter"
 _LINK = rf"(?:\s+(?:is|are|was|be|equals?|becomes)\b(?:\s+(?:{_FILLER})\b)*\s*[:=]?|\s*[:=≈])"
@@ -56,6 +58,7 @@ _STATEMENT = re.compile(
     re.IGNORECASE,
 )
 _CALCULATION = re.compile(r"<<[^<>\n]*>>")
+_WORDS = re.compile(r"\\(?:text|textbf|texttt|mathrm|mathbf)\s*\{([^{}]*)\}")
 _HOPE = re.compile(r"\.?\s*I hope (?:it is|it's|this is|that is|this helps)[^\n]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
@@ -77,9 +80,41 @@ def stated_answer(solution: str) -> str | None:
     return boxes or None if boxes is not None else _marked(text)
 
 
+def answer_text(solution: str) -> str | None:
+    """Return the final answer as the text that it is, of any length and form: the last <answer>...</answer>, else the
+    last box, the rest of the line behind "####" or a statement such as "The answer is" (the lines that follow, if
+    that is empty), the last line. None for a text without any."""
+    text = without_thoughts(solution).strip()
+    if tags := _ANSWER_TAG.findall(text):
+        return str(tags[-1]).strip()
+    for match in reversed(list(_BOX.finditer(text))):
+        if text[match.end() : match.end() + 1] == "{" and (end := balanced(text, match.end())) is not None:
+            return text[match.end() + 1 : end - 1].strip()
+    place = max((match.end() for form in (_STATEMENT, _MARK_SIGN) for match in form.finditer(text)), default=None)
+    if place is not None:
+        line, _, after = text[place:].lstrip(" \t*_`:").partition("\n")
+        return line.strip(" *_`\t") or after.strip() or None
+    return text.rpartition("\n")[2].strip() or None
+
+
+def readings(solution: str) -> list[str]:
+    """Return the ways to read the one answer that a solution states, the text that it is first: without marks around
+    it, and without its unit."""
+    text = answer_text(solution)
+    if text is None:
+        return []
+    bare = clean(_WORDS.sub(r"\1", text)).strip("$")
+    return list(dict.fromkeys(reading for reading in (text, bare, read_value(bare)) if reading))
+
+
 def _visible(solution: str) -> str:
     """Return the solution without thoughts, control tokens and calculator marks."""
-    text = _CALCULATION.sub("", solution) if "<<" in solution else solution
+    text = without_thoughts(_CALCULATION.sub("", solution) if "<<" in solution else solution)
+    return _HOPE.sub("", text) if " hope " in text else text
+
+
+def without_thoughts(text: str) -> str:
+    """Return a text without the model's thoughts and control tokens."""
     if "<" in text or ("[" in text and "think]" in text.lower()):
         text = _THOUGHT.sub("", text)
         if "</" in text or "[/" in text or "<|" in text:
@@ -87,7 +122,7 @@ def _visible(solution: str) -> str:
         if open_thought := _THOUGHT_START.search(text):
             text = text[: open_thought.start()]  # a thought that never ended: nothing behind it is an answer
         text = _CONTROL.sub("", text)
-    return _HOPE.sub("", text) if " hope " in text else text
+    return text
 
 
 def _boxes(text: str) -> str | None:

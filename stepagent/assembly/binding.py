@@ -51,6 +51,11 @@ class Bound:
         filled = {name: value for name, value in objects.items() if name in self.open or name in self.parts}
         return self.factory(**self.arguments, **filled)
 
+    def takes(self, name: str) -> bool:
+        """Return whether the program fills the parameter `name`, its own or one of its parts'."""
+        members = [member for part in self.parts.values() for member in (part if isinstance(part, tuple) else (part,))]
+        return name in self.open or any(member.takes(name) for member in members)
+
     def prompt(self, default: str) -> str:
         """Return the prompt it asks with; `default` for a class that takes none."""
         return str(self.arguments.get("prompt", default))

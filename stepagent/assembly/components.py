@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from stepagent import backends, generators, judges, strategies
+from stepagent import backends, generators, graders, judges, strategies
 from stepagent.assembly.binding import Bound, bind
 from stepagent.assembly.component_types import ComponentType
 from stepagent.assembly.factories import Load, import_object
 from stepagent.config.component import KINDS, Component
 from stepagent.config.settings import Config
 from stepagent.errors import ConfigError
-from stepagent.interfaces import Backend, Generator, Judge, PrefixCached, SearchStrategy, StepScorer
+from stepagent.interfaces import Backend, Generator, Grader, Judge, PrefixCached, SearchStrategy, StepScorer
 
 BACKEND = ComponentType(
     "backend", Backend, "complete", builtins=backends.BUILTIN, default=KINDS["backend"], usage="it writes text"
@@ -29,13 +29,17 @@ JUDGE = ComponentType("judge", Judge, "judge", builtins=judges.BUILTIN, default=
 SEARCH = ComponentType(
     "search strategy", SearchStrategy, "search", builtins=strategies.BUILTIN, default=KINDS["search"]
 )
-TYPES = (BACKEND, SCORER, GENERATOR, JUDGE, SEARCH)
+GRADER = ComponentType(
+    "grader", Grader, "grade", builtins=graders.BUILTIN, default=KINDS["grader"], usage="it checks solutions"
+)
+TYPES = (BACKEND, SCORER, GENERATOR, JUDGE, SEARCH, GRADER)
 
 OFFERS: dict[str, type] = {
     "model": str,
     "backend": Backend,
     "generator": Generator,
     "judge": Judge,
+    "grader": Grader,
     "answers": Mapping,
 }
 """The objects that a run gives its components, by the names of the arguments that take them."""
@@ -73,15 +77,19 @@ class Binder:
         """Return the search strategy."""
         return self.part("search", self.config.search, SEARCH)
 
+    def grader(self) -> Bound:
+        """Return the grader."""
+        return self.part("grader", self.config.grader, GRADER)
+
     def search(self) -> BoundSearch:
         """Everything that a search needs; the cheap ones first, so that their faults are found first."""
-        strategy, generator, judge = self.strategy(), self.generator(), self.judge()
-        return BoundSearch(self.backend(), generator, judge, strategy=strategy, seed=self.config.seed)
+        grader, strategy, generator, judge = self.grader(), self.strategy(), self.generator(), self.judge()
+        return BoundSearch(self.backend(), generator, judge, strategy=strategy, grader=grader, seed=self.config.seed)
 
     def part(self, role: str, settings: Component, type_: ComponentType) -> Bound:
         """Return a component of any section. Without parts of its own it takes the run's."""
         role = self.roles.get(role, role)
-        offers = {**OFFERS, **(SERVER if self.serves else {})}
+        offers = {**OFFERS, **(SERVER if self.serves else {})} if type_ is not GRADER else {}
         return bind(role, settings, type_, types=TYPES, offers=offers, load=self.load)
 
 
@@ -93,16 +101,26 @@ class BoundSearch:
     generator: Bound
     judge: Bound
     strategy: Bound
+    grader: Bound
     seed: int
 
     def identity(self) -> list[object]:
         """Everything that decides the trees of a search beside its problems and its model."""
         parts = (self.backend, self.generator, self.judge, self.strategy)
-        return [*(part.identity() for part in parts), self.seed]
+        return [*(part.identity() for part in parts), self.seed, *self._graded(self.judge, self.strategy)]
 
     def judging(self) -> list[object]:
         """Everything that decides a verdict beside the candidates and the model."""
-        return [self.backend.identity(), self.judge.identity(), self.seed]
+        return [self.backend.identity(), self.judge.identity(), self.seed, *self._graded(self.judge)]
+
+    def grading(self) -> list[object]:
+        """Everything that decides the mark of a solution. It is empty for the default, by which everything was marked
+        before there were others, so that finished stages stay finished."""
+        return [] if self.grader.kind == KINDS["grader"] else [self.grader.identity()]
+
+    def _graded(self, *parts: Bound) -> list[object]:
+        """Return `grading` if one of the parts asks the grader."""
+        return self.grading() if any(part.takes("grader") for part in parts) else []
 
     def greedy(self) -> list[object]:
         """Everything that decides solutions without a search, and verdicts, beside the model."""

@@ -12,19 +12,21 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
 from stepagent.assembly.component_types import ComponentType, PartType, is_offered, part_type
-from stepagent.assembly.components import BACKEND, GENERATOR, JUDGE, OFFERS, SCORER, SEARCH, SERVER, TYPES
+from stepagent.assembly.components import BACKEND, GENERATOR, GRADER, JUDGE, OFFERS, SCORER, SEARCH, SERVER, TYPES
 from stepagent.assembly.factories import hints, load_outline
 from stepagent.assembly.meanings import meaning
 from stepagent.config import settings as sections
 
 Schema = dict[str, Any]
 NAMES = {BACKEND.name: "backend", SCORER.name: "scorer", GENERATOR.name: "generator", JUDGE.name: "judge"} | {
-    SEARCH.name: "search"
+    SEARCH.name: "search",
+    GRADER.name: "grader",
 }
 """The names of the component types in the schema; a kind is `judge.pairwise`."""
 _ROLES = {"backend": BACKEND, "generator": GENERATOR, "judge": JUDGE, "search": SEARCH, "labels": JUDGE} | {
     "teacher": JUDGE,
     "verify": JUDGE,
+    "grader": GRADER,
 }
 """The types of the components that sections hold, by key."""
 _OWN_CLASS = ".+:.+"
@@ -103,7 +105,7 @@ def _kind_schema(type_: ComponentType, kind: str, target: str) -> tuple[Schema, 
     required: list[str] = []
     for parameter, schema, offered in _arguments(factory):
         further |= schema.pop("$defs", {})
-        if parameter.default is not parameter.empty:
+        if parameter.default is not parameter.empty and not (offered and "$ref" in schema):
             schema["default"] = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         elif not offered:
             required.append(parameter.name)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from stepagent.assembly.binding import Bound
-from stepagent.assembly.components import BACKEND, SCORER, Binder, BoundSearch, Parts
+from stepagent.assembly.components import BACKEND, GRADER, SCORER, Binder, BoundSearch, Parts
 from stepagent.backends.budget import Budget, Budgeted
 from stepagent.backends.store import ResponseStore, Store, Stored
 from stepagent.config.settings import Config
@@ -22,7 +22,9 @@ from stepagent.errors import ConfigError
 from stepagent.files.jsonl import write_atomic
 from stepagent.files.problems import Answers
 from stepagent.files.runs import RunFolder
-from stepagent.interfaces import Backend, Judge, Named, SearchStrategy
+from stepagent.graders import GUARDED
+from stepagent.graders.guarded import Guarded
+from stepagent.interfaces import Backend, Grader, Judge, Named, SearchStrategy
 from stepagent.strategies.runner import search_all
 from stepagent.tree import StepTree
 from stepagent.types import ModelVersion, Problem
@@ -143,6 +145,12 @@ class Session:
         """The bound components of the config's search. Raises ConfigError."""
         return self.binder.search()
 
+    @cached_property
+    def grader(self) -> Grader:
+        """The config's grader. Raises ConfigError."""
+        grader: Grader = self._make(self.binder.grader(), {})
+        return grader
+
     def keep_config(self) -> None:
         """Write the settings as they were resolved to config.yaml in the session's folder."""
         write_atomic(self.folder / "config.yaml", write_yaml(self.config.model_dump(mode="json")))
@@ -153,7 +161,8 @@ class Session:
         session = copy(self)
         session.config = config
         session.binder = Binder(config, self.binder.serves, roles or {})
-        session.__dict__.pop("bound", None)  # what was bound belongs to the other config
+        for name in ("bound", "grader"):  # they belong to the other config
+            session.__dict__.pop(name, None)
         return session
 
     def stage_name(self, stage: str, out: Path) -> str:
@@ -189,7 +198,7 @@ class Session:
 
     def strategy(self, strategy: Bound, parts: Parts) -> SearchStrategy:
         """Another strategy over the generator and the judge that are there."""
-        other_strategy: SearchStrategy = strategy.make(generator=parts.generator, judge=parts.judge)
+        other_strategy: SearchStrategy = strategy.make(generator=parts.generator, judge=parts.judge, grader=self.grader)
         return other_strategy
 
     def _objects(self, model: ModelVersion) -> dict[str, object]:
@@ -199,16 +208,20 @@ class Session:
             )
         sources = [self.config.problems, *([self.config.evaluate.problems] if self.config.evaluate else [])]
         objects: dict[str, object] = {"model": model.path, "answers": Answers(sources, self.folder)}
+        objects["grader"] = self.grader
         return {**objects, **self.served.connection(model)} if self.served else objects
 
     def _make(self, bound: Bound, objects: Mapping[str, object]) -> Any:
-        """Make a component, its parts first. A backend is announced, since it may take long to load, and wrapped."""
+        """Make a component, its parts first. A backend is announced, since it may take long to load, and wrapped; a
+        grader that may do whatever it likes runs in a process of its own."""
         parts = {
             name: [self._make(member, objects) for member in part]
             if isinstance(part, tuple)
             else self._make(part, objects)
             for name, part in bound.parts.items()
         }
+        if bound.type is GRADER and (bound.kind in GUARDED or bound.kind not in GRADER.builtins):
+            return Guarded(GRADER.builtins.get(bound.kind, bound.kind), bound.arguments)
         if bound.type not in (BACKEND, SCORER):
             return bound.make(**{**objects, **parts})
         model = str(bound.arguments.get("model", objects["model"]))

@@ -29,13 +29,14 @@ A default of *required* means that the setting must be given; *from the run*, th
 """
 _COMPONENTS = """## Components
 
-`backend`, `generator`, `judge` and `search` are chosen by their `kind`. The settings of a kind stand beside it, or
-under `params:`. A kind may also be a class of your own, `kind: "my_module:MyJudge"`; its constructor's arguments are
-then the settings ([CONTRIBUTING.md](../CONTRIBUTING.md)).
+`backend`, `generator`, `judge`, `search` and `grader` are chosen by their `kind`. The settings of a kind stand
+beside it, or under `params:`. A kind may also be a class of your own, `kind: "my_module:MyJudge"`; its constructor's
+arguments are then the settings ([CONTRIBUTING.md](../CONTRIBUTING.md)).
 """
 _TITLES = {"backend": "Backends", "scorer": "Process reward models", "generator": "Generators"} | {
     "judge": "Judges",
     "search": "Search strategies",
+    "grader": "Graders",
 }
 _TABLE = "| setting | type | default | meaning |\n|---|---|---|---|"
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

@@ -29,7 +29,7 @@ class Component(BaseModel):
         return {**(self.model_extra or {}), **self.params}
 
 
-KINDS = {"backend": "transformers", "generator": "sample", "judge": "pairwise", "search": "step"}
+KINDS = {"backend": "transformers", "generator": "sample", "judge": "pairwise", "search": "step", "grader": "math"}
 """The kind of a component if its settings name none."""
 
 

@@ -5,21 +5,18 @@ A component's own settings are its constructor's arguments; `assembly/binding.py
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from stepagent.config.base import Positive as Positive
+from stepagent.config.base import Rate
+from stepagent.config.base import Settings as Settings
 from stepagent.config.component import KINDS, Component, with_kinds
-
-Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
-
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from stepagent.config.problem_settings import Problems, is_generated
+from stepagent.config.problem_settings import ProblemSettings as ProblemSettings
 
 
 class LoraSettings(Settings):
@@ -118,31 +115,6 @@ class OptimizeSettings(TrainSettings):
     def nll_weight(self) -> float:
         """The weight of the chosen step's NLL per token."""
         return 1.0 if self.loss == "likelihood" else self.nll_alpha
-
-
-class ProblemSettings(Settings):
-    """The source of problems: `path` names a JSON, CSV, TSV or Parquet file, a dataset folder, a hub id with
-    its `subset` and `split`, or a preset (gsm8k, math, math500, numina, aime, olympiadbench). `question`,
-    `answer` and `id` name the columns (question, answer and id, if not given); without an id it is the row's
-    number. `worked`: the answer column holds worked solutions, whose boxed or ####-marked answer is the
-    reference. `sample` is the number of problems to draw by `seed`."""
-
-    path: str
-    subset: str | None = None
-    split: str | None = None
-    question: str | None = None
-    answer: str | None = None
-    id: str | None = None
-    worked: bool | None = None
-    sample: Positive | None = None
-    seed: int = 0
-
-
-Problems = Annotated[
-    ProblemSettings,
-    BeforeValidator(lambda value: {"path": str(value)} if isinstance(value, str | Path) else value),
-]
-"""A path alone stands for settings with that path."""
 
 
 class EftSettings(Settings):
@@ -276,6 +248,7 @@ class Config(Settings):
     generator: Component = Component(kind=KINDS["generator"])
     judge: Component = Component(kind=KINDS["judge"])
     search: Component = Component(kind=KINDS["search"])
+    grader: Component = Component(kind=KINDS["grader"])
     verify: Component | None = None
     serve: ServeSettings | None = None
     budget: BudgetSettings | None = None
@@ -291,7 +264,10 @@ class Config(Settings):
     @model_validator(mode="before")
     @classmethod
     def _default_kinds(cls, data: dict[str, Any]) -> dict[str, Any]:
-        return with_kinds(data, {**KINDS, "verify": KINDS["judge"]})
+        data = with_kinds(data, {**KINDS, "verify": KINDS["judge"]})
+        if isinstance(data, dict) and "grader" not in data and any(map(is_generated, _problem_sections(data))):
+            data = {**data, "grader": {"kind": "environment"}}
+        return data
 
     @model_validator(mode="after")
     def _judgements_are_confirmed(self) -> Config:
@@ -300,3 +276,9 @@ class Config(Settings):
                 "replay.judged teaches votes that a second judge confirmed; name that judge in the section verify"
             )
         return self
+
+
+def _problem_sections(data: dict[str, Any]) -> Iterator[object]:
+    yield data.get("problems")
+    for section in (data.get("evaluate"), data.get("eft")):
+        yield section.get("problems") if isinstance(section, dict) else getattr(section, "problems", None)

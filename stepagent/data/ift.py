@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from stepagent.answers import is_correct
 from stepagent.assembly.session import Session
 from stepagent.console import bar, output, table, visible
 from stepagent.data.cutting import WORDS, cut, joins_to
@@ -21,7 +20,9 @@ from stepagent.files.tables import read_raw
 from stepagent.files.texts import unusable_text
 from stepagent.files.values import cell_text
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join
-from stepagent.types import ModelVersion
+from stepagent.graders.marking import mark
+from stepagent.interfaces import Grader
+from stepagent.types import ModelVersion, Problem
 
 NO_STEPS = "shows no steps"
 _EXAMPLES = 5  # printed of each reason
@@ -55,7 +56,7 @@ def make_ift(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with aside.open("w", encoding="utf-8") as aside_file, uncut.open("w", encoding="utf-8") as uncut_file:
-            cutter = _Cutter(columns, boundary, words, held_out=held_out, aside=aside_file)
+            cutter = _Cutter(columns, boundary, words, held_out=held_out, aside=aside_file, grader=session.grader)
 
             def rows() -> Iterator[IftRow]:
                 yield from cutter.by_rule(source, uncut_file if model else None)
@@ -98,6 +99,7 @@ class _Cutter:
         *,
         held_out: set[int],
         aside: TextIO,
+        grader: Grader,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -108,6 +110,7 @@ class _Cutter:
         self._words = words
         self._held_out = held_out
         self._aside = aside
+        self._grader = grader
         self._keys: set[str] = set()
 
     def by_rule(self, source: str, uncut: TextIO | None) -> Iterator[IftRow]:
@@ -176,8 +179,10 @@ class _Cutter:
         answer = self._answer(row)
         if columns.answer and not answer:
             return f"no '{columns.answer}' to reach"
-        if answer and not is_correct(solution, answer):
-            return "does not reach its answer"
+        if answer:
+            answered = mark(self._grader, Problem("", question, answer), solution)
+            if not answered.right:
+                return answered.error or "does not reach its answer"
         if len(file_steps) > 1 and joins_to(file_steps, solution):
             result = self._joined(question, file_steps, "steps of the file", answer=answer)
             if isinstance(result, IftRow):

@@ -16,6 +16,7 @@ from typing import Any
 from stepagent.answers import stated_answer
 from stepagent.config.settings import ProblemSettings
 from stepagent.console import bar, warn
+from stepagent.environments import generated_problems
 from stepagent.errors import DataError
 from stepagent.files.jsonl import write_rows
 from stepagent.files.runs import RunFolder
@@ -52,26 +53,33 @@ _READING = 2  # a number that grows when values are read otherwise: sources are 
 def problem_path(settings: ProblemSettings, folder: Path) -> Path:
     """Return the JSONL file of a source: itself if it is one, else the file made from it in `folder`/data, once for the
     same file and settings. Raises DataError."""
-    if settings == ProblemSettings(path=settings.path) and settings.path.endswith(".jsonl"):
+    if settings.env is None and settings == ProblemSettings(path=settings.path) and settings.path.endswith(".jsonl"):
         return Path(settings.path)
-    if not Path(settings.path).exists() and settings.path not in PRESETS and "/" not in settings.path:
-        near = get_close_matches(settings.path, PRESETS, n=1)
-        hint = f"did you mean the preset '{near[0]}'?" if near else f"presets: {', '.join(PRESETS)}"
-        raise DataError(f"problems: there is no file '{settings.path}'; {hint}")
-    preset = PRESETS.get(settings.path)
-    if preset is not None:
-        overrides = {key: value for key, value in settings if value is not None and key != "path"}
-        settings = preset.model_copy(update=overrides)
+    if settings.env is None:
+        settings = _with_preset(settings)
     path = folder / "data" / f"{derive_seed(settings.model_dump_json()):016x}.jsonl"
     with RunFolder(folder / "data") as data:
         data.stage(
             path.stem,
-            inputs={"source": Path(settings.path)},
+            inputs={"source": Path(settings.path)} if settings.path else {},
             outputs={"problems": path},
             identity=[settings.model_dump(mode="json"), _READING],
             work=lambda: _convert(settings, path),
         )
     return path
+
+
+def _with_preset(settings: ProblemSettings) -> ProblemSettings:
+    """Return the settings, filled by the preset that they name. Raises DataError for a file that does not exist."""
+    if not Path(settings.path).exists() and settings.path not in PRESETS and "/" not in settings.path:
+        near = get_close_matches(settings.path, PRESETS, n=1)
+        hint = f"did you mean the preset '{near[0]}'?" if near else f"presets: {', '.join(PRESETS)}"
+        raise DataError(f"problems: there is no file '{settings.path}'; {hint}")
+    preset = PRESETS.get(settings.path)
+    if preset is None:
+        return settings
+    overrides = {key: value for key, value in settings if value is not None and key != "path"}
+    return preset.model_copy(update=overrides)
 
 
 def _convert(settings: ProblemSettings, path: Path) -> None:
@@ -80,10 +88,10 @@ def _convert(settings: ProblemSettings, path: Path) -> None:
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal unanswered
-        with bar(f"problems of {settings.path}", None) as progress:
+        with bar(f"problems of {settings.source}", None) as progress:
             for place, problem in _problems(settings):
                 unanswered += bool(settings.worked) and problem.answer is None
-                yield {**asdict(problem), _PLACE: _inner_place(settings.path, place)}
+                yield {**asdict(problem), _PLACE: _inner_place(settings.source, place)}
                 progress.advance()
 
     write_rows(path, rows())
@@ -99,7 +107,10 @@ def _inner_place(source: str, place: str) -> str:
 
 def _problems(settings: ProblemSettings) -> Iterator[tuple[str, Problem]]:
     """Return the problems of a source, each with its place. Raises DataError for a row that is none, and for a column
-    that is named in the settings and stands in no row."""
+    that is named in the settings and stands in no row; ConfigError for an environment that cannot be had."""
+    if settings.env is not None:
+        yield from generated_problems(settings)
+        return
     absent = {key: name for key in ("answer", "id") if (name := getattr(settings, key)) is not None}
     first: tuple[str, Mapping[str, Any]] | None = None
     rows = read_raw(settings.path, settings.subset, settings.split)
@@ -172,6 +183,8 @@ def _draw(path: Path, settings: ProblemSettings) -> None:
 def count_problems(settings: ProblemSettings) -> int | None:
     """Return the number of problems that a source gives, after reading each of them and writing nothing; None for a
     data set, which is not fetched. Raises DataError."""
+    if settings.env is not None:
+        return sum(1 for _ in _problems(settings))
     if settings.path in PRESETS or (not Path(settings.path).is_file() and may_be_dataset(settings.path)):
         return None
     if settings == ProblemSettings(path=settings.path) and settings.path.endswith(".jsonl"):
@@ -216,7 +229,7 @@ class ProblemFile:
     def of(cls, source: ProblemSettings, folder: Path) -> ProblemFile:
         """Return the problems of a source; other formats than JSONL are converted into `folder`/data. Raises
         DataError."""
-        return cls(problem_path(source, folder), source.path)
+        return cls(problem_path(source, folder), source.source)
 
     def __len__(self) -> int:
         return self._count
@@ -229,10 +242,10 @@ class ProblemFile:
         return (problem for _, problem in self._rows())
 
     def held_out(self) -> list[Problem]:
-        """All problems, each of which has an answer. Raises DataError if one has none."""
+        """All problems: each has an answer or is scored by its environment. Raises DataError for another one."""
         problems: list[Problem] = []
         for place, problem in self._rows():
-            if problem.answer is None:
+            if problem.answer is None and not problem.is_scored_by_environment:
                 raise DataError(f"{place}: problem '{problem.id}' has no 'answer' to evaluate against")
             problems.append(problem)
         return problems

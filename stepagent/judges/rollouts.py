@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stepagent.answers import final_answer, is_correct, majority
 from stepagent.config.prompts import SolvePrompt, load_solve_prompt
 from stepagent.config.settings import Positive
 from stepagent.errors import BackendError
-from stepagent.interfaces import Backend, model_name
+from stepagent.graders.marking import MATH, Mark, mark, reaches, vote
+from stepagent.interfaces import Backend, Grader, model_name
 from stepagent.judges.reference import reference_of
 from stepagent.judges.scores import by_errors, certain, scored_verdict
 from stepagent.seeds import derive_seed
@@ -28,8 +28,9 @@ class RolloutJudge:
 
     The target is the answer that most rollouts of this level reach, those of a step as often as it was sampled
     (`majority`, which needs no reference), or the problem's own (`reference`). Less than the share `agreement` of the
-    rollouts is no majority: then the level has no signal. A score is the mean of the Beta(1 + hits, 1 + misses)
-    posterior, and the margin compares two posteriors by a normal approximation.
+    rollouts is no majority: then the level has no signal. A rollout on which `grader` fails does not count. A score is
+    the mean of the Beta(1 + hits, 1 + misses) posterior, and the margin compares two posteriors by a normal
+    approximation.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class RolloutJudge:
         answers: Mapping[str, str],
         prompt: SolvePrompt = "solve",
         *,
+        grader: Grader = MATH,
         rollouts: Positive = 8,
         target: Literal["majority", "reference"] = "majority",
         agreement: Annotated[float, Field(ge=0, le=1)] = 0.5,
@@ -47,6 +49,7 @@ class RolloutJudge:
     ) -> None:
         self._backend = backend
         self._answers = answers
+        self._grader = grader
         self._template = load_solve_prompt(prompt)
         self._rollouts = rollouts
         self._target = target
@@ -90,27 +93,36 @@ class RolloutJudge:
             if isinstance(result, tuple)
             for text in result[0] * candidate.count
         ]
-        # In a thread, because comparing answers may take long.
-        needed = self._agreement * self._rollouts * sum(candidate.count for candidate in candidates)
-        target = reference or await asyncio.to_thread(_majority_answer, solutions, needed)
+        # In a thread, because grading may take long.
+        target = reference
+        if reference is None:
+            votes = await asyncio.to_thread(vote, self._grader, solutions)
+            error = error or votes.error
+            # A chance agreement of a few says nothing of the others.
+            needed = self._agreement * self._rollouts * sum(candidate.count for candidate in candidates)
+            target = votes.answer if len(votes.agreeing) >= needed else None
         if target is None:
             no_scores = [math.nan] * len(results)
             missing: VerdictStatus = "error" if len(failures) == len(results) else "no_signal"
             return scored_verdict(no_scores, certain, usage, seed=seed, missing=missing, error=error)
 
-        def hits_of(texts: Sequence[str]) -> int:
-            return sum(is_correct(text, target) for text in texts)
+        def marks_of(texts: Sequence[str]) -> list[Mark]:
+            marks: dict[str, Mark] = {}
+            for text in texts:  # an ended solution stands there as often as there are rollouts
+                if text not in marks and reference is None:
+                    marks[text] = reaches(self._grader, text, target)
+                elif text not in marks:
+                    marks[text] = mark(self._grader, problem, text, reference=reference)
+            return [marks[text] for text in texts]
 
-        hits = [
-            await asyncio.to_thread(hits_of, result[0]) if isinstance(result, tuple) else math.nan for result in results
-        ]
-        scores = [(1 + hit) / (2 + self._rollouts) for hit in hits]
-        errors = [math.sqrt(mean * (1 - mean) / (3 + self._rollouts)) for mean in scores]
-        return scored_verdict(scores, by_errors(scores, errors), usage, seed=seed, missing="error", error=error)
-
-
-def _majority_answer(solutions: Sequence[str], needed: float) -> str | None:
-    """Return the answer that most solutions reach, or None if fewer than `needed` do: a chance agreement of a few says
-    nothing of the others."""
-    agreeing = majority(solutions)
-    return final_answer(solutions[agreeing[0]]) if agreeing and len(agreeing) >= needed else None
+        scores, errors = [], []
+        for result in results:
+            marks = await asyncio.to_thread(marks_of, result[0]) if isinstance(result, tuple) else []
+            ungraded = [outcome.error for outcome in marks if outcome.right is None]
+            error = error or next(iter(ungraded), "")
+            count = self._rollouts - len(ungraded)
+            mean = (1 + sum(outcome.right is True for outcome in marks)) / (2 + count)
+            scores.append(mean if isinstance(result, tuple) and count else math.nan)
+            errors.append(math.sqrt(mean * (1 - mean) / (3 + count)))
+        missing = "error" if failures else "no_signal"
+        return scored_verdict(scores, by_errors(scores, errors), usage, seed=seed, missing=missing, error=error)

@@ -79,6 +79,12 @@ def missing(
     sentences = []
     if rounds and not results:
         sentences.append("No model of this run was evaluated ('evaluate' in the config): there is no accuracy to show.")
+    sentences += [
+        f"{result.failed_grades:,} solutions of {result.name} have no mark and count nowhere: the grader failed, the "
+        f"first time with {result.grade_error}."
+        for result in results
+        if result.failed_grades
+    ]
     if rounds and not (folder.path / "summary.json").is_file():
         sentences.append("The run has not ended: this is as far as it has come; write the report again later.")
     if rounds and any(turn.training for turn in rounds) and not curves:

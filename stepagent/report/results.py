@@ -45,13 +45,15 @@ class Share:
 @dataclass(frozen=True, slots=True)
 class ModelResult:
     """One model's figures. `solved` are the outcomes of its greedy solutions, problem by problem; `row` tells of the
-    pairs it was trained on."""
+    pairs it was trained on. `failed_grades` solutions have no mark, the first because of `grade_error`."""
 
     name: str
     shares: dict[str, Share]
-    solved: tuple[bool, ...]
+    solved: tuple[bool | None, ...]
     row: SummaryRow
     drift: tuple[str, ...]
+    failed_grades: int = 0
+    grade_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,15 @@ def model_results(folder: ReportFolder, trees: Mapping[Path, TreeCounts]) -> lis
     summary = typed_file(folder.path / "summary.json", Summary, folder.gaps) or Summary()
     rows = {row.name: row for row in summary.models}
     return [
-        ModelResult(name, _shares(folder, place, figures, trees=trees), figures.solved, row=row, drift=drift)
+        ModelResult(
+            name,
+            _shares(folder, place, figures, trees=trees),
+            figures.solved,
+            row=row,
+            drift=drift,
+            failed_grades=figures.failed_grades,
+            grade_error=figures.grade_error,
+        )
         for name, place in folder.evaluations()
         if (figures := typed_file(place / "metrics.json", EvaluationFigures, folder.gaps))
         for row, drift in [(rows.get(name, SummaryRow(name)), summary.drifted.get(name, ()))]
@@ -83,12 +93,12 @@ def model_results(folder: ReportFolder, trees: Mapping[Path, TreeCounts]) -> lis
 def _shares(
     folder: ReportFolder, place: Path, figures: EvaluationFigures, *, trees: Mapping[Path, TreeCounts]
 ) -> dict[str, Share]:
-    solved = figures.solved
+    graded = sum(outcome is not None for outcome in figures.solved)
     judged = [item.right for item in typed_rows(place / "pairs.jsonl", JudgedItem, folder.gaps)]
     searched = trees.get(place / "trees.jsonl", TreeCounts()).trees
     shares = {
-        "greedy": (figures.greedy_accuracy, len(solved)),
-        "valid": (figures.valid_format, len(solved)),
+        "greedy": (figures.greedy_accuracy, graded),
+        "valid": (figures.valid_format, len(figures.solved)),
         "search": (figures.search_accuracy, searched),
         "judge": (sum(judged) / len(judged) if judged else None, len(judged)),
         "own": (figures.own_judge_accuracy, figures.own_pairs),
@@ -105,11 +115,15 @@ def gains(results: Sequence[ModelResult]) -> list[Gain]:
     pairs = list(pairwise(results))
     if len(results) > 2:
         pairs += [(base, results[-1]) for base in results[: len(results) - 2] if base.name in (results[0].name, "M_1")]
-    return [_gain(base, model) for base, model in pairs if base.solved and len(base.solved) == len(model.solved)]
+    return [gain for base, model in pairs if len(base.solved) == len(model.solved) and (gain := _gain(base, model))]
 
 
-def _gain(base: ModelResult, model: ModelResult) -> Gain:
-    gain, low, high = paired_gain(base.solved, model.solved)
-    outcomes = list(zip(base.solved, model.solved, strict=True))
+def _gain(base: ModelResult, model: ModelResult) -> Gain | None:
+    """Return the gain on the problems that both models have a mark for; None if there are none."""
+    pairs = zip(base.solved, model.solved, strict=True)
+    outcomes = [(first, second) for first, second in pairs if first is not None and second is not None]
+    if not outcomes:
+        return None
+    gain, low, high = paired_gain([first for first, _ in outcomes], [second for _, second in outcomes])
     won, lost = (sum(pair == outcome for pair in outcomes) for outcome in ((False, True), (True, False)))
     return Gain(model.name, base.name, gain, low, high, won, lost)

@@ -18,7 +18,9 @@ class EvaluationFigures:
     own_judge_accuracy: float | None = None
     own_pairs: int = 0
     failed_requests: int = 0
-    solved: tuple[bool, ...] = ()
+    failed_grades: int = 0
+    grade_error: str = ""
+    solved: tuple[bool | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,15 @@ class AskingPart:
 
 
 @dataclass(frozen=True, slots=True)
+class GraderFacts:
+    """The grader of the config, and the tolerances that one of numbers has."""
+
+    kind: str = "math"
+    relative: float = 0.0
+    absolute: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigFacts:
     """The part of config.yaml that a report reads."""
 
@@ -213,5 +224,6 @@ class ConfigFacts:
     backend: BackendKind = BackendKind()
     generator: AskingPart = AskingPart()
     judge: AskingPart = AskingPart()
+    grader: GraderFacts = GraderFacts()
     evaluate: HeldOut | None = None
     prices: dict[str, ModelPrice] = field(default_factory=dict)

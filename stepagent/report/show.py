@@ -42,7 +42,8 @@ def render_tree(tree: StepTree, replies: bool = False) -> RenderableType:
             branch.add(line)
     legend = Text("✓ kept  ✗ worst of its pair  ×n sampled n times  a vote counts if both positions agree", "dim")
     if tree.error:
-        return Group(root, Text(visible(f"failed: {tree.error}"), "red"))
+        fate = "failed" if tree.status == "failed" else "without a vote"
+        return Group(root, Text(visible(f"{fate}: {tree.error}"), "red"))
     return Group(root, legend)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stepagent.answers import is_correct
+from stepagent.graders.marking import mark
 from stepagent.judges.measuring import JudgeCounts, measure
 from stepagent.preferences import PAIR, level_outcome
 from stepagent.report.folder import TreeFile
 from stepagent.report.reading import Gaps, trees
+from stepagent.report.references import References
 from stepagent.tree import Level, StepTree, joined_text
 from stepagent.types import Usage
 
@@ -105,16 +106,18 @@ def _margin(level: Level) -> float:
     return level.verdict.margin or 0.5 if level.verdict else 0.5
 
 
-def solution_is_right(tree: StepTree, references: Mapping[str, str]) -> bool | None:
-    """Return whether a tree's solution ends at its reference answer; None if there is no reference."""
-    reference = references.get(tree.problem.question)
-    if reference is None:
+def solution_is_right(tree: StepTree, references: References) -> bool | None:
+    """Return whether a tree's solution is right; None without a reference or a grader, and where the grader fails."""
+    reference = references.answers.get(tree.problem.question)
+    if reference is None or references.grader is None:
         return None
-    return tree.status == "ended" and is_correct(joined_text(tree.solution()), reference)
+    if tree.status != "ended":
+        return False
+    return mark(references.grader, tree.problem, joined_text(tree.solution()), reference=reference).right
 
 
 def count_trees(
-    files: Sequence[TreeFile], references: Mapping[str, str], gaps: Gaps, *, facts_too: bool = True
+    files: Sequence[TreeFile], references: References, gaps: Gaps, *, facts_too: bool = True
 ) -> tuple[list[TreeCounts], list[TreeFacts]]:
     """Read every tree once. Returns the counts of each file, and the facts of every tree that is browsed, unless they
     are not wanted."""
@@ -152,7 +155,7 @@ def _add(counts: TreeCounts, tree: StepTree, judging: JudgeCounts, *, right: boo
 
 
 def facts_of(
-    tree: StepTree, place: tuple[int, int], references: Mapping[str, str], *, judging: JudgeCounts | None = None
+    tree: StepTree, place: tuple[int, int], references: References, *, judging: JudgeCounts | None = None
 ) -> TreeFacts:
     """Return the facts of one tree, in the `place` (number of its file, position); `judging` are the counts of its
     votes, if they are known."""

@@ -15,6 +15,7 @@ from stepagent.assembly.component_types import ComponentType
 from stepagent.assembly.components import (
     BACKEND,
     GENERATOR,
+    GRADER,
     JUDGE,
     SEARCH,
     Binder,
@@ -39,6 +40,7 @@ _COMPONENTS: dict[str, ComponentType] = {
     "generator": GENERATOR,
     "judge": JUDGE,
     "search": SEARCH,
+    "grader": GRADER,
     "eft.labels": JUDGE,
     "eft.generator": GENERATOR,
     "eft.search": SEARCH,
@@ -89,8 +91,8 @@ def _bind(checked: CheckedConfig, data: dict[str, Any]) -> None:
         *parents, key = role.split(".")
         section = data.get(parents[0]) if parents else data
         settings = section.get(key) if isinstance(section, dict) else None
-        if settings is None and not parents:
-            settings = {}
+        if settings is None and not parents and (default := getattr(checked.config, key)):
+            settings = {"kind": default.kind}
         if isinstance(settings, dict):
             kind = KINDS[type_.name if type_ is not SEARCH else "search"]
             with collected(checked.faults, place_of(role)):
@@ -158,7 +160,7 @@ def _check_problems(
     if source is None or source.path == STAND_IN:
         return
     with _file(checked, role):
-        if source.path not in PRESETS:
+        if source.path and source.path not in PRESETS:
             _refuse_missing(role, source.path, f"make it, or name a data set ({', '.join(PRESETS)}, or a hub id)")
         checked.rows[role] = count = count_problems(source)
         if answers and count and source.path.endswith(".jsonl"):
@@ -182,7 +184,7 @@ def _check_sections(checked: CheckedConfig) -> None:
             sentence = f"problems_per_round has {len(counts)} numbers for {config.rounds} rounds; give one each"
             faults.append(Fault(("problems_per_round",), sentence))
         elif available is not None and demand > available:
-            sentence = f"{config.problems.path}: {available} problems, but problems_per_round asks for {demand}"
+            sentence = f"{config.problems.source}: {available} problems, but problems_per_round asks for {demand}"
             faults.append(Fault(("problems_per_round",), sentence))
     replay, init = config.replay, config.init
     if replay and (replay.ift or replay.eft) and (init is None or (replay.eft and init.eft is None)):

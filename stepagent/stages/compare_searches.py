@@ -18,12 +18,13 @@ from stepagent.console import console, output
 from stepagent.errors import ConfigError
 from stepagent.files.jsonl import write_json
 from stepagent.files.problems import ProblemFile
+from stepagent.graders.marking import Mark
 from stepagent.interfaces import SearchStrategy
 from stepagent.report.comparison import plot
 from stepagent.report.page import finish_with_report
 from stepagent.report.shares import share, wilson
 from stepagent.seeds import derive_seed
-from stepagent.stages.evaluate import held_out_settings, is_solved
+from stepagent.stages.evaluate import graded_of, held_out_settings, mark_tree
 from stepagent.stages.search import searched
 from stepagent.types import ModelVersion, Problem, Usage
 
@@ -47,7 +48,7 @@ class Point:
     """One strategy at one size (None if it has none). Tokens, calls, seconds and cost are means over the
     problems: `tokens` are sampled ones, the judge's included; `seconds` run from a problem's first request
     to its end, among all others; `cost` is None without a price table, or where a killed run had begun.
-    `low` and `high` bound the accuracy (95 %)."""
+    `low` and `high` bound the accuracy (95 %). `problems` are those with a mark: the grader may fail on others."""
 
     strategy: str
     size: int | None
@@ -112,12 +113,12 @@ class _Comparison:
         strategy = _strategy(self._session.config, name, size)
         seed = derive_seed(self._session.config.seed, "compare", name, size or 0)
         session = self._session.using(self._session.config.model_copy(update={"seed": seed}))
-        search = self._session.strategy(strategy, self._parts)
+        search, bound = self._session.strategy(strategy, self._parts), self._session.bound
         session.run_folder.stage(
             session.stage_name("compare", folder),
             inputs={"model": Path(self._model.path), "problems": self._file.path},
             outputs={"trees": folder / "trees.jsonl", "point": folder / "point.json"},
-            identity=self._session.bound.with_strategy(strategy, seed).identity(),
+            identity=[*bound.with_strategy(strategy, seed).identity(), *bound.grading()],
             work=lambda: _run(session, search, self._problems, folder=folder, name=name, size=size),
         )
         point = TypeAdapter(Point).validate_json((folder / "point.json").read_bytes())
@@ -177,23 +178,23 @@ def _run(
     label = name if size is None else f"{name}, {SIZES[name][0]} {size}"
     budget = session.resources.budget
     money = budget.money
-    usage, seconds, solved = Usage(), 0.0, 0
+    usage, seconds, marks = Usage(), 0.0, list[Mark]()
     with searched(session, strategy, problems, trees=folder / "trees.jsonl", label=label) as trees:
         cost = budget.money - money if session.config.prices and not trees.earlier else None
         for tree, problem in zip(trees, problems, strict=True):
             usage += tree.usage
             seconds += tree.seconds
-            solved += is_solved(tree, problem)
-    count = len(problems)
-    low, high = wilson(solved, count)
+            marks.append(mark_tree(session.grader, tree, problem))
+    count, graded, solved = len(problems), graded_of(marks), sum(outcome.right is True for outcome in marks)
+    low, high = wilson(solved, graded) if graded else (0.0, 1.0)
     point = Point(
         strategy=name,
         size=size,
-        accuracy=solved / count,
+        accuracy=solved / graded if graded else 0.0,
         low=low,
         high=high,
         solved=solved,
-        problems=count,
+        problems=graded,
         tokens=usage.completion_tokens / count,
         prompt_tokens=usage.prompt_tokens / count,
         calls=usage.requests / count,

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stepagent.assembly.binding import Bound
-from stepagent.assembly.components import BACKEND, SCORER
+from stepagent.assembly.components import BACKEND, GRADER, SCORER
 from stepagent.backends.budget import Budget
 from stepagent.config.settings import Config, TrainSettings
 from stepagent.errors import BackendError, ConfigError
+from stepagent.graders.marking import MATH
 from stepagent.interfaces import BoundedSearch, most_of
 from stepagent.stages.check_config import CheckedConfig, priced_model
 from stepagent.types import Completions, Prompt, Sampling, Usage
@@ -39,6 +40,7 @@ def describe(checked: CheckedConfig) -> dict[str, object]:
         "judge": _part(checked.bound["judge"], config),
         **({"verify": _part(checked.bound["verify"], config)} if "verify" in checked.bound else {}),
         "search": _part(checked.bound["search"], config),
+        "grader": _part(checked.bound["grader"], config),
         "problems": _known(checked, "problems"),
         "rounds": config.rounds,
         "problems per round": ", ".join("all" if count is None else f"{count:,}" for count in counts),
@@ -60,7 +62,7 @@ def _problem_counts(checked: CheckedConfig) -> list[int | None]:
 
 def _known(checked: CheckedConfig, role: str) -> str:
     count = checked.rows.get(role)
-    source = checked.config.problems.path
+    source = checked.config.problems.source
     return f"{source}, not fetched yet" if count is None else f"{source}, {count:,}"
 
 
@@ -94,7 +96,7 @@ def _evaluation(checked: CheckedConfig) -> str:
     evaluate = checked.config.evaluate
     assert evaluate is not None
     count = checked.rows.get("evaluate.problems")
-    words = [f"{evaluate.problems.path}, {'not fetched yet' if count is None else f'{count:,} problems'}"]
+    words = [f"{evaluate.problems.source}, {'not fetched yet' if count is None else f'{count:,} problems'}"]
     searched = evaluate.search_problems if count is None else min(count, evaluate.search_problems)
     words.append(f"{searched:,} of them searched" if searched else "none searched")
     if evaluate.pairs:
@@ -145,6 +147,8 @@ def _made(checked: CheckedConfig) -> tuple[Any, Any]:
     config = checked.config
 
     def make(bound: Bound) -> Any:
+        if bound.type is GRADER:
+            return MATH  # it is asked nothing
         if bound.type in (BACKEND, SCORER):
             return _Unasked(priced_model(bound, config))
         parts = {
@@ -153,7 +157,7 @@ def _made(checked: CheckedConfig) -> tuple[Any, Any]:
         }
         return bound.make(**{**objects, **parts})
 
-    objects: dict[str, Any] = {"model": config.model, "answers": {}}
+    objects: dict[str, Any] = {"model": config.model, "answers": {}, "grader": MATH}
     for role in ("backend", "generator", "judge"):
         objects[role] = make(checked.bound[role])
     return make(checked.bound["search"]), objects["judge"]

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from stepagent.answers import is_correct
 from stepagent.assembly.components import BoundSearch
 from stepagent.assembly.factories import import_object
 from stepagent.assembly.session import Session
 from stepagent.config.settings import EvaluateSettings
-from stepagent.console import table
+from stepagent.console import bar, table, warn
 from stepagent.errors import ConfigError
 from stepagent.files.jsonl import write_json
 from stepagent.files.problems import ProblemFile
 from stepagent.files.rows import load_labelled_pairs
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, content, split
 from stepagent.generators.sample import SampleGenerator
-from stepagent.interfaces import Generator, SearchStrategy, Solver
+from stepagent.graders.marking import Mark, mark
+from stepagent.interfaces import Generator, Grader, SearchStrategy, Solver
 from stepagent.judges.measuring import score_pair
 from stepagent.stages.measure_judge import JudgedItem, judge_items
 from stepagent.stages.search import searched
@@ -40,7 +41,8 @@ class Evaluation:
     `judge_accuracy`: right in both positions, on labelled pairs. `judge_consistency`: both positions agree.
     `valid_format`: greedy solutions that end and whose text is steps, none empty, marks counted from 1.
     `own_*`: the same on pairs the model itself proposed during the held-out search. `failed_requests`:
-    problems whose greedy request failed for good; they count as unsolved.
+    problems whose greedy request failed for good; they count as unsolved. `failed_grades`: solutions on which the
+    grader failed, the first time with `grade_error`; they count nowhere, and are None in `solved`.
     """
 
     name: str
@@ -55,7 +57,9 @@ class Evaluation:
     steps_per_solution: float | None = None
     tokens_per_step: float | None = None
     failed_requests: int = 0
-    solved: tuple[bool, ...] = ()
+    failed_grades: int = 0
+    grade_error: str = ""
+    solved: tuple[bool | None, ...] = ()
 
 
 def evaluate(session: Session, model: ModelVersion, out: Path, *, settings: EvaluateSettings | None = None) -> bool:
@@ -77,6 +81,7 @@ def evaluate(session: Session, model: ModelVersion, out: Path, *, settings: Eval
         identity=[
             bound.identity() if settings.search_problems else bound.greedy(),
             settings.model_dump(mode="json", exclude={"problems": {"path"}, "pairs": True}),  # they are inputs
+            *bound.grading(),
         ],
         work=lambda: _write(measure_model(session, model, held_out, out=out, settings=settings), out),
     )
@@ -97,7 +102,7 @@ def read_evaluation(out: Path) -> Evaluation:
 def _write(evaluation: Evaluation, out: Path) -> None:
     write_json(out / "metrics.json", evaluation)
     figures = asdict(evaluation)
-    del figures["solved"], figures["name"]
+    del figures["solved"], figures["name"], figures["grade_error"]
     rows = {key.replace("_", " "): value for key, value in figures.items() if value is not None}
     table(f"Evaluation of {evaluation.name}", rows, ("greedy accuracy", "search accuracy", "judge accuracy"))
 
@@ -126,15 +131,18 @@ def measure_model(
         label = f"labelled pairs, {model.name}"
         judged = judge_items(session, parts.judge, pairs, path=out / "pairs.jsonl", label=label)
     own_pairs = list(_own_pairs(trees, check)) if check else []
-    solved = [is_solved(tree, problem) for tree, problem in zip(greedy, problems, strict=True)]
+    marks = _marks(session.grader, greedy, problems, label=f"grading, {model.name}")
+    search_marks = _marks(session.grader, trees, sample, label=f"grading searches, {model.name}")
+    failures = [outcome.error for outcome in (*marks, *search_marks) if outcome.right is None]
+    graded_of([*marks, *search_marks])
     paths = [tree.solution() for tree in trees if tree.status == "ended"]
     steps = [step for path in paths for step in path]
     boundary = boundary_of(session.bound)
     return Evaluation(
         name=model.name,
         valid_format=_share([_is_valid(tree, boundary) for tree in greedy]) if boundary else None,
-        greedy_accuracy=_share(solved) or 0.0,
-        search_accuracy=_share([is_solved(tree, problem) for tree, problem in zip(trees, sample, strict=True)]),
+        greedy_accuracy=_right_share(marks) or 0.0,
+        search_accuracy=_right_share(search_marks),
         judge_accuracy=_share([item.right for item in judged]),
         judge_consistency=_share([item.consistent for item in judged if item.consistent is not None]),
         own_judge_accuracy=_share([right for right, _ in own_pairs]),
@@ -143,7 +151,9 @@ def measure_model(
         steps_per_solution=len(steps) / len(paths) if paths else None,
         tokens_per_step=sum(len(step.token_ids or ()) for step in steps) / len(steps) if steps else None,
         failed_requests=sum(tree.status == "failed" for tree in greedy),
-        solved=tuple(solved),
+        failed_grades=len(failures),
+        grade_error=next(iter(failures), ""),
+        solved=tuple(outcome.right for outcome in marks),
     )
 
 
@@ -158,10 +168,11 @@ def pairs_right(
     check: CheckStep | None,
     *,
     boundary: BoundaryKind | None,
+    grader: Grader,
 ) -> float | None:
     """Return the share of preference pairs whose chosen step is right and whose rejected one is not, by `check` or,
-    where both end the solution, by the reference answer. To be shown; nothing may act on it. None if no pair can be
-    checked."""
+    where both end the solution, by the reference answer. A pair on which the grader fails does not count. To be shown;
+    nothing may act on it. None if no pair can be checked."""
     right = []
     for row in rows:
         if check:
@@ -170,10 +181,11 @@ def pairs_right(
                 for text in (row.chosen, row.rejected)
             )
         elif row.chosen_ends and row.rejected_ends and row.question in answers:
-            prefix = "".join(row.prefix)
-            chosen_right, rejected_right = (
-                is_correct(prefix + text, answers[row.question]) for text in (row.chosen, row.rejected)
-            )
+            prefix, problem = "".join(row.prefix), Problem(row.problem_id, row.question, answers[row.question])
+            chosen, rejected = (mark(grader, problem, prefix + text).right for text in (row.chosen, row.rejected))
+            if chosen is None or rejected is None:
+                continue
+            chosen_right, rejected_right = chosen, rejected
         else:
             continue
         right.append(chosen_right and not rejected_right)
@@ -188,9 +200,36 @@ def load_check(settings: EvaluateSettings) -> CheckStep | None:
     return check
 
 
-def is_solved(tree: StepTree, problem: Problem) -> bool:
-    """Whether a tree's solution ends, at the problem's reference answer."""
-    return tree.status == "ended" and is_correct(joined_text(tree.solution()), problem.answer or "")
+def mark_tree(grader: Grader, tree: StepTree, problem: Problem) -> Mark:
+    """Return the mark of a tree's solution; one that does not end is wrong."""
+    if tree.status != "ended":
+        return Mark(False)
+    outcome = mark(grader, problem, joined_text(tree.solution()))
+    return replace(outcome, error=f"problem '{problem.id}': {outcome.error}") if outcome.error else outcome
+
+
+def _marks(grader: Grader, trees: Sequence[StepTree], problems: Sequence[Problem], *, label: str) -> list[Mark]:
+    """Return the mark of each tree, as many at once as a grader takes."""
+    with bar(label, len(trees)) as progress, ThreadPoolExecutor() as threads:
+
+        def mark_one(tree: StepTree, problem: Problem) -> Mark:
+            outcome = mark_tree(grader, tree, problem)
+            progress.advance()
+            return outcome
+
+        return list(threads.map(mark_one, trees, problems))
+
+
+def graded_of(marks: Sequence[Mark]) -> int:
+    """Return the number of solutions that have a mark, and warn of those on which the grader failed."""
+    failures = [outcome.error for outcome in marks if outcome.right is None]
+    if failures:
+        warn([f"{len(failures)} solutions have no mark and count nowhere; the first one, because {failures[0]}"])
+    return len(marks) - len(failures)
+
+
+def _right_share(marks: Sequence[Mark]) -> float | None:
+    return _share([outcome.right for outcome in marks if outcome.right is not None])
 
 
 def _is_valid(tree: StepTree, boundary: BoundaryKind) -> bool:

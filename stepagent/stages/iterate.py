@@ -151,7 +151,7 @@ def _pair_figures(session: Session, preferences: Path) -> dict[str, Any]:
     answers = Answers([config.problems], session.folder)
     return {
         "preferences": len(rows),
-        "pairs_right": pairs_right(rows, answers, check, boundary=boundary_of(session.bound)),
+        "pairs_right": pairs_right(rows, answers, check, boundary=boundary_of(session.bound), grader=session.grader),
     }
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from stepagent.answers import majority
 from stepagent.config.settings import Positive
-from stepagent.interfaces import Generator, Judge, most_of
+from stepagent.graders.marking import MATH, vote
+from stepagent.interfaces import Generator, Grader, Judge, most_of
 from stepagent.seeds import derive_seed
 from stepagent.strategies.growing import check_judged, finish
 from stepagent.strategies.whole import WholeSearch
@@ -20,8 +20,8 @@ from stepagent.types import Problem, Usage
 
 
 class BestOfN(WholeSearch):
-    """Search that samples `n` solutions of at most `max_tokens` each. With `pick: judge` the best and the
-    worst make a preference pair whose steps are whole solutions."""
+    """Search that samples `n` solutions of at most `max_tokens` each; `grader` tells equal answers. With `pick: judge`
+    the best and the worst make a preference pair whose steps are whole solutions."""
 
     def __init__(
         self,
@@ -31,8 +31,10 @@ class BestOfN(WholeSearch):
         *,
         pick: Literal["majority", "judge"] = "majority",
         max_tokens: Positive = 2048,
+        grader: Grader = MATH,
     ) -> None:
         super().__init__(generator, judge if pick == "judge" else None, n, max_tokens=max_tokens)
+        self._grader = grader
 
     async def _grow(self, tree: StepTree, problem: Problem, seed: int) -> None:
         level = await self._solutions(tree, problem, seed)
@@ -45,10 +47,12 @@ class BestOfN(WholeSearch):
             finish(tree, await self._judged(tree, problem, level, seed))
 
     def _first_of_majority(self, tree: StepTree, level: Level) -> int:
-        """Return the first solution with the answer that most solutions reach."""
+        """Return the first solution with the answer that most solutions reach. The tree gets the reason why a solution
+        had no vote."""
         nodes = [node for node in level.judged for _ in range(tree.step(node).count)]
-        agreeing = majority([tree.step(node).text for node in nodes])
-        return nodes[agreeing[0]] if agreeing else nodes[0]
+        votes = vote(self._grader, [tree.step(node).text for node in nodes])
+        tree.error = votes.error
+        return nodes[votes.agreeing[0]] if votes.agreeing else nodes[0]
 
     async def _judged(self, tree: StepTree, problem: Problem, level: Level, seed: int) -> int:
         """Return the solution that the judge calls best, or the first if it calls none."""

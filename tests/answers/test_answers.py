@@ -6,7 +6,9 @@ import time
 
 import pytest
 
-from stepagent.answers import final_answer, is_correct, majority, same_answer
+from stepagent.answers import final_answer, same_answer
+from stepagent.graders.marking import MATH, vote
+from stepagent.types import Problem
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,7 @@ from stepagent.answers import final_answer, is_correct, majority, same_answer
     ],
 )
 def test_final_answers(solution: str, reference: str, right: bool) -> None:
-    assert is_correct(solution, reference) is right
+    assert MATH.grade(Problem("p", "q", reference), solution) is right
 
 
 def test_an_open_box_is_no_answer() -> None:
@@ -54,7 +56,7 @@ def test_an_open_box_is_no_answer() -> None:
     ],
 )
 def test_answers_of_every_kind(solution: str, reference: str, right: bool) -> None:
-    assert is_correct(solution, reference) is right
+    assert MATH.grade(Problem("p", "q", reference), solution) is right
 
 
 def test_a_comparison_that_does_not_end_is_cut_off_and_the_next_one_works() -> None:
@@ -65,7 +67,9 @@ def test_a_comparison_that_does_not_end_is_cut_off_and_the_next_one_works() -> N
 
 
 def test_the_majority_counts_equal_answers_together() -> None:
-    assert majority(["Answer: 1/2", "\\boxed{0.5}", "Answer: 7", "Answer: 7", "\\boxed{\\frac12}"]) == [
+    assert list(
+        vote(MATH, ["Answer: 1/2", "\\boxed{0.5}", "Answer: 7", "Answer: 7", "\\boxed{\\frac12}"]).agreeing
+    ) == [
         0,
         1,
         4,

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepagent.answers import final_answer, is_correct, majority, same_answer, stated_answer
+from stepagent.answers import final_answer, same_answer, stated_answer
+from stepagent.graders.marking import MATH, vote
+from stepagent.types import Problem
 
 CASES = Path(__file__).parents[1] / "cases"
 DOCS = Path(__file__).parents[2] / "docs" / "answers.md"
@@ -21,7 +23,7 @@ ROWS = re.findall(r"^\| [^|]+ \| `(.+)` \| (?:`(.+)`|none) \|$", DOCS.read_text(
 @pytest.mark.parametrize(("text", "answer"), ROWS)
 def test_the_forms_of_the_docs(text: str, answer: str) -> None:
     if answer:
-        assert is_correct(text, answer), final_answer(text)
+        assert MATH.grade(Problem("p", "q", answer), text), final_answer(text)
     else:
         assert final_answer(text) is None
 
@@ -37,7 +39,7 @@ def test_the_answers_of_the_cases(line: str) -> None:
     if case["text"] == "Answer: I don't know":  # states no choice: the file's "C" cannot be read from it
         assert answer is None
     else:
-        assert is_correct(case["text"], case["right"]), answer
+        assert MATH.grade(Problem("p", "q", case["right"]), case["text"]), answer
     assert answer is None or answer != case.get("wrong")
 
 
@@ -75,7 +77,7 @@ REPORTED = [
 
 @pytest.mark.parametrize(("text", "right", "wrong"), REPORTED)
 def test_the_whole_stated_value(text: str, right: str, wrong: str | None) -> None:
-    assert is_correct(text, right), final_answer(text)
+    assert MATH.grade(Problem("p", "q", right), text), final_answer(text)
     assert final_answer(text) != wrong or wrong is None
 
 
@@ -108,8 +110,8 @@ def test_a_reference_is_marked_or_none() -> None:
 
 def test_the_majority_is_of_equal_answers_and_silent_ones_do_not_vote() -> None:
     texts = ["\\boxed{0.5}", "The answer is 1/2.", "\\boxed{2}", "no idea", "hm"]
-    assert majority(texts) == [0, 1]
-    assert majority(["no idea", ""]) == []
+    assert list(vote(MATH, texts).agreeing) == [0, 1]
+    assert list(vote(MATH, ["no idea", ""]).agreeing) == []
 
 
 def number_forms() -> st.SearchStrategy[tuple[str, Fraction]]:

@@ -13,9 +13,11 @@ import pytest
 from stepagent.answers import mathematics
 
 SCRIPT = """
-from stepagent.answers import is_correct, same_answer
+from stepagent.answers import same_answer
+from stepagent.graders.marking import MATH
+from stepagent.types import Problem
 print(same_answer(r"\\\\frac{x+1}{2}", r"\\\\frac{x}{2} + \\\\frac{1}{2}"))
-print(is_correct(r"So \\\\boxed{x(x+1)}.", "x^2 + x"))
+print(MATH.grade(Problem("p", "q", "x^2 + x"), r"So \\\\boxed{x(x+1)}."))
 """
 
 

@@ -21,6 +21,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 NAMES = """
 Backend BackendError BeamSearch BestOfN Candidate Completion Completions Config ConfigError DataError Found Generator
+Grader
 Judge Level Message ModelError Node OpenAIBackend PairwiseJudge ParityError Problem Prompt Proposal RolloutJudge
 SampleGenerator Sampling SearchStrategy Step StepPreference StepSearch StepTree StepagentError TransformersBackend Usage
 Verdict Vote evaluate iterate judge judge_trees load_config measure_judge optimize search tree_preferences

@@ -42,6 +42,11 @@ def test_an_own_judge(config: Path, tmp_path: Path) -> None:
     assert set(lines) == {"'bad Step 1: one\\nStep 2:' before 'good Step 1: one\\nStep 2:'"}
 
 
+def test_an_own_grader(config: Path, tmp_path: Path) -> None:
+    config.write_text(f"{config.read_text()}\nevaluate: {{problems: {tmp_path}/problems.jsonl, search_problems: 0}}\n")
+    assert run("own_grader", config, tmp_path / "out") == "100% right, 0 without a mark\n"
+
+
 def test_an_own_strategy(config: Path, tmp_path: Path) -> None:
     output = run("own_strategy", config, tmp_path / "found")
     assert output.count("good Step 1: one\nStep 2: so \\boxed{2}\n") == 6

@@ -22,10 +22,10 @@ from stepagent import (
     Usage,
     Vote,
 )
-from stepagent.answers import majority
 from stepagent.backends.scripted import ScriptedBackend
 from stepagent.backends.transformers import TransformersBackend
 from stepagent.config.prompts import Labels, Scale, load_judge_prompt
+from stepagent.graders.marking import MATH, vote
 from stepagent.judges.listwise import ListwiseJudge, parse_ranking
 from stepagent.judges.logprob import LogprobJudge, first_share
 from stepagent.judges.pairwise import PairwiseJudge
@@ -240,8 +240,8 @@ async def test_rollouts_score_a_step_by_where_its_solutions_end() -> None:
         assert verdict.scores[1] == pytest.approx(17 / 18)
         assert verdict.margin is not None
         assert verdict.margin > 0.95
-    assert majority(["\\boxed{0.5}", "\\boxed{1/2}", "\\boxed{7}", "nothing"]) == [0, 1]
-    assert majority([]) == []
+    assert vote(MATH, ["\\boxed{0.5}", "\\boxed{1/2}", "\\boxed{7}", "nothing"]).agreeing == (0, 1)
+    assert vote(MATH, []).agreeing == ()
 
 
 class Chances:

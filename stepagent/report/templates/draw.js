@@ -86,7 +86,7 @@ function drawTree(tree) {
     count(prompt, "prompt token"), count(sampled, "sampled token"), `${tree.seconds} s`];
   const box = element("article", "tree", element("h4", "", placeOf(tree)), element("div", "", ...badges(tree)),
     element("p", "quiet", facts.join(" · ")));
-  if (tree.error !== null) box.append(element("p", "warning", "failed: "), modelText(tree.error));
+  if (tree.error !== null) box.append(element("p", "warning", tree.status === "failed" ? "failed: " : "without a vote: "), modelText(tree.error));
   for (const level of tree.levels) box.append(drawLevel(level));
   return box;
 }
