@@ -10,13 +10,14 @@ VLLM := .vllm
 demo: install
 	$(BIN)/stepagent demo
 
+# One process for each core, and one thread in each: two that compute with all cores wait for one another.
 test: install vllm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/check_words.py
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 install: $(VENV)/installed
 
