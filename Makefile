@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 VLLM := .vllm
 
-.PHONY: demo test install vllm dist minimum clean
+.PHONY: demo test install vllm docs dist minimum clean
 
 demo: install
 	$(BIN)/stepagent demo
@@ -41,6 +41,10 @@ $(VLLM)/installed: Makefile
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
+# The pages as a site, in site/: it opens without a network. A broken link fails.
+docs: install
+	$(BIN)/mkdocs build --strict
+
 # Wheel and sdist, checked, and tried in bare environments: without extras, with each one, with the oldest versions.
 dist: install
 	rm -rf dist
@@ -54,4 +58,4 @@ minimum: install
 	$(BIN)/python tests/try_dist.py dist minimum
 
 clean:
-	rm -rf $(VENV) $(VLLM) dist runs
+	rm -rf $(VENV) $(VLLM) dist runs site

@@ -26,9 +26,9 @@ from rich.table import Table
 from rich.text import Text
 
 _follows = os.environ.get("RANK", "0") != "0"  # of several processes only the first one speaks
-console = Console(stderr=True, quiet=_follows)
+console = Console(stderr=True, quiet=_follows, force_jupyter=False)  # in a notebook rich would ignore `file`
 """Progress and warnings."""
-output = Console(quiet=_follows)
+output = Console(quiet=_follows, force_jupyter=False)
 """Results."""
 
 _UNSEEN = re.compile(

