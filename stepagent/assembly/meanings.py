@@ -165,6 +165,7 @@ COMMON = {
     "judge": "Another judge than the run's.",
     "answers": "Reference answers by question; the run gives those of its problems.",
     "prompt": "Shipped prompt, by name, or the path of a prompt file.",
+    "criteria": "The task's own words on a good step; they stand in the prompt at {criteria}.",
     "temperature": "Sampling temperature; 0 takes the likeliest token.",
     "top_p": "Share of the probability that is sampled from.",
     "max_tokens": "Longest reply in tokens.",

@@ -11,7 +11,6 @@ from stepagent.assembly.session import Session
 from stepagent.config.prompts import (
     PromptTemplate,
     comparison_values,
-    load_judge_prompt,
     load_solve_prompt,
     prompt_path,
 )
@@ -105,7 +104,7 @@ def _solution(place: str, row: IftRow, boundary: BoundaryKind | None) -> str:
 
 def eft_rows(config: Config, path: Path) -> list[SftRow]:
     """Judgements, each after its pair in the judge's prompt. Raises ConfigError or DataError."""
-    template, labels = load_judge_prompt(Binder(config, serves=True).judge().judge_prompt())
+    template, labels = Binder(config, serves=True).judge().judge_template()
     return [
         SftRow(
             template.messages(comparison_values(pair.question, "".join(pair.prefix), pair.first, second=pair.second)),
@@ -180,8 +179,10 @@ def _init_inputs(config: Config, settings: InitSettings) -> dict[str, Path]:
 
 def _init_identity(config: Config, settings: InitSettings) -> list[object]:
     binder = Binder(config, serves=True)
-    prompts = [binder.generator().prompt("solve"), binder.judge().judge_prompt()]
-    return [settings.model_dump(mode="json"), config.seed, *(hash_path(prompt_path(name)) for name in prompts)]
+    judging, _ = binder.judge().judge_template()
+    prompts = [prompt_path(binder.generator().prompt("solve")), judging.path]
+    criteria = [judging.criteria] if judging.criteria else []
+    return [settings.model_dump(mode="json"), config.seed, *map(hash_path, prompts), *criteria]
 
 
 def init_command(config: Config, settings: InitSettings, out: Path) -> None:
