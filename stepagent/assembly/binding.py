@@ -51,6 +51,11 @@ class Bound:
         filled = {name: value for name, value in objects.items() if name in self.open or name in self.parts}
         return self.factory(**self.arguments, **filled)
 
+    def takes(self, name: str) -> bool:
+        """Return whether it, or a part of it, is made with the program's object of that name."""
+        parts = (member for part in self.parts.values() for member in (part if isinstance(part, tuple) else (part,)))
+        return name in self.open or any(part.takes(name) for part in parts)
+
     def prompt(self, default: str) -> str:
         """Return the prompt it asks with; `default` for a class that takes none."""
         return str(self.arguments.get("prompt", default))

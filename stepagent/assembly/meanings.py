@@ -21,7 +21,7 @@ MEANINGS = {
     "Config.problems_per_round": "Number of fresh problems for each round; without it each round searches all of them.",
     "Config.backend": "How the model is asked.",
     "Config.generator": "How a step is asked for, and where it ends.",
-    "Config.judge": "How sibling steps are compared.",
+    "Config.judge": "How sibling steps are compared; a path stands for the section in a file of `judge --tune`.",
     "Config.search": "The search strategy.",
     "Config.serve": "The vLLM server that gets M_1, M_2, ... in turn.",
     "Config.budget": "Limits in tokens, money and time.",

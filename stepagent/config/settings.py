@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from stepagent.config.component import KINDS, Component, with_kinds
+from stepagent.config.component import KINDS, Component, JudgeSection, with_kinds
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -156,11 +156,11 @@ class EftSettings(Settings):
     problems are kept for the test sets."""
 
     problems: Problems | None = None
-    labels: Component | None = None
+    labels: JudgeSection | None = None
     pairs: Path | None = None
     generator: Component | None = None
     search: Component | None = None
-    teacher: Component | None = None
+    teacher: JudgeSection | None = None
     template: str = "judgement"
     min_margin: Annotated[float, Field(ge=0.5, le=1)] = 0.5
     ties: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -272,9 +272,9 @@ class Config(Settings):
     problems_per_round: tuple[Positive, ...] | None = None
     backend: Component = Component(kind=KINDS["backend"])
     generator: Component = Component(kind=KINDS["generator"])
-    judge: Component = Component(kind=KINDS["judge"])
+    judge: JudgeSection = Component(kind=KINDS["judge"])
     search: Component = Component(kind=KINDS["search"])
-    verify: Component | None = None
+    verify: JudgeSection | None = None
     serve: ServeSettings | None = None
     budget: BudgetSettings | None = None
     prices: dict[str, Price] = Field(default_factory=dict)

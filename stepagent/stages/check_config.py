@@ -89,6 +89,10 @@ def _bind(checked: CheckedConfig, data: dict[str, Any]) -> None:
         *parents, key = role.split(".")
         section = data.get(parents[0]) if parents else data
         settings = section.get(key) if isinstance(section, dict) else None
+        if isinstance(settings, str) and type_ is JUDGE:  # the path of a file, which the settings hold already
+            holder = getattr(checked.config, parents[0]) if parents else checked.config
+            component = getattr(holder, key)
+            settings = {"kind": component.kind, **component.arguments()} if component else None
         if settings is None and not parents:
             settings = {}
         if isinstance(settings, dict):
