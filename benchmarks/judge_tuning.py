@@ -6,8 +6,9 @@
 Without a model: M_1 of the demo, asked in a prompt that it never saw, on `--pairs` pairs of the demo's held-out
 problems. With one (`python benchmarks/smollm2.py DIR` makes it): `--data` are questions with several models' solutions
 and whether each is right, as openai/grade-school-math publishes them; a pair is a right and a wrong solution of one
-question, the right one first in every second pair. The start is the config's default judge. All figures are
-`stepagent judge --tune`'s own.
+question, the right one first in every second pair, together with the question no longer than `--longest` characters.
+The start is the config's default judge, with replies of at most `--max-tokens`. All figures are `stepagent judge
+--tune`'s own.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ judge: {{kind: pairwise, max_tokens: {max_tokens}}}
 """
 
 
-def solution_pairs(path: Path) -> Iterator[StepPair]:
-    """Yield a right and a wrong solution of every question that has both, without the calculator's marks."""
+def solution_pairs(path: Path, longest: int) -> Iterator[StepPair]:
+    """Yield a right and a wrong solution of every question that has both, without the calculator's marks; together
+    with the question they have at most `longest` characters."""
     right_is_first = False
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -59,7 +61,7 @@ def solution_pairs(path: Path) -> Iterator[StepPair]:
             next((_plain(value["solution"]) for value in solutions if value["is_correct"] is label), None)
             for label in (True, False)
         ]
-        if texts[0] is not None and texts[1] is not None:
+        if texts[0] is not None and texts[1] is not None and len(row["question"] + texts[0] + texts[1]) <= longest:
             right_is_first = not right_is_first
             pair = StepPair(row["question"], (), texts[0], second=texts[1], winner="first")
             yield pair if right_is_first else pair.swapped()
@@ -84,7 +86,7 @@ def demo_start(folder: Path, seed: int) -> tuple[Config, list[StepPair]]:
 
 
 def main() -> None:
-    parser = make_parser(__doc__, pairs=150, budget=2000, max_tokens=160)
+    parser = make_parser(__doc__, pairs=150, budget=2000, max_tokens=160, longest=2000)
     parser.add_argument("--model", type=Path, help="a model folder (default: M_1 of the demo, which is made)")
     parser.add_argument("--data", type=Path, help="with --model: solutions of several models")
     parser.add_argument("--work", type=Path, help="keep the verdicts here (continued if they exist)")
@@ -95,7 +97,7 @@ def main() -> None:
     work = options.work or Path(tempfile.mkdtemp(prefix="judge_tuning_"))
     if options.model:
         config = make_config(CONFIG, model=options.model, seed=options.seed, max_tokens=options.max_tokens)
-        pairs = list(solution_pairs(options.data))
+        pairs = list(solution_pairs(options.data, options.longest))
     else:
         config, pairs = demo_start(work / "demo", options.seed)
     sample = random.Random(options.seed).sample(pairs, min(options.pairs, len(pairs)))

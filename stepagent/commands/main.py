@@ -150,14 +150,25 @@ def optimize(
             help="preferences.jsonl, or rows of TRL, LLaMA-Factory, Step-DPO: file, folder or hub id[:split]."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the merged model; must not exist yet.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged model; must not exist yet, but with --compare.")],
+    compare: Annotated[
+        str | None,
+        typer.Option(help="Compare losses instead, or other settings of optimize: sigmoid,likelihood,'ipo beta=0.05'."),
+    ] = None,
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train a model on step preferences (step-wise DPO) and merge the adapter."""
-    from stepagent import api
+    """Train a model on step preferences (step-wise DPO) and merge the adapter, or compare losses at equal step
+    tokens."""
+    if compare is None:
+        from stepagent import api
 
-    api.optimize(load_config(config, overrides or ()), data, out, model=model)
+        api.optimize(load_config(config, overrides or ()), data, out, model=model)
+        return
+    from stepagent.stages.compare_losses import compare_losses
+
+    with _session(config, overrides, out) as session:
+        compare_losses(session, _version(session, model), data, compare, out=out)
 
 
 @app.command()

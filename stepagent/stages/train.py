@@ -224,7 +224,7 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
         if session.served:
             session.served.rest()
         curve = round_folder / CURVE
-        report = _optimize(config, model.path, preferences, out=out, seed=seed, label=label, curve=curve)
+        report = train_on_pairs(config, model.path, preferences, out=out, seed=seed, label=label, curve=curve)
         write_json(round_folder / "optimize.json", report)
 
     session.run_folder.stage(
@@ -245,13 +245,14 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
 def optimize_command(config: Config, model: str, data: str, *, out: Path) -> dict[str, object]:
     """Step-wise DPO of `model` on `data` into the folder `out`, with the rows that the config replays. Returns the
     closing figures."""
-    return _optimize(config, model, data, out=out, seed=config.seed, label="alone")
+    return train_on_pairs(config, model, data, out=out, seed=config.seed, label="alone")
 
 
-def _optimize(
+def train_on_pairs(
     config: Config, model: str, data: str | Path, *, out: Path, seed: int, label: str, curve: Path | None = None
 ) -> dict[str, object]:
-    """Train with a progress bar and a closing table. Returns the figures and the guards' warnings."""
+    """Train with a progress bar and a closing table; the metrics of every step go to the file `curve`. Returns the
+    figures and the guards' warnings."""
     with bar(f"step-DPO, {label}", None) as progress:
         monitor = _BarMonitor(progress, "margin {margin:.2f} accuracy {accuracy:.2f}", curve)
         figures = optimize_model(

@@ -38,6 +38,7 @@ BUDGET = 2000
 """Comparisons, if none are said: a judge's verdict on a pair, both positions; three votes are three of them."""
 _EXAMPLES = 2  # of each label, in the prompt
 _FEWEST = 10  # pairs to choose by, and as many to measure on
+_GLANCE = 4  # pairs that each judge sees at least, in each of the two searches
 _ROWS = 12  # of the table
 
 
@@ -152,7 +153,7 @@ class _Tuning:
         split, held_out = self._split, len(self._split.held_out)
         variants = self._distinct([self._own, *library(self._own.judge)])
         reserve = (self._own.votes + max(VOTES, self._own.votes)) * held_out
-        fewest = reserve + 4 * _FEWEST * len(variants)
+        fewest = reserve + 2 * _GLANCE * len(variants)
         if budget < fewest:
             raise ConfigError(
                 f"--budget {budget}: too few comparisons to try {len(variants)} judges and to measure two on the "
