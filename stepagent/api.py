@@ -146,6 +146,29 @@ def measure_judge(
 
 
 @_function
+def tune_judge(
+    config: Settings,
+    labelled: str,
+    out: str | Path,
+    *,
+    budget: int | None = None,
+    sample: int | None = None,
+    model: str | None = None,
+) -> dict[str, Any]:
+    """Look for a better judge section on labelled pairs, within `budget` comparisons; returns the content of
+    tuning.json. Raises as `search` does."""
+    from stepagent.stages.tune_judge import BUDGET
+    from stepagent.stages.tune_judge import tune_judge as tune
+
+    with Session(config_of(config), Path(out)) as session:
+        version = _version(session, model)
+        if not tune(session, version, labelled, budget=budget or BUDGET, sample=sample, out=Path(out)):
+            console.already_done(out)
+    outcome: dict[str, Any] = json.loads((Path(out) / "tuning.json").read_text(encoding="utf-8"))
+    return outcome
+
+
+@_function
 def optimize(config: Settings, data: str | Path, out: str | Path, *, model: str | None = None) -> dict[str, object]:
     """Train a model on step preferences (step-wise DPO) and write the merged model to `out`, which must not exist yet.
     Returns the closing figures. Raises ConfigError, DataError, ModelError or ParityError."""

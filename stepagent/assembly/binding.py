@@ -21,7 +21,7 @@ from stepagent.assembly.factories import hints as hints_of
 from stepagent.config.arguments import PromptFile, Transport
 from stepagent.config.component import Component
 from stepagent.config.loading import Place, unknown_key, validate
-from stepagent.config.prompts import load_judge_prompt, prompt_path
+from stepagent.config.prompts import Labels, PromptTemplate, load_judge_prompt, prompt_path
 from stepagent.errors import ConfigError, Fault, collected
 from stepagent.files.runs import hash_path
 
@@ -60,12 +60,13 @@ class Bound:
         """Return the prompt it asks with; `default` for a class that takes none."""
         return str(self.arguments.get("prompt", default))
 
-    def judge_prompt(self) -> str:
-        """Return the prompt in which two steps are compared: its own, or the shipped one if it asks for something else
-        (rollouts, grades) or for nothing."""
+    def judge_template(self) -> tuple[PromptTemplate, Labels]:
+        """Return the prompt in which two steps are compared, with its criteria: its own, or the shipped one if it asks
+        for something else (rollouts, grades) or for nothing."""
         marks = getattr(hints_of(self.factory).get("prompt"), "__metadata__", ())
-        compares = not any(isinstance(mark, PromptFile) and mark.load is not load_judge_prompt for mark in marks)
-        return self.prompt("judge_pairwise") if compares else "judge_pairwise"
+        if any(isinstance(mark, PromptFile) and mark.load is not load_judge_prompt for mark in marks):
+            return load_judge_prompt("judge_pairwise")
+        return load_judge_prompt(self.prompt("judge_pairwise"), str(self.arguments.get("criteria", "")))
 
     def identity(self) -> dict[str, object]:
         """Everything that its results depend on, as plain data: its kind, its arguments, the content of each file or
@@ -238,7 +239,8 @@ def _marked(
         for mark in marks:
             if isinstance(mark, PromptFile) and isinstance(value, str):
                 with collected(faults, (*place, name)):
-                    mark.load(value)
+                    criteria = arguments.get("criteria") if mark.takes_criteria else None
+                    mark.load(value, criteria) if isinstance(criteria, str) else mark.load(value)
             if isinstance(mark, Transport) and isinstance(value, mark.only):
                 transport.add(name)
         marked = any(isinstance(mark, PromptFile) for mark in marks)

@@ -69,11 +69,13 @@ def _text(docstring: str) -> str:
 
 
 def _with_component(value: Schema, type_: ComponentType) -> Schema:
-    """Return the schema of a section's component; pydantic knows only that it has a kind."""
-    reference = {"$ref": f"#/$defs/{NAMES[type_.name]}"}
+    """Return the schema of a section's component; a path may stand for a judge."""
+    reference: Schema = {"$ref": f"#/$defs/{NAMES[type_.name]}"}
+    file: list[Schema] = [{"type": "string"}] if type_ is JUDGE else []
     if "anyOf" in value:
-        return {"anyOf": [reference, {"type": "null"}], "default": None}
-    return {**reference, **({"default": value["default"]} if "default" in value else {})}
+        return {"anyOf": [*file, reference, {"type": "null"}], "default": None}
+    alternatives = {"anyOf": [*file, reference]} if file else reference
+    return {**alternatives, **({"default": value["default"]} if "default" in value else {})}
 
 
 def _component_definitions(type_: ComponentType) -> Schema:

@@ -187,11 +187,20 @@ class Session:
         backend: Backend = self._make(self.binder.backend(), self._objects(model))
         return backend
 
+    def judge_backend(self, model: ModelVersion) -> Backend:
+        """Return the backend that the config's judge asks: its part, or the config's on `model`. Raises ConfigError or
+        ModelError."""
+        part = self.bound.judge.parts.get("backend")
+        if not isinstance(part, Bound) or part.type is not BACKEND:
+            return self.backend(model)
+        backend: Backend = self._make(part, self._objects(model))
+        return backend
+
     def judge(self, judge: Bound, model: ModelVersion, backend: Backend | None) -> Judge:
-        """Another judge than the config's. Unless it has a backend of its own it asks `backend`, or the config's on
+        """Another judge than the config's. Unless it has a backend of its part it asks `backend`, or the config's on
         `model` if there is none yet. Raises ConfigError or ModelError."""
         objects = self._objects(model)
-        if "backend" in judge.open:
+        if judge.takes("backend"):
             objects["backend"] = backend or self.backend(model)
         other_judge: Judge = self._make(judge, objects)
         return other_judge

@@ -107,13 +107,22 @@ def judge(
             help="Measure the judge on labelled pairs, PRM800K, Math-Shepherd, ProcessBench: file or hub id.",
         ),
     ] = None,
-    sample: Annotated[int | None, typer.Option(help="With --evaluate: the number of items to draw by seed.")] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(help="Look for a better judge section on 50 to 200 labelled pairs: file or hub id."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="With --tune: verdicts on pairs that it may cost (default: 2000).")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="With --evaluate and --tune: the number of items to draw by seed.")
+    ] = None,
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
-    """Judge candidates from a file, judge a finished search anew, or measure a judge on labelled data."""
-    if len([source for source in (data, trees, labelled) if source is not None]) != 1:
-        raise ConfigError("judge: give one of --data, --trees and --evaluate")
+    """Judge candidates from a file, judge a finished search anew, or measure or tune a judge on labelled data."""
+    if len([source for source in (data, trees, labelled, tune) if source is not None]) != 1:
+        raise ConfigError("judge: give one of --data, --trees, --evaluate and --tune")
     from stepagent import api
 
     settings = load_config(config, overrides or ())
@@ -121,6 +130,8 @@ def judge(
         api.judge(settings, data, out, model=model)
     elif labelled is not None:
         api.measure_judge(settings, labelled, out, sample=sample, model=model)
+    elif tune is not None:
+        api.tune_judge(settings, tune, out, budget=budget, sample=sample, model=model)
     elif trees is not None and against is None:
         api.judge_trees(settings, trees, out, model=model)
     elif trees is not None and against is not None:
@@ -139,14 +150,25 @@ def optimize(
             help="preferences.jsonl, or rows of TRL, LLaMA-Factory, Step-DPO: file, folder or hub id[:split]."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the merged model; must not exist yet.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged model; must not exist yet, but with --compare.")],
+    compare: Annotated[
+        str | None,
+        typer.Option(help="Compare losses instead, or other settings of optimize: sigmoid,likelihood,'ipo beta=0.05'."),
+    ] = None,
     model: Model = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train a model on step preferences (step-wise DPO) and merge the adapter."""
-    from stepagent import api
+    """Train a model on step preferences (step-wise DPO) and merge the adapter, or compare losses at equal step
+    tokens."""
+    if compare is None:
+        from stepagent import api
 
-    api.optimize(load_config(config, overrides or ()), data, out, model=model)
+        api.optimize(load_config(config, overrides or ()), data, out, model=model)
+        return
+    from stepagent.stages.compare_losses import compare_losses
+
+    with _session(config, overrides, out) as session:
+        compare_losses(session, _version(session, model), data, compare, out=out)
 
 
 @app.command()

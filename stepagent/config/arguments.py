@@ -24,9 +24,10 @@ class Transport:
 @dataclass(frozen=True, slots=True)
 class PromptFile:
     """Marks a constructor argument that names a prompt file. `load` raises ConfigError for a bad one; binding
-    calls it, so that it is reported before anything is made."""
+    calls it, so that it is reported before anything is made. `takes_criteria`: with the argument `criteria` as well."""
 
-    load: Callable[[str], object]
+    load: Callable[..., object]
+    takes_criteria: bool = False
 
 
 def check_addresses(value: str | list[str]) -> str | list[str]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from stepagent.config.yaml_text import read_yaml
 
 
 class Component(BaseModel):
@@ -39,3 +43,24 @@ def with_kinds(data: dict[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]
         return data
     filled = {role: {"kind": kind, **data[role]} for role, kind in kinds.items() if isinstance(data.get(role), dict)}
     return {**data, **filled}
+
+
+def judge_section(value: object) -> object:
+    """Return the judge section of the file that a path names; anything else as it is. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        content = read_yaml(Path(value).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
+        content = None
+    section = content.get("judge") if isinstance(content, dict) else None
+    if not isinstance(section, dict):
+        raise ValueError(
+            f"'{value}' is no file with a section 'judge:', as judge --tune writes it; name one, or write the "
+            f"settings themselves, such as {{kind: {KINDS['judge']}}}"
+        )
+    return {"kind": KINDS["judge"], **section}
+
+
+JudgeSection = Annotated[Component, BeforeValidator(judge_section)]
+"""A judge's settings, or the path of a file that holds them."""

@@ -11,7 +11,8 @@ A prompt file is the user's turn. It may open with YAML between two `---` lines:
 Between the lines every value is text: a label may be yes, 1 or [[A]], with quotes or without.
 
 Placeholders are filled in one pass over the known names, so braces in LaTeX or JSON, in the file or in
-the inserted text, mean nothing.
+the inserted text, mean nothing. {criteria}, in a judge's prompt, takes the task's own words from `judge.criteria`, as a
+paragraph of its own behind the words before it; without them it renders to nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _FRONT = re.compile(r"\A(\s*---[ \t]*(?:#[^\n]*)?\n)(.*?)^---[ \t]*(?:\n|\Z)", r
 _UNCLOSED = re.compile(r"\s*---[ \t]*\n\s*(?:system|labels|scale)[ \t]*:")
 _TAG = re.compile(r"</?\w+>")
 _PACKAGE = Path(__file__).parents[1]
+_CRITERIA = "criteria"
 
 
 def prompts_folder() -> Path:
@@ -68,7 +70,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """A loaded prompt file."""
+    """A loaded prompt file. `criteria` is the text that stands for {criteria}."""
 
     path: Path
     body: str
@@ -76,12 +78,14 @@ class PromptTemplate:
     system: str = ""
     labels: Labels | None = None
     scale: Scale | None = None
+    criteria: str = ""
 
     def messages(self, values: Mapping[str, str]) -> tuple[Message, ...]:
         """Return the chat turns with every `{name}` replaced; inserted text is never scanned again, and cannot close a
         part of the prompt or a chat turn: its copies of the file's own <tags> and of <|turn|> marks are broken by an
         invisible mark."""
         foreign, pattern = _patterns(self.body, self.names)
+        values = {**values, _CRITERIA: self.criteria}
 
         def fill(match: re.Match[str]) -> str:
             return foreign.sub(lambda tag: "<\u200b" + tag[0][1:], values[match[1]])
@@ -104,11 +108,12 @@ def prompt_path(name: str) -> Path:
     return path if os.path.isfile(path) else Path(name)  # a name may be a whole text, too long for a path
 
 
-def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
-    """Load a shipped prompt by name (`judge_pairwise`) or any file by path.
+def load_prompt(name: str, placeholders: tuple[str, ...], criteria: str | None = None) -> PromptTemplate:
+    """Load a shipped prompt by name (`judge_pairwise`) or any file by path. `criteria` are those of a judge's prompt,
+    None for a prompt that takes none.
 
-    Raises ConfigError if there is no such prompt, its front matter is broken, a placeholder is missing,
-    or its labels cannot be told apart.
+    Raises ConfigError if there is no such prompt, its front matter is broken, a placeholder is missing (that of
+    criteria only where there are some), or its labels cannot be told apart.
     """
     path = prompt_path(name)
     if not os.path.isfile(path):
@@ -122,10 +127,23 @@ def load_prompt(name: str, placeholders: tuple[str, ...]) -> PromptTemplate:
     for placeholder in placeholders:
         if "{" + placeholder + "}" not in body:
             raise ConfigError(f"{path}: the placeholder {{{placeholder}}} is missing")
+    if criteria and "{criteria}" not in body:
+        raise ConfigError(
+            f"{path}: no place for judge.criteria; write {{criteria}} behind the sentence that they are "
+            "to follow (without criteria it renders to nothing), or leave judge.criteria out"
+        )
     labels = _labels(path, front["labels"]) if "labels" in front else None
     scale = _scale(path, front["scale"]) if "scale" in front else None
-    system = front.get("system") or ""
-    return PromptTemplate(path, body.rstrip("\n"), placeholders, system=system, labels=labels, scale=scale)
+    names = placeholders if criteria is None else (*placeholders, _CRITERIA)
+    return PromptTemplate(
+        path,
+        body.rstrip("\n"),
+        names,
+        system=front.get("system") or "",
+        labels=labels,
+        scale=scale,
+        criteria=f"\n\nCriteria of this task:\n{criteria.strip()}" if criteria and criteria.strip() else "",
+    )
 
 
 def _front_matter(path: Path, text: str) -> tuple[dict[str, Any], str]:
@@ -148,9 +166,6 @@ def _front_matter(path: Path, text: str) -> tuple[dict[str, Any], str]:
     return front, text[head.end() :]
 
 
-JUDGE_PLACEHOLDERS = ("question", "prefix", "first", "second")
-
-
 def comparison_values(question: str, prefix: str, first: str, *, second: str) -> dict[str, str]:
     """Return the values of a pairwise judge prompt's placeholders; `prefix` is the text of the steps so far."""
     return {"question": question, "prefix": prefix, "first": first, "second": second}
@@ -161,14 +176,14 @@ def load_solve_prompt(name: str) -> PromptTemplate:
     return load_prompt(name, ("question",))
 
 
-def load_ranking_prompt(name: str) -> PromptTemplate:
+def load_ranking_prompt(name: str, criteria: str = "") -> PromptTemplate:
     """Return a listwise judge's prompt. Raises ConfigError as `load_prompt` does."""
-    return load_prompt(name, ("question", "prefix", "candidates"))
+    return load_prompt(name, ("question", "prefix", "candidates"), criteria)
 
 
-def load_judge_prompt(name: str) -> tuple[PromptTemplate, Labels]:
+def load_judge_prompt(name: str, criteria: str = "") -> tuple[PromptTemplate, Labels]:
     """Return a pairwise judge's prompt and its verdict labels. Raises ConfigError if it names none."""
-    template = load_prompt(name, JUDGE_PLACEHOLDERS)
+    template = load_prompt(name, ("question", "prefix", "first", "second"), criteria)
     if template.labels is None:
         raise ConfigError(
             f"{template.path}: a judge prompt names its verdict labels between --- lines, "
@@ -177,9 +192,9 @@ def load_judge_prompt(name: str) -> tuple[PromptTemplate, Labels]:
     return template, template.labels
 
 
-def load_rubric_prompt(name: str) -> tuple[PromptTemplate, Scale]:
+def load_rubric_prompt(name: str, criteria: str = "") -> tuple[PromptTemplate, Scale]:
     """Return a pointwise judge's prompt and its scale. Raises ConfigError if it names none."""
-    template = load_prompt(name, ("question", "prefix", "step"))
+    template = load_prompt(name, ("question", "prefix", "step"), criteria)
     if template.scale is None:
         raise ConfigError(
             f"{template.path}: a rubric names its scale between --- lines, such as "
@@ -219,7 +234,7 @@ def _labels(path: Path, raw: object) -> Labels:
 
 
 SolvePrompt = Annotated[str, PromptFile(load_solve_prompt)]
-JudgePrompt = Annotated[str, PromptFile(load_judge_prompt)]
-RubricPrompt = Annotated[str, PromptFile(load_rubric_prompt)]
-RankingPrompt = Annotated[str, PromptFile(load_ranking_prompt)]
+JudgePrompt = Annotated[str, PromptFile(load_judge_prompt, takes_criteria=True)]
+RubricPrompt = Annotated[str, PromptFile(load_rubric_prompt, takes_criteria=True)]
+RankingPrompt = Annotated[str, PromptFile(load_ranking_prompt, takes_criteria=True)]
 """Constructor arguments that name a prompt file of each form."""

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from stepagent.config.base import Positive as Positive
 from stepagent.config.base import Rate
 from stepagent.config.base import Settings as Settings
-from stepagent.config.component import KINDS, Component, with_kinds
+from stepagent.config.component import KINDS, Component, JudgeSection, with_kinds
 from stepagent.config.problem_settings import Problems, is_generated
 from stepagent.config.problem_settings import ProblemSettings as ProblemSettings
 
@@ -128,11 +128,11 @@ class EftSettings(Settings):
     problems are kept for the test sets."""
 
     problems: Problems | None = None
-    labels: Component | None = None
+    labels: JudgeSection | None = None
     pairs: Path | None = None
     generator: Component | None = None
     search: Component | None = None
-    teacher: Component | None = None
+    teacher: JudgeSection | None = None
     template: str = "judgement"
     min_margin: Annotated[float, Field(ge=0.5, le=1)] = 0.5
     ties: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -246,10 +246,10 @@ class Config(Settings):
     problems_per_round: tuple[Positive, ...] | None = None
     backend: Component = Component(kind=KINDS["backend"])
     generator: Component = Component(kind=KINDS["generator"])
-    judge: Component = Component(kind=KINDS["judge"])
+    judge: JudgeSection = Component(kind=KINDS["judge"])
     search: Component = Component(kind=KINDS["search"])
     grader: Component = Component(kind=KINDS["grader"])
-    verify: Component | None = None
+    verify: JudgeSection | None = None
     serve: ServeSettings | None = None
     budget: BudgetSettings | None = None
     prices: dict[str, Price] = Field(default_factory=dict)

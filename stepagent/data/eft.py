@@ -15,7 +15,7 @@ from pathlib import Path
 from stepagent.assembly.binding import Bound
 from stepagent.assembly.session import Session
 from stepagent.config.component import Component
-from stepagent.config.prompts import Labels, PromptTemplate, load_judge_prompt
+from stepagent.config.prompts import Labels, PromptTemplate
 from stepagent.config.settings import Config, EftSettings, ProblemSettings
 from stepagent.console import closing_table_only, table
 from stepagent.data.eft_filters import Filters, Funnel, TaughtPair
@@ -55,7 +55,7 @@ def make_eft(session: Session, settings: EftSettings, model: ModelVersion) -> di
     pairs of those), set_aside.jsonl with the reasons, and funnel.json, which it also prints and returns, in the
     session's folder. The trees and judgements of a killed run are kept. Raises ConfigError, DataError, ModelError."""
     out, config = session.folder, session.config
-    labels = load_judge_prompt(session.binder.judge().judge_prompt())[1]
+    labels = session.binder.judge().judge_template()[1]
     teacher, template = _teacher(session, settings, labels)
     labelled = out / "labelled.jsonl"
     backend: Backend | None = None
@@ -92,7 +92,7 @@ def _teacher(session: Session, settings: EftSettings, labels: Labels) -> tuple[B
     teacher = session.binder.other_judge("eft.teacher", settings.teacher)
     if ":" in kind:
         return teacher, None  # an own class decides by itself what it writes
-    teacher_labels = load_judge_prompt(teacher.judge_prompt())[1]
+    teacher_labels = teacher.judge_template()[1]
     if teacher_labels != labels:
         raise ConfigError(
             f"eft.teacher.prompt: its verdict labels {' '.join(teacher_labels.all())} are not those of judge.prompt, "

@@ -39,9 +39,10 @@ class ListwiseJudge:
         temperature: Annotated[float, Field(ge=0)] = 0.0,
         *,
         max_tokens: Positive = 1024,
+        criteria: str = "",
     ) -> None:
         self._backend = backend
-        self._template = load_ranking_prompt(prompt)
+        self._template = load_ranking_prompt(prompt, criteria)
         self._temperature = temperature
         self._max_tokens = max_tokens
 

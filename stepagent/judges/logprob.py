@@ -24,10 +24,15 @@ class LogprobJudge:
     """
 
     def __init__(
-        self, backend: Backend, prompt: JudgePrompt = "judge_logprob", comparisons: Comparisons = "adaptive"
+        self,
+        backend: Backend,
+        prompt: JudgePrompt = "judge_logprob",
+        comparisons: Comparisons = "adaptive",
+        *,
+        criteria: str = "",
     ) -> None:
         self._backend = backend
-        self._template, self._labels = load_judge_prompt(prompt)
+        self._template, self._labels = load_judge_prompt(prompt, criteria)
         self._comparisons: Comparisons = comparisons
 
     def most(self, width: int) -> dict[str, Usage]:

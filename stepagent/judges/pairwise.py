@@ -46,10 +46,11 @@ class PairwiseJudge:
         temperature: Annotated[float, Field(ge=0)] = 0.0,
         *,
         max_tokens: Positive = 1024,
+        criteria: str = "",
         comparisons: Comparisons = "adaptive",
     ) -> None:
         self._backend = backend
-        self._template, self._labels = load_judge_prompt(prompt)
+        self._template, self._labels = load_judge_prompt(prompt, criteria)
         self._temperature = temperature
         self._max_tokens = max_tokens
         self._comparisons: Comparisons = comparisons

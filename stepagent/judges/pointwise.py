@@ -45,9 +45,10 @@ class PointwiseJudge:
         *,
         temperature: Annotated[float, Field(ge=0)] = 0.0,
         max_tokens: Positive = 1024,
+        criteria: str = "",
     ) -> None:
         self._backend = backend
-        self._template, self._scale = load_rubric_prompt(prompt)
+        self._template, self._scale = load_rubric_prompt(prompt, criteria)
         self._votes = votes
         self._temperature = temperature
         self._max_tokens = max_tokens

@@ -25,11 +25,12 @@ def share(part: int, whole: int) -> str:
 
 
 def paired_gain(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float, float]:
-    """Return the share of `second` minus that of `first`, on the same items, and its 95 % interval: the variance is
-    that of the differences item by item. Both have the same length, at least 1."""
+    """Return the share of `second` minus that of `first`, on the same items, and its 95 % interval (Bonett and Price
+    2012: Wald's, with an item gained and one lost added, so that a few items that all agree are no certainty). Both
+    have the same length, at least 1."""
     count = len(first)
     gained = sum(b and not a for a, b in zip(first, second, strict=True))
     lost = sum(a and not b for a, b in zip(first, second, strict=True))
-    gain = (gained - lost) / count
-    half = 1.96 * math.sqrt(max(0.0, (gained + lost) / count - gain * gain) / count)
-    return gain, gain - half, gain + half
+    rise, fall = (gained + 1) / (count + 2), (lost + 1) / (count + 2)
+    half = 1.96 * math.sqrt((rise + fall - (rise - fall) ** 2) / (count + 2))
+    return (gained - lost) / count, max(-1.0, rise - fall - half), min(1.0, rise - fall + half)

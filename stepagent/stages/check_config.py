@@ -26,7 +26,7 @@ from stepagent.backends.budget import Budget
 from stepagent.config.component import KINDS, Component
 from stepagent.config.faults import STAND_IN, line_of, located, usable_settings
 from stepagent.config.loading import Place, apply_override, config_text, read_mapping, validate
-from stepagent.config.prompts import load_judge_prompt, load_prompt
+from stepagent.config.prompts import load_prompt
 from stepagent.config.settings import Config, ProblemSettings
 from stepagent.config.yaml_text import key_lines
 from stepagent.errors import ConfigError, DataError, Fault, collected
@@ -91,6 +91,10 @@ def _bind(checked: CheckedConfig, data: dict[str, Any]) -> None:
         *parents, key = role.split(".")
         section = data.get(parents[0]) if parents else data
         settings = section.get(key) if isinstance(section, dict) else None
+        if isinstance(settings, str) and type_ is JUDGE:  # the path of a file, which the settings hold already
+            holder = getattr(checked.config, parents[0]) if parents else checked.config
+            component = getattr(holder, key)
+            settings = {"kind": component.kind, **component.arguments()} if component else None
         if settings is None and not parents and (default := getattr(checked.config, key)):
             settings = {"kind": default.kind}
         if isinstance(settings, dict):
@@ -129,7 +133,7 @@ def _check_files(checked: CheckedConfig) -> None:
     _check_problems(checked, "eft.problems", eft.problems if eft else None)
     _check_problems(checked, "evaluate.problems", evaluate.problems if evaluate else None, answers=True)
     judge = checked.bound.get("judge")
-    labels = load_judge_prompt(judge.judge_prompt())[1].all() if judge else ("",)
+    labels = judge.judge_template()[1].all() if judge else ("",)
     files: dict[str, tuple[Path | None, str, Callable[[Path], Iterable[object]]]] = {
         "init.ift": (init.ift if init else None, "`stepagent data ift` makes it", read_ift),
         "init.eft": (
@@ -219,7 +223,7 @@ def _check_teacher(checked: CheckedConfig) -> None:
         sentence = f"eft.teacher.kind: a teacher writes judgements, as pairwise does, not '{kind}'"
         checked.faults.append(Fault(("eft", "teacher", "kind"), sentence))
     elif teacher and judge and ":" not in kind:
-        words = [" ".join(load_judge_prompt(part.judge_prompt())[1].all()) for part in (teacher, judge)]
+        words = [" ".join(part.judge_template()[1].all()) for part in (teacher, judge)]
         if words[0] != words[1]:
             sentence = f"eft.teacher.prompt: its verdict labels {words[0]} are not those of judge.prompt, {words[1]}"
             checked.faults.append(Fault(("eft", "teacher", "prompt"), sentence))

@@ -61,8 +61,8 @@ def _measure(
 ) -> None:
     judge = session.parts(model).judge
     judged = judge_items(session, judge, items, path=out / "items.jsonl", label="labelled items")
-    answered = [(item, result) for item, result in zip(items, judged, strict=True) if not _failed(result)]
-    errors = [verdict.error for result in judged for verdict in result.verdicts[-1:] if _failed(result)]
+    answered = [(item, result) for item, result in zip(items, judged, strict=True) if not failed(result)]
+    errors = [verdict.error for result in judged for verdict in result.verdicts[-1:] if failed(result)]
     if not answered:
         raise_failures(errors, len(items))
     figures = {"failed": len(errors), **metrics([item for item, _ in answered], [result for _, result in answered])}
@@ -89,14 +89,15 @@ def judge_items(
             return await _pair(judge, index, item, seed=seed)
         return await _solution(judge, index, item, seed=seed)
 
-    with ResumableFile(path, JudgedItem, key=lambda item: str(item.index), failed=_failed) as file:
+    with ResumableFile(path, JudgedItem, key=lambda item: str(item.index), failed=failed) as file:
         keyed = ((str(index), (index, item)) for index, item in enumerate(items))
         total, concurrency = len(items), config.concurrency
         session.run(fill(file, keyed, judged, label=label, total=total, concurrency=concurrency))
         return list(file)
 
 
-def _failed(item: JudgedItem) -> bool:
+def failed(item: JudgedItem) -> bool:
+    """Whether a verdict of an item failed."""
     return any(verdict.failed for verdict in item.verdicts)
 
 

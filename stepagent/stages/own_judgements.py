@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stepagent.assembly.components import Binder
-from stepagent.config.prompts import comparison_values, load_judge_prompt
+from stepagent.config.prompts import comparison_values
 from stepagent.config.settings import Config
 from stepagent.errors import DataError
 from stepagent.files.jsonl import iter_numbered
@@ -28,7 +28,7 @@ def own_judgements(config: Config, pairs: Path) -> list[SftRow]:
 
     Raises DataError if there is no such file, or no pair with two written votes.
     """
-    template, _ = load_judge_prompt(Binder(config, serves=True).judge().judge_prompt())
+    template, _ = Binder(config, serves=True).judge().judge_template()
     rows: list[tuple[float, float, list[SftRow]]] = []
     total = 0
     for tree, level, row in _levels(pairs):

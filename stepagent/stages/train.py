@@ -11,7 +11,6 @@ from stepagent.assembly.session import Session
 from stepagent.config.prompts import (
     PromptTemplate,
     comparison_values,
-    load_judge_prompt,
     load_solve_prompt,
     prompt_path,
 )
@@ -106,7 +105,7 @@ def _solution(place: str, row: IftRow, boundary: BoundaryKind | None) -> str:
 
 def eft_rows(config: Config, path: Path) -> list[SftRow]:
     """Judgements, each after its pair in the judge's prompt. Raises ConfigError or DataError."""
-    template, labels = load_judge_prompt(Binder(config, serves=True).judge().judge_prompt())
+    template, labels = Binder(config, serves=True).judge().judge_template()
     return [
         SftRow(
             template.messages(comparison_values(pair.question, "".join(pair.prefix), pair.first, second=pair.second)),
@@ -183,10 +182,12 @@ def _init_inputs(config: Config, settings: InitSettings) -> dict[str, Path]:
 
 def _init_identity(config: Config, settings: InitSettings) -> list[object]:
     binder = Binder(config, serves=True)
-    prompts = [binder.generator().prompt("solve"), binder.judge().judge_prompt()]
+    judging, _ = binder.judge().judge_template()
+    prompts = [prompt_path(binder.generator().prompt("solve")), judging.path]
+    criteria = [judging.criteria] if judging.criteria else []
     # the files count by their content, as inputs: a run that was moved is the same run
     dump = settings.model_dump(mode="json", exclude=set(settings.files()))
-    return [dump, config.seed, *(hash_path(prompt_path(name)) for name in prompts)]
+    return [dump, config.seed, *map(hash_path, prompts), *criteria]
 
 
 def init_command(config: Config, settings: InitSettings, out: Path) -> None:
@@ -230,7 +231,7 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
         if session.served:
             session.served.rest()
         curve = round_folder / CURVE
-        report = _optimize(config, model.path, preferences, out=out, seed=seed, label=label, curve=curve)
+        report = train_on_pairs(config, model.path, preferences, out=out, seed=seed, label=label, curve=curve)
         write_json(round_folder / "optimize.json", report)
 
     session.run_folder.stage(
@@ -251,13 +252,14 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
 def optimize_command(config: Config, model: str, data: str, *, out: Path) -> dict[str, object]:
     """Step-wise DPO of `model` on `data` into the folder `out`, with the rows that the config replays. Returns the
     closing figures."""
-    return _optimize(config, model, data, out=out, seed=config.seed, label="alone")
+    return train_on_pairs(config, model, data, out=out, seed=config.seed, label="alone")
 
 
-def _optimize(
+def train_on_pairs(
     config: Config, model: str, data: str | Path, *, out: Path, seed: int, label: str, curve: Path | None = None
 ) -> dict[str, object]:
-    """Train with a progress bar and a closing table. Returns the figures and the guards' warnings."""
+    """Train with a progress bar and a closing table; the metrics of every step go to the file `curve`. Returns the
+    figures and the guards' warnings."""
     with bar(f"step-DPO, {label}", None) as progress:
         monitor = _BarMonitor(progress, "margin {margin:.2f} accuracy {accuracy:.2f}", curve)
         figures = optimize_model(

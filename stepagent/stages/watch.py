@@ -33,14 +33,16 @@ class Watched:
     positions_agree: float | None
 
 
-def watch(session: Session, model: ModelVersion) -> list[str]:
-    """Return the ways in which `model` has drifted from M_1, by a search on the watched problems: the last ones of the
-    shuffled pool, as rounds take theirs from its front."""
+def watch(session: Session, model: ModelVersion, name: str = "", first: str = "M_1") -> list[str]:
+    """Return the ways in which `model` has drifted from the model whose watch went by the name of `first`, by a search
+    on the watched problems: the last ones of the shuffled pool, as rounds take theirs from its front. `name` is its own
+    (the model's, if not given)."""
+    name = name or model.name
     config, folder = session.config, session.folder / "watch"
     if not config.watch.problems:
         return []
     source = ProblemFile.of(config.problems, session.folder)
-    problems, trees = folder / "problems.jsonl", folder / f"{model.name}.jsonl"
+    problems, trees = folder / "problems.jsonl", folder / f"{name}.jsonl"
     session.run_folder.stage(
         session.stage_name("problems", folder),
         inputs={"problems": source.path},
@@ -49,19 +51,19 @@ def watch(session: Session, model: ModelVersion) -> list[str]:
         work=lambda: source.draw(config.seed, slice(-config.watch.problems, None), problems),
     )
     session.run_folder.stage(
-        session.stage_name(f"search with {model.name}", folder),
+        session.stage_name(f"search with {name}", folder),
         inputs={"model": Path(model.path), "problems": problems},
         outputs={"trees": trees, "figures": trees.with_suffix(".json")},
         identity=session.bound.identity(),
         work=lambda: _search(session, model, ProblemFile(problems), trees=trees),
     )
-    first, newest = (read_watched(folder / f"{name}.json") for name in ("M_1", model.name))
-    return drift(first, newest, config.watch)
+    before, newest = (read_watched(folder / f"{place}.json") for place in (first, name))
+    return drift(before, newest, config.watch)
 
 
 def _search(session: Session, model: ModelVersion, problems: ProblemFile, *, trees: Path) -> None:
     """Search the watched problems with one model: the file `trees` holds the trees, the one beside it the figures."""
-    label = f"watched problems, {model.name}"
+    label = f"watched problems, {trees.stem}"
     with searched(session, session.parts(model).strategy, problems, trees=trees, label=label) as file:
         failed = sum(tree.status == "failed" for tree in file)
         if 2 * failed > len(problems):
@@ -71,7 +73,7 @@ def _search(session: Session, model: ModelVersion, problems: ProblemFile, *, tre
         figures = asdict(watched(file))
     write_json(trees.with_suffix(".json"), figures)
     rows = {key.replace("_", " "): value for key, value in figures.items() if value is not None}
-    table(f"Watched: {model.name}", rows, ("ended", "pairs per problem", "positions agree"))
+    table(f"Watched: {trees.stem}", rows, ("ended", "pairs per problem", "positions agree"))
 
 
 def watched(trees: Iterable[StepTree]) -> Watched:

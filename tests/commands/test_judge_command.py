@@ -121,4 +121,4 @@ def test_the_modes_of_judge_exclude_each_other(
 ) -> None:
     result = stepagent("judge", config, "--out", tmp_path / "x")
     assert result.returncode == 2
-    assert "give one of --data, --trees and --evaluate" in result.stderr
+    assert "give one of --data, --trees, --evaluate and --tune" in result.stderr
