@@ -152,14 +152,14 @@ def _count(figures: Evaluation) -> dict[str, int]:
 
 def _gain(before: Evaluation, after: Evaluation) -> tuple[float, float, float]:
     """Return the paired gain over the problems that were graded both times. Raises DataError without one."""
-    both = [
+    graded = [
         (first, last)
         for first, last in zip(before.solved, after.solved, strict=True)
         if first is not None and last is not None
     ]
-    if not both:
+    if not graded:
         raise DataError(f"no held-out solution was graded both times ({after.grade_error}); nothing can be compared")
-    return paired_gain([first for first, _ in both], [last for _, last in both])
+    return paired_gain([first for first, _ in graded], [last for _, last in graded])
 
 
 def _equal_epochs(config: Config, model: ModelVersion, data: str, arms: Sequence[Arm]) -> tuple[int, list[float]]:
