@@ -12,6 +12,7 @@ from stepagent.backends.concessions import Concessions
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import Abilities
 from stepagent.backends.replies import count, logprob_of, one_line, server_words, text_of
+from stepagent.backends.silence import silence
 from stepagent.backends.thoughts import without_thought
 from stepagent.config.prompts import load_prompt
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
@@ -31,11 +32,23 @@ class Chat:
         self._endpoint = endpoint
         self._abilities = abilities
         self._concessions = Concessions(endpoint.url)
+        self._silence: Mapping[str, Any] | None = None
+        self._silence_lock = asyncio.Lock()
         self._samples: dict[tuple[Prompt, Sampling], dict[int, Completions]] = {}
         self._continue = load_prompt("continue_step", ("task", "prefix", "end"))
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        """Send one request, or one per sample where the endpoint takes no `n`."""
+        """Send one request, or one per sample where the endpoint takes no `n`. Raises ConfigError for a wish about
+        thoughts that the endpoint cannot fulfil."""
+        if prompt.thinking == "steps":
+            raise ConfigError(
+                f"generator.thinking: {self._endpoint.url} continues no thought; steps of a thought need token ids: "
+                "vLLM with its /tokenize, or a model in this process"
+            )
+        if prompt.thinking == "off" and self._silence is None:
+            async with self._silence_lock:
+                if self._silence is None:
+                    self._silence = await silence(self._endpoint, self._abilities.limit)
         if sampling.n > 1 and "n" not in self._abilities.takes:
             return await self._one_by_one(prompt, sampling)
         try:
@@ -110,6 +123,8 @@ class Chat:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         if abilities.way == "prefill" and sampling.stop:
             body |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
+        if prompt.thinking == "off":
+            body |= self._silence or {}
         return {**body, "messages": turns(messages)}
 
     def _choice(self, choice: dict[str, Any], prompt: Prompt, sampling: Sampling) -> Completion:

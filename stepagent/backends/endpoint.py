@@ -96,6 +96,8 @@ class Endpoint:
         TransientError, BackendError or ConfigError.
         """
         extra = self._extra_body if "completions" in path else {}
+        if path == "/tokenize" and "messages" in body and (variables := self._extra_body.get("chat_template_kwargs")):
+            extra = {"chat_template_kwargs": {**body.get("chat_template_kwargs", {}), **variables}}
         reply = await self._send("POST", path, {"model": self.model, **body, **extra})
         if isinstance(reply, dict) and reply.get("error") and not reply.get("choices"):
             error = reply["error"]

@@ -16,7 +16,7 @@ _OPTIONAL: dict[str, dict[str, Any]] = {
     "seed": {"seed": 1},
     "logprobs": {"logprobs": True, "top_logprobs": 2},
 }
-_LIMITS = (16, 1024)  # tokens; a reasoning model may take no limit that its thought would use up
+LIMITS = (16, 1024)  # tokens; a reasoning model may take no limit that its thought would use up
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 
@@ -53,7 +53,7 @@ async def _limit(endpoint: Endpoint) -> Literal["max_completion_tokens", "max_to
     refusal = ""
     names: tuple[Literal["max_completion_tokens", "max_tokens"], ...] = ("max_completion_tokens", "max_tokens")
     try:
-        for tokens in _LIMITS:
+        for tokens in LIMITS:
             for name in names:
                 try:
                     if (choice := await _chat(endpoint, {name: tokens}, strict=True)) and _keeps(choice, tokens):

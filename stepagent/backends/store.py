@@ -185,4 +185,6 @@ def content_key(version: str, prompt: Prompt, sampling: Sampling) -> str:
     turns = [[turn.role, turn.content] for turn in prompt.messages]
     settings = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop, sampling.seed]
     content = [version, turns, prompt.prefix_ids or prompt.prefix_text, *settings, sampling.top_logprobs]
+    if prompt.thinking in ("off", "steps"):
+        content.append(prompt.thinking)
     return sha256(json.dumps(content).encode()).hexdigest()
