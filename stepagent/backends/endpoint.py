@@ -130,6 +130,8 @@ class Endpoint:
             return read_reply(response.content)
         except ValueError as error:
             words = server_words(response.content)[:100]
+            if not self._answered and response.content.lstrip()[:1] == b"<" and "completions" in path:
+                raise RefusedError(f"{self.url}: a web page (HTML), no API: {words}; check backend.base_url") from None
             raise TransientError(
                 f"{self.url}: a reply that cannot be read ({error}): {words}", status=response.response.status_code
             ) from None
@@ -213,6 +215,10 @@ class Endpoint:
                 break
             cause = deeper
         words = one_line(str(cause))
+        if (
+            isinstance(cause, OSError) and (cause.errno or 0) > 0
+        ):  # asyncio says of a refused port "Connect call failed"
+            words = f"{os.strerror(cause.errno or 0)} ({words})"
         name = "" if words and not isinstance(cause, TimeoutError | ValueError) else f"{type(cause).__name__}: "
         if isinstance(cause, TimeoutError):
             name, words = "", f"no reply within the timeout ({words or type(error).__name__})"

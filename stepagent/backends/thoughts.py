@@ -18,6 +18,7 @@ _MARKS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
+_COMMON = ("<think>", "[THINK]", "<thought>")  # servers take four stop strings, and a step has one of its own
 _FRAME = re.compile(r"<\|(?:START_RESPONSE|END_RESPONSE|START_TEXT|END_TEXT|return|start|message)\|>")
 SWITCHES: Mapping[Thinking | None, Mapping[str, bool]] = {
     "off": {"enable_thinking": False, "thinking": False},
@@ -46,7 +47,7 @@ def split(text: str) -> tuple[str, str | None]:
 
 
 def opened_by(text: str) -> str | None:
-    """Return the mark that opens a thought at the beginning of a reply; None if the reply opens none."""
+    """Return the mark that opens a thought at the beginning of a reply; None if it opens none."""
     beginning = text.lstrip()
     return next((opening for opening, _ in _MARKS if beginning.startswith(opening)), None)
 
@@ -63,9 +64,9 @@ def closing_of(opening: str) -> str:
 
 
 def stops_of(prompt: Prompt, sampling: Sampling) -> tuple[str, ...]:
-    """Return the texts that stop a sample. Before a first step one that opens a thought stops there: its thought is
-    drawn apart (hidden), or closed at once (off, which holds for whole solutions, too)."""
+    """Return the texts that stop a sample. Before a first step one that opens a thought stops there, if the mark is a
+    common one: its thought is drawn apart (hidden), or closed at once (off, which holds for whole solutions, too)."""
     apart = prompt.thinking == "off" or (prompt.thinking == "hidden" and sampling.stop)
     if prompt.prefix_text or not apart:
         return sampling.stop
-    return (*sampling.stop, *(opening for opening, _ in _MARKS))
+    return (*sampling.stop, *_COMMON)

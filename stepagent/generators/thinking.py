@@ -52,6 +52,8 @@ class Thought:
             if mark is None:
                 opener = next((choice for choice in reply.choices if opened_by(choice.text)), _NOTHING)
                 mark = opened_by(opener.text)
+                if mark and closing_of(mark) in opener.text:  # a short thought, whose ids are those of a step, too
+                    opener = Completion(mark, "stop")
             if mark is None:
                 return Opening(prompt, reply)
         usage = reply.usage if reply else Usage()

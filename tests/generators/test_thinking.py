@@ -140,3 +140,18 @@ async def test_whole_solutions_are_read_without_their_thoughts() -> None:
     assert (whole.step.text, whole.step.token_ids) == ("one\ntwo", None)
     (cut,) = (await generator(thinks, "hidden").solve(PROBLEM, 2, 12, 0)).candidates
     assert cut.flaws == ("empty", "runaway")
+
+
+async def test_a_mark_that_stops_no_sample_is_a_thought_all_the_same() -> None:
+    def say(context: str, seed: int) -> str:
+        reply = f"<reasoning>no</reasoning>Step 1: {seed % 2}"
+        half = context.rpartition("<assistant>")[2]
+        return reply[len(half) :] if reply.startswith(half) else reply
+
+    first = await proposal(say, "hidden", "marker")
+    assert {(candidate.step.thought, candidate.step.content) for candidate in first.candidates} <= {
+        ("<reasoning>no</reasoning>", "0"),
+        ("<reasoning>no</reasoning>", "1"),
+    }
+    assert first.context_ids == tuple(first.context_text.encode())
+    assert {candidate.step.thought_ids for candidate in first.candidates} == {tuple(b"<reasoning>no</reasoning>")}
