@@ -59,15 +59,25 @@ def serve_settings(**settings: Any) -> ServeSettings:
     )
 
 
-def make_model(folder: Path, seed: int = 1, hidden: int = 64, *, layers: int = 2) -> Path:
-    """Write a Qwen2 with random weights, the arithmetic world's tokenizer, and heads for vLLM's CPU build. Returns its
-    folder."""
+THINKING = (
+    "{% if add_generation_prompt and enable_thinking is defined %}"
+    "{{ '<think>\\n' if enable_thinking else '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+)
+"""The end of a chat template with Qwen3's switch: it opens a thought, or an empty one, or leaves it to the model."""
+
+
+def make_model(folder: Path, seed: int = 1, hidden: int = 64, *, layers: int = 2, thinks: bool = False) -> Path:
+    """Write a Qwen2 with random weights, the arithmetic world's tokenizer, and heads for vLLM's CPU build; one that
+    `thinks` has tokens for the marks of a thought, and a switch in its chat template. Returns its folder."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from stepagent.demo.make_base import make_tokenizer
 
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
+    if thinks:
+        tokenizer.add_tokens(["<think>", "</think>"])
+        tokenizer.chat_template += THINKING
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stepagent.tree import Level, StepTree, joined_ids, joined_text
+from stepagent.tree import Level, StepTree, context_text, joined_ids
 from stepagent.types import StepPreference
 
 PAIR = "pair"
@@ -50,11 +50,13 @@ def preference_levels(tree: StepTree) -> Iterable[tuple[Level, StepPreference]]:
         worst = tree.step(level.judged[verdict.worst])
         prefix = tree.prefix(level.parent)
         ids = joined_ids(prefix)
+        if ids is not None:  # siblings share the thought before them
+            ids = None if best.thought_ids is None else ids + best.thought_ids
         has_ids = tree.context_ids is not None and ids is not None
         yield (
             level,
             StepPreference(
-                prompt=tree.context_text + joined_text(prefix),
+                prompt=tree.context_text + context_text(prefix) + best.thought,
                 chosen=best.text,
                 rejected=worst.text,
                 question=tree.problem.question,

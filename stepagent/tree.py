@@ -16,18 +16,24 @@ a tree that did not fail, `error` is the reason why a solution had no vote."""
 
 
 def joined_ids(steps: Iterable[Step]) -> tuple[int, ...] | None:
-    """Return the steps' token ids one after the other; None if one of them is not known by its ids."""
+    """Return the token ids of the steps and of the thoughts before them, one after the other; None if one of them is
+    not known by its ids."""
     joined: tuple[int, ...] = ()
     for step in steps:
-        if step.token_ids is None:
+        if step.token_ids is None or step.thought_ids is None:
             return None
-        joined += step.token_ids
+        joined += step.thought_ids + step.token_ids
     return joined
 
 
 def joined_text(steps: Iterable[Step]) -> str:
-    """Return the steps' texts one after the other."""
+    """Return the steps' texts one after the other, without thoughts before them."""
     return "".join(step.text for step in steps)
+
+
+def context_text(steps: Iterable[Step]) -> str:
+    """Return the text that a model has written once it has written the steps: their thoughts, too."""
+    return "".join(step.thought + step.text for step in steps)
 
 
 @dataclass(frozen=True, slots=True)

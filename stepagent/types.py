@@ -18,6 +18,9 @@ Score = Annotated[float, BeforeValidator(lambda value: math.nan if value is None
 """A judge's score; nan where it has none. JSON knows no nan, so files hold null."""
 
 VerdictStatus = Literal["ok", "no_signal", "unparsed", "error"]
+Thinking = Literal["off", "hidden", "steps"]
+"""The place of a reasoning model's thought: none is written; it stands before the steps, in their context; it is what
+the steps are made of."""
 VoteOutcome = Literal["first", "second", "tie", "unparsed", "error"]
 Winner = Literal["first", "second", "tie"]
 
@@ -74,12 +77,14 @@ class Prompt:
     """Chat turns, then the half-written assistant turn that a completion continues.
 
     `prefix_ids` are the sampled token ids of `prefix_text`; None means that they are not known and
-    the backend must tokenise the text.
+    the backend must tokenise the text. `thinking` asks a reasoning model to think (steps) or not to (off), where its
+    chat template or server has a switch; else it does as it is used to.
     """
 
     messages: tuple[Message, ...]
     prefix_text: str = ""
     prefix_ids: tuple[int, ...] | None = ()
+    thinking: Thinking | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,7 @@ class Step:
     `text` is `token_ids` decoded and owns the terminator that was sampled; the next step starts where it ends.
     `content` is the text without that terminator. `ends` says that the solution is over.
     `logprob` is the sum over the step's tokens. `count` says how often it was sampled among its siblings.
+    `thought` stands before a first step and belongs to its context, with the ids `thought_ids` (None: not known).
     """
 
     text: str
@@ -157,6 +163,8 @@ class Step:
     token_ids: tuple[int, ...] | None = None
     logprob: float | None = None
     count: int = 1
+    thought: str = ""
+    thought_ids: tuple[int, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)

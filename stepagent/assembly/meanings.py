@@ -145,7 +145,10 @@ MEANINGS = {
     "scorer.prm_tags.bad": "Token of a wrong step.",
     "scorer.prm_pooling.model": "Name of the model at the endpoint.",
     "generator.sample.boundary": "Where a step ends: at the next `Step N:` marker, at a line's end, at a blank line.",
-    "generator.sample.max_tokens": "Longest step in tokens; a step that reaches it is marked runaway.",
+    "generator.sample.max_tokens": "Longest step in tokens, and longest thought before it; a step that reaches it is "
+    "marked runaway.",
+    "generator.sample.thinking": "A reasoning model's thought: off asks for none, hidden keeps it before the steps, "
+    "steps makes it the solution whose steps are searched.",
     "judge.pointwise.votes": "Grades of each candidate.",
     "judge.prm.backend": "The process reward model.",
     "judge.rollouts.rollouts": "Solutions from each candidate on.",

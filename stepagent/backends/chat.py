@@ -12,8 +12,9 @@ from stepagent.backends.concessions import Concessions
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import Abilities
 from stepagent.backends.replies import count, logprob_of, one_line, server_words, text_of
+from stepagent.backends.silence import silence
 from stepagent.backends.thoughts import without_thought
-from stepagent.config.prompts import load_prompt
+from stepagent.config.prompts import PromptTemplate, load_prompt
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
 from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Usage
 
@@ -31,11 +32,24 @@ class Chat:
         self._endpoint = endpoint
         self._abilities = abilities
         self._concessions = Concessions(endpoint.url)
+        self._silence: Mapping[str, Any] | None = None
+        self._silence_lock = asyncio.Lock()
         self._samples: dict[tuple[Prompt, Sampling], dict[int, Completions]] = {}
-        self._continue = load_prompt("continue_step", ("task", "prefix", "end"))
+        self._continue_step = load_prompt("continue_step", ("task", "prefix", "end"))
+        self._continue_solution = load_prompt("continue_solution", ("task", "prefix", "end"))
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
-        """Send one request, or one per sample where the endpoint takes no `n`."""
+        """Send one request, or one per sample where the endpoint takes no `n`. Raises ConfigError for a wish about
+        thoughts that the endpoint cannot fulfil."""
+        if prompt.thinking == "steps":
+            raise ConfigError(
+                f"generator.thinking: {self._endpoint.url} continues no thought; steps of a thought need token ids: "
+                "vLLM with its /tokenize, or a model in this process"
+            )
+        if prompt.thinking == "off" and self._silence is None:
+            async with self._silence_lock:
+                if self._silence is None:
+                    self._silence = await silence(self._endpoint, self._abilities.limit)
         if sampling.n > 1 and "n" not in self._abilities.takes:
             return await self._one_by_one(prompt, sampling)
         try:
@@ -54,7 +68,26 @@ class Chat:
                 failures.append(error)
         if not choices:
             raise failures[0]
-        return Completions(tuple(choices), plain(prompt), None, counted(reply, prompt, sampling))
+        usage = counted(reply, prompt, sampling)
+        if self._goes_on(prompt, sampling):
+            limit = max(sampling.max_tokens - usage.completion_tokens // sampling.n, 0)
+            for number, choice in enumerate(choices):
+                if choice.finish_reason == "stop":
+                    choices[number], cost = await self._rest(choice, prompt, replace(sampling, n=1, max_tokens=limit))
+                    usage += cost
+        return Completions(tuple(choices), plain(prompt), None, usage)
+
+    def _goes_on(self, prompt: Prompt, sampling: Sampling) -> bool:
+        """Whether a restated solution is continued to its end, not by a step."""
+        return self._abilities.way == "restate" and bool(prompt.prefix_text) and not sampling.stop
+
+    async def _rest(self, choice: Completion, prompt: Prompt, sampling: Sampling) -> tuple[Completion, Usage]:
+        """Return a solution that its model left off before its end, continued to it, and the cost of that."""
+        if not sampling.max_tokens:
+            return replace(choice, finish_reason="length"), Usage()
+        prompt = replace(prompt, prefix_text=prompt.prefix_text + choice.text, prefix_ids=None)
+        reply = await self.complete(prompt, replace(sampling, seed=sampling.seed + 1))
+        return replace(reply.choices[0], text=choice.text + reply.choices[0].text), reply.usage
 
     async def _ask(self, body: dict[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
         """Send a request; where the endpoint refuses a parameter, without it or with another value."""
@@ -104,12 +137,14 @@ class Chat:
                 raise ConfigError(f"{self._endpoint.url} gives no log-probabilities; judge with kind: pairwise there")
             body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
         if abilities.way == "restate" and (prompt.prefix_text or sampling.stop):
-            messages = self._restated(prompt)
+            messages = self._restated(prompt, self._continue_step if sampling.stop else self._continue_solution)
         elif abilities.way == "prefill" and prompt.prefix_text:
             messages = (*messages, Message("assistant", prompt.prefix_text))
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         if abilities.way == "prefill" and sampling.stop:
             body |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
+        if prompt.thinking == "off":
+            body |= self._silence or {}
         return {**body, "messages": turns(messages)}
 
     def _choice(self, choice: dict[str, Any], prompt: Prompt, sampling: Sampling) -> Completion:
@@ -118,12 +153,14 @@ class Chat:
             completion = replace(completion, first=first_tokens(choice))
         if self._abilities.way == "prefill":
             return _stopped(completion, choice.get("stop_reason"))
+        if self._goes_on(prompt, sampling):
+            return _rest_of(completion, prompt.prefix_text)
         return _next_step(completion, prompt.prefix_text, sampling.stop) if sampling.stop else completion
 
-    def _restated(self, prompt: Prompt) -> tuple[Message, ...]:
+    def _restated(self, prompt: Prompt, template: PromptTemplate) -> tuple[Message, ...]:
         *before, task = prompt.messages
         values = {"task": task.content, "prefix": prompt.prefix_text or "(nothing yet)", "end": _END}
-        return (*before, self._continue.messages(values)[0])
+        return (*before, template.messages(values)[0])
 
 
 def read_choice(endpoint: Endpoint, choice: dict[str, Any], max_tokens: int) -> Completion:
@@ -164,8 +201,11 @@ def counted(reply: Mapping[str, Any], prompt: Prompt, sampling: Sampling) -> Usa
 
 def first_tokens(choice: dict[str, Any]) -> tuple[tuple[str, float], ...]:
     """Return the likeliest first tokens of a chat's reply with their log-probabilities (nats); those without one are
-    left out."""
-    alternatives = choice["logprobs"]["content"][0]["top_logprobs"]
+    left out. Raises BackendError for a reply without any."""
+    content = (choice.get("logprobs") or {}).get("content")
+    if not content:
+        raise BackendError("a reply without log-probabilities; judge with kind: pairwise there")
+    alternatives = content[0]["top_logprobs"]
     return tuple(
         (text_of(token["token"]), logprob_of(token["logprob"]))
         for token in alternatives
@@ -209,3 +249,13 @@ def _next_step(reply: Completion, prefix: str, stop: tuple[str, ...]) -> Complet
         return Completion(text.replace(_END, "").rstrip(), "end")
     # The model closed its turn where a continued reply would have sampled the terminator.
     return Completion(text.rstrip() + stop[0], "stop")
+
+
+def _rest_of(reply: Completion, prefix: str) -> Completion:
+    """Return the reply that continues `prefix` to the end; it is none before the mark of a finished solution."""
+    text = reply.text.strip()
+    if prefix and not prefix[-1].isspace() and text:
+        text = f"\n{text}"
+    if reply.finish_reason == "end" and _END not in text:
+        return Completion(text, "stop")
+    return Completion(text.replace(_END, "").rstrip(), reply.finish_reason)

@@ -101,7 +101,10 @@ class Endpoint:
 
     def complete_body(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the body of a request to `path` with the model's name and the fields of the config."""
-        return {"model": self.model, **body, **(self._extra_body if "completions" in path else {})}
+        extra = self._extra_body if "completions" in path else {}
+        if path == "/tokenize" and "messages" in body and (variables := self._extra_body.get("chat_template_kwargs")):
+            extra = {"chat_template_kwargs": {**body.get("chat_template_kwargs", {}), **variables}}
+        return {"model": self.model, **body, **extra}
 
     def checked(self, reply: Any) -> Any:
         """Return a reply, or raise the error that it holds."""
@@ -132,6 +135,8 @@ class Endpoint:
             return read_reply(response.content)
         except ValueError as error:
             words = server_words(response.content)[:100]
+            if not self._answered and response.content.lstrip()[:1] == b"<" and "completions" in path:
+                raise RefusedError(f"{self.url}: a web page (HTML), no API: {words}; check backend.base_url") from None
             raise TransientError(
                 f"{self.url}: a reply that cannot be read ({error}): {words}", status=response.response.status_code
             ) from None
@@ -215,6 +220,10 @@ class Endpoint:
                 break
             cause = deeper
         words = one_line(str(cause))
+        if (
+            isinstance(cause, OSError) and (cause.errno or 0) > 0
+        ):  # asyncio says of a refused port "Connect call failed"
+            words = f"{os.strerror(cause.errno or 0)} ({words})"
         name = "" if words and not isinstance(cause, TimeoutError | ValueError) else f"{type(cause).__name__}: "
         if isinstance(cause, TimeoutError):
             name, words = "", f"no reply within the timeout ({words or type(error).__name__})"

@@ -17,7 +17,7 @@ from stepagent.backends.chat import Chat
 from stepagent.backends.endpoint import Endpoint
 from stepagent.backends.limits import RateLimited
 from stepagent.backends.pool import Pool
-from stepagent.backends.probe import PROBE, probe
+from stepagent.backends.probe import PROBE, Answers, probe
 from stepagent.backends.retry import Ready, Retrying
 from stepagent.backends.token_ids import TokenIds
 from stepagent.config.arguments import Attempts, BaseUrls, KeyVariable, RatePerMinute, Requests, Seconds
@@ -96,6 +96,7 @@ class OpenAIBackend:
         self._tokenizer = tokenizer
         self._way: TokenIds | Chat | None = None
         self._probe_lock = asyncio.Lock()
+        self._answers: Answers = {}
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -123,7 +124,7 @@ class OpenAIBackend:
         return await self._endpoint.prefix_cache()
 
     async def _find_way(self) -> TokenIds | Chat:
-        abilities = await probe(self._endpoint)
+        abilities = await probe(self._endpoint, self._answers)
         if abilities.way != "ids":
             return Chat(self._source, abilities)
         way = TokenIds(self._source)

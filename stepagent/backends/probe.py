@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from stepagent.backends.endpoint import Endpoint, turns
-from stepagent.backends.replies import one_line
+from stepagent.backends.replies import count, one_line
 from stepagent.errors import BackendError, ConfigError, RefusedError, TransientError
 from stepagent.types import Message
 
@@ -16,7 +17,9 @@ _OPTIONAL: dict[str, dict[str, Any]] = {
     "seed": {"seed": 1},
     "logprobs": {"logprobs": True, "top_logprobs": 2},
 }
-_LIMITS = (16, 1024)  # tokens; a reasoning model may take no limit that its thought would use up
+Answers = dict[str, dict[str, Any] | None]
+"""The first choices of the answers so far, by request: a probe that fails midway goes on from there."""
+LIMITS = (16, 1024)  # tokens; a reasoning model may take no limit that its thought would use up
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 
@@ -35,28 +38,30 @@ class Abilities:
     limit: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
 
 
-async def probe(endpoint: Endpoint) -> Abilities:
+async def probe(endpoint: Endpoint, answers: Answers) -> Abilities:
     """Return the abilities of `endpoint`. Raises ConfigError for an unknown model or a wrong key,
-    TransientError where asking again may help."""
+    TransientError where asking again may help, with the same `answers`."""
     if await _gives_ids(endpoint):
         return Abilities("ids")
-    limit = await _limit(endpoint)
+    limit = await _limit(endpoint, answers)
     short: dict[str, Any] = {limit: 16}
-    takes = frozenset([name for name, body in _OPTIONAL.items() if await _chat(endpoint, {**short, **body})])
-    way: Literal["prefill", "restate"] = "prefill" if await _continues(endpoint, limit) else "restate"
+    takes = frozenset([name for name, body in _OPTIONAL.items() if await _chat(endpoint, answers, {**short, **body})])
+    way: Literal["prefill", "restate"] = "prefill" if await _continues(endpoint, answers, limit) else "restate"
     return Abilities(way, takes, limit)
 
 
-async def _limit(endpoint: Endpoint) -> Literal["max_completion_tokens", "max_tokens"]:
+async def _limit(endpoint: Endpoint, answers: Answers) -> Literal["max_completion_tokens", "max_tokens"]:
     """Return the endpoint's name for the limit of sampled tokens: one that it takes and keeps to. Raises ConfigError,
     with the endpoint's words and the names that it serves, if it answers no chat request."""
     refusal = ""
     names: tuple[Literal["max_completion_tokens", "max_tokens"], ...] = ("max_completion_tokens", "max_tokens")
     try:
-        for tokens in _LIMITS:
+        for tokens in LIMITS:
             for name in names:
                 try:
-                    if (choice := await _chat(endpoint, {name: tokens}, strict=True)) and _keeps(choice, tokens):
+                    if (choice := await _chat(endpoint, answers, {name: tokens}, strict=True)) and _keeps(
+                        choice, tokens
+                    ):
                         return name
                 except BackendError as error:
                     if isinstance(error, TransientError):
@@ -98,11 +103,17 @@ async def _gives_ids(endpoint: Endpoint) -> bool:
         return False
 
 
-async def _chat(endpoint: Endpoint, body: dict[str, Any], *, strict: bool = False) -> dict[str, Any] | None:
+async def _chat(
+    endpoint: Endpoint, answers: Answers, body: dict[str, Any], *, strict: bool = False
+) -> dict[str, Any] | None:
     """Return the first choice, with the usage in it; None if the parameters are ignored or (unless `strict`, which
     raises BackendError then) refused."""
+    request = {"messages": turns(PROBE), **body}
+    key = json.dumps(request)
+    if key in answers:
+        return answers[key]
     try:
-        reply = await endpoint.post("chat/completions", {"messages": turns(PROBE), **body})
+        reply = await endpoint.post("chat/completions", request)
     except BackendError as error:
         if strict or isinstance(error, TransientError):
             raise
@@ -110,21 +121,35 @@ async def _chat(endpoint: Endpoint, body: dict[str, Any], *, strict: bool = Fals
     try:
         choices = reply["choices"]
         if len(choices) != body.get("n", 1) or ("logprobs" in body and not choices[0].get("logprobs")):
-            return None
-        return {**choices[0], "usage": reply.get("usage") or {}}
+            answers[key] = None
+        else:
+            answers[key] = {**choices[0], "usage": reply.get("usage") or {}}
     except (KeyError, TypeError, IndexError) as error:
         raise endpoint.unreadable(error) from None
+    return answers[key]
 
 
-async def _continues(endpoint: Endpoint, limit: str) -> bool:
-    """Return whether the endpoint continues a half-written reply and names the stop string that ended it."""
+async def _continues(endpoint: Endpoint, answers: Answers, limit: str) -> bool:
+    """Return whether the endpoint continues a half-written reply as it stands, and names the stop string that ended
+    it."""
     # Servers that do not know the parameters often ignore them, so success alone proves nothing. A continued
     # turn has a shorter prompt than the same turn closed: no end of turn, no opening of the next one.
-    half_reply = {"messages": turns((*PROBE, Message("assistant", "Yes, since 11 - 7 ="))), limit: 16}
-    closed = await _chat(endpoint, half_reply)
-    request = {**half_reply, **_CONTINUE, "stop": ["\n"], "include_stop_str_in_output": True}
-    continued = await _chat(endpoint, request)
-    # Without `stop_reason` a step that a stop string ended looks like the end of the solution.
-    if closed is None or continued is None or "stop_reason" not in continued:
+
+    async def prompt_tokens(text: str, body: dict[str, Any]) -> int | None:
+        half_reply = {"messages": turns((*PROBE, Message("assistant", text))), limit: 16, **body}
+        choice = await _chat(endpoint, answers, half_reply)
+        # Without `stop_reason` a step that a stop string ended looks like the end of the solution.
+        return (
+            None
+            if choice is None or (body and "stop_reason" not in choice)
+            else count(choice["usage"], "prompt_tokens")
+        )
+
+    stop = {**_CONTINUE, "stop": ["\n"], "include_stop_str_in_output": True}
+    text = "Yes, since 11 is more"
+    closed, continued = await prompt_tokens(text, {}), await prompt_tokens(text, stop)
+    if closed is None or continued is None or continued >= closed:
         return False
-    return bool(continued["usage"].get("prompt_tokens", 0) < closed["usage"].get("prompt_tokens", 0))
+    # Some templates trim a turn's text: the line break that ended a step would be sampled again, and end the next one.
+    line = await prompt_tokens(f"{text}\n", stop)
+    return line is not None and line > continued

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from stepagent.backends.thoughts import stops_of
 from stepagent.errors import BackendError
 from stepagent.seeds import derive_seed
 from stepagent.types import Completion, Completions, FinishReason, Message, Prompt, Sampling, Usage
@@ -40,9 +41,9 @@ class ScriptedBackend:
         """See Backend. Raises BackendError for a context that no rule matches."""
         self.prompts.append(prompt)
         context = render(prompt.messages) + prompt.prefix_text
+        way = replace(sampling, stop=stops_of(prompt, sampling))
         choices = tuple(
-            _cut(self._reply(context, derive_seed(sampling.seed, context, index)), sampling)
-            for index in range(sampling.n)
+            _cut(self._reply(context, derive_seed(sampling.seed, context, index)), way) for index in range(sampling.n)
         )
         ids = tuple(context.encode())
         sampled = sum(len(choice.token_ids or ()) for choice in choices)

@@ -44,6 +44,11 @@ class ResponseStore:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
+            for columns in (
+                "key, prompt_text, prompt_ids, tokenizer_sha256 FROM contexts",
+                "key, sample, completion, model, requests, prompt_tokens, completion_tokens FROM responses",
+            ):
+                self._db.execute(f"SELECT {columns} LIMIT 0")  # fails for a store of another schema
         except sqlite3.DatabaseError as error:
             raise DataError(f"{path}: not a usable response store ({error}); move it away") from None
         self._contexts: list[tuple[object, ...]] = []
@@ -185,4 +190,6 @@ def content_key(version: str, prompt: Prompt, sampling: Sampling) -> str:
     turns = [[turn.role, turn.content] for turn in prompt.messages]
     settings = [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop, sampling.seed]
     content = [version, turns, prompt.prefix_ids or prompt.prefix_text, *settings, sampling.top_logprobs]
+    if prompt.thinking in ("off", "steps"):
+        content.append(prompt.thinking)
     return sha256(json.dumps(content).encode()).hexdigest()

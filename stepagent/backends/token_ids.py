@@ -11,8 +11,9 @@ from stepagent.backends.chat import first_tokens, plain, read_choice
 from stepagent.backends.endpoint import Endpoint, turns
 from stepagent.backends.probe import PROBE
 from stepagent.backends.replies import logprob_of, text_of
+from stepagent.backends.thoughts import SWITCHES, stops_of
 from stepagent.errors import BackendError
-from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Usage
+from stepagent.types import Completion, Completions, Message, Prompt, Sampling, Thinking, Usage
 
 _CACHE_SIZE = 4096  # rendered chats that are kept: all steps of a problem share one
 
@@ -49,29 +50,33 @@ class TokenIds:
     def __init__(self, endpoint: Endpoint) -> None:
         self.tokenizer_sha256: str | None = None
         self._endpoint = endpoint
-        self._rendered: OrderedDict[tuple[Message, ...], _Rendered] = OrderedDict()
+        self._rendered: OrderedDict[tuple[tuple[Message, ...], Thinking | None], _Rendered] = OrderedDict()
 
-    async def render(self, messages: tuple[Message, ...]) -> _Rendered:
-        """Return the chat as the server renders it, from the cache if it was rendered lately."""
-        if messages in self._rendered:
-            self._rendered.move_to_end(messages)
-            return self._rendered[messages]
-        reply = await self._endpoint.post("/tokenize", {"messages": turns(messages)})
+    async def render(self, messages: tuple[Message, ...], thinking: Thinking | None = None) -> _Rendered:
+        """Return the chat as the server renders it, from the cache if it was rendered lately. See Prompt."""
+        key = messages, thinking
+        if key in self._rendered:
+            self._rendered.move_to_end(key)
+            return self._rendered[key]
+        body: dict[str, Any] = {"messages": turns(messages)}
+        if switch := SWITCHES.get(thinking):
+            body["chat_template_kwargs"] = switch
+        reply = await self._endpoint.post("/tokenize", body)
         ids = _ids(reply["tokens"])
         text = await self._detokenise(ids)
-        self._rendered[messages] = _Rendered(ids, text, _window(reply.get("max_model_len")))
+        self._rendered[key] = _Rendered(ids, text, _window(reply.get("max_model_len")))
         if len(self._rendered) > _CACHE_SIZE:
             self._rendered.popitem(last=False)
-        return self._rendered[messages]
+        return self._rendered[key]
 
     async def _detokenise(self, ids: Sequence[int]) -> str:
         return text_of((await self._endpoint.post("/detokenize", {"tokens": list(ids)}))["prompt"])
 
     async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
         """See Backend. Raises BackendError if the context leaves no room for a token."""
-        if not (prompt.prefix_text or sampling.stop):
+        if not (prompt.prefix_text or sampling.stop or prompt.thinking):
             return await self._whole_reply(prompt, sampling)
-        rendered = await self.render(prompt.messages)
+        rendered = await self.render(prompt.messages, prompt.thinking)
         prefix = prompt.prefix_ids
         if prefix is None:
             request = {"prompt": prompt.prefix_text, "add_special_tokens": False}
@@ -89,7 +94,7 @@ class TokenIds:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": min(sampling.max_tokens, room),
-            "stop": list(sampling.stop) or None,
+            "stop": list(stops_of(prompt, sampling)) or None,
             "seed": sampling.seed % 2**31,
             "logprobs": 1,
             "return_token_ids": True,

@@ -10,13 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from stepagent.backends.decoder_choice import pick_decoders
 from stepagent.backends.decoding import Decoder, Row
+from stepagent.backends.thoughts import SWITCHES, stops_of
 from stepagent.config.settings import Positive
 from stepagent.errors import BackendError, ModelError
 from stepagent.models.loading import load_model, pick_device, pick_dtype
@@ -97,6 +98,7 @@ class TransformersBackend:
                 "is of another model"
             )
         limit = min(sampling.max_tokens, room)
+        sampling = replace(sampling, stop=stops_of(prompt, sampling))
         rows = [
             Row(sampling, limit, _uniforms(derive_seed(sampling.seed, index), limit)) for index in range(sampling.n)
         ]
@@ -178,7 +180,7 @@ class TransformersBackend:
 
     def _render(self, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the ids of the chat turns and those of the half-written assistant turn."""
-        ids = self._tokenizer.prompt_ids(prompt.messages)
+        ids = self._tokenizer.ids(self._tokenizer.render(prompt.messages, **SWITCHES.get(prompt.thinking, {})))
         prefix = prompt.prefix_ids
         return ids, self._tokenizer.ids(prompt.prefix_text) if prefix is None else prefix
 

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from stepagent.backends.thoughts import left_open_by, without_thought
 from stepagent.config.prompts import SolvePrompt, load_solve_prompt
 from stepagent.config.settings import Positive
 from stepagent.generators.boundaries import BoundaryKind, content, terminator
+from stepagent.generators.thinking import Opening, Thought
 from stepagent.interfaces import Backend, model_name
-from stepagent.tree import joined_ids, joined_text
+from stepagent.tree import context_text, joined_ids
 from stepagent.types import (
     Candidate,
     Completion,
@@ -23,6 +25,7 @@ from stepagent.types import (
     Proposal,
     Sampling,
     Step,
+    Thinking,
     Usage,
 )
 
@@ -31,7 +34,9 @@ class SampleGenerator:
     """The paper's generator (arXiv 2503.03746): w independent samples of the next step (T=0.5, top_p=0.95).
 
     `boundary` is the convention for the end of a step; a step that reaches `max_tokens` is marked runaway.
-    The prompt file needs {question}.
+    `thinking` is the place of a reasoning model's thought. off: the chat template or the server is asked not to think;
+    hidden: the thought stands before the first step, counted but no part of it; steps: the thought is the solution
+    whose steps are searched. The prompt file needs {question}.
     """
 
     def __init__(
@@ -43,8 +48,11 @@ class SampleGenerator:
         temperature: Annotated[float, Field(ge=0)] = 0.5,
         top_p: Annotated[float, Field(gt=0, le=1)] = 0.95,
         max_tokens: Positive = 512,
+        thinking: Thinking = "hidden",
     ) -> None:
         self._backend = backend
+        self._thinking = thinking
+        self._thought = None if thinking == "steps" else Thought(backend, thinking)
         self.model: str = model_name(backend)
         self._template = load_solve_prompt(prompt)
         self._boundary: BoundaryKind = boundary
@@ -67,39 +75,78 @@ class SampleGenerator:
             stop=(terminator(self._boundary, depth),),
             seed=seed,
         )
-        prompt, reply = await self._ask(problem, prefix, sampling)
-        steps = [_step(choice, content(self._boundary, depth, choice.text)) for choice in reply.choices]
-        return _proposal(prompt, reply, merge(steps, prefix))
+        messages = self._messages(problem)
+        if prefix or self._thought is None:
+            prompt = Prompt(messages, context_text(prefix), joined_ids(prefix), self._thinking)
+            opening = Opening(prompt, await self._backend.complete(prompt, sampling))
+        else:
+            opening = await self._thought.complete(messages, sampling)
+        texts = [
+            "" if opening.unfinished else content(self._boundary, depth, choice.text)
+            for choice in opening.reply.choices
+        ]
+        return _proposal(opening, texts, prefix)
 
     async def solve(
         self, problem: Problem, count: int, max_tokens: int, seed: int, *, greedy: bool = False
     ) -> Proposal:
-        """See Solver."""
+        """See Solver. With `thinking: hidden` each solution has a thought of its own, which is not kept."""
         sampling = Sampling(max_tokens=max_tokens, seed=seed)
         if not greedy:
             sampling = replace(sampling, n=count, temperature=self._temperature, top_p=self._top_p)
-        prompt, reply = await self._ask(problem, (), sampling)
-        merged = merge([_step(choice, choice.text.strip()) for choice in reply.choices], ())
+        messages = self._messages(problem)
+        if self._thought is not None and self._thinking == "off":
+            opening = await self._thought.complete(messages, sampling)
+        else:
+            prompt = Prompt(messages, thinking=self._thinking)
+            opening = Opening(prompt, await self._backend.complete(prompt, sampling))
+        if self._thinking == "hidden":
+            opening = replace(opening, reply=_without_thoughts(opening.reply))
+        proposal = _proposal(opening, [choice.text.strip() for choice in opening.reply.choices], ())
         # A whole solution that repeats itself and still ends has an answer: repeating is no flaw here.
         candidates = tuple(
             replace(candidate, flaws=tuple(flaw for flaw in candidate.flaws if flaw != "repeating"))
-            for candidate in merged
+            for candidate in proposal.candidates
         )
-        return _proposal(prompt, reply, candidates)
+        return replace(proposal, candidates=candidates)
 
-    async def _ask(self, problem: Problem, prefix: Sequence[Step], sampling: Sampling) -> tuple[Prompt, Completions]:
-        prompt = continue_from(self._template.messages({"question": problem.question}), prefix)
-        return prompt, await self._backend.complete(prompt, sampling)
+    def _messages(self, problem: Problem) -> tuple[Message, ...]:
+        return self._template.messages({"question": problem.question})
 
 
-def _proposal(prompt: Prompt, reply: Completions, candidates: tuple[Candidate, ...]) -> Proposal:
+def _without_thoughts(reply: Completions) -> Completions:
+    """Return whole solutions without their thoughts. One that had a thought has no token ids, since its context is not
+    that of the others; one whose thought does not end is empty."""
+    opens = reply.prompt_ids is not None and left_open_by(reply.prompt_text) is not None
+
+    def solution(choice: Completion) -> Completion:
+        text = without_thought(choice.text)
+        if text == choice.text and not opens:
+            return choice
+        unfinished = text is None or text == choice.text
+        return Completion("" if unfinished else text or "", choice.finish_reason)
+
+    return replace(reply, choices=tuple(map(solution, reply.choices)))
+
+
+def _proposal(opening: Opening, contents: Sequence[str], prefix: Sequence[Step]) -> Proposal:
+    """Return the proposal of an opening's replies, whose steps have these contents."""
+    prompt, reply = opening.prompt, opening.reply
+    thought = ("", ()) if prefix else (prompt.prefix_text, prompt.prefix_ids)
+    steps = [_step(choice, text, thought) for choice, text in zip(reply.choices, contents, strict=True)]
     ids, prefix_ids = reply.prompt_ids, prompt.prefix_ids
     context_ids = None if ids is None or prefix_ids is None else ids[: len(ids) - len(prefix_ids)]
     context = reply.prompt_text.removesuffix(prompt.prefix_text)
-    return Proposal(context, context_ids, candidates, usage=reply.usage, tokenizer_sha256=reply.tokenizer_sha256)
+    return Proposal(
+        context,
+        context_ids,
+        merge(steps, prefix),
+        usage=reply.usage,
+        tokenizer_sha256=reply.tokenizer_sha256,
+    )
 
 
-def _step(choice: Completion, content: str) -> Step:
+def _step(choice: Completion, content: str, thought: tuple[str, tuple[int, ...] | None]) -> Step:
     return Step(
         text=choice.text,
         content=content,
@@ -107,12 +154,9 @@ def _step(choice: Completion, content: str) -> Step:
         ends=choice.finish_reason == "end",
         token_ids=choice.token_ids,
         logprob=sum(choice.logprobs) if choice.logprobs is not None else None,
+        thought=thought[0],
+        thought_ids=thought[1],
     )
-
-
-def continue_from(messages: tuple[Message, ...], prefix: Sequence[Step]) -> Prompt:
-    """Return the prompt whose half-written assistant turn is `prefix`, with token ids where all are known."""
-    return Prompt(messages, joined_text(prefix), joined_ids(prefix))
 
 
 def merge(steps: Sequence[Step], prefix: Sequence[Step]) -> tuple[Candidate, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from stepagent.backends.thoughts import opened_by
 from stepagent.config.prompts import JudgePrompt, Labels, comparison_values, load_judge_prompt
 from stepagent.errors import BackendError, ConfigError
 from stepagent.interfaces import Backend, model_name
@@ -14,6 +15,10 @@ from stepagent.tree import joined_text
 from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict, Vote, VoteOutcome
 
 _ALTERNATIVES = 20  # the most that vLLM and hosted APIs give
+_THINKS = (
+    "the judge's model opens its reply with a thought, so that its first token is no verdict; ask it not to think "
+    "(backend.extra_body), or judge with kind: pairwise"
+)
 
 
 class LogprobJudge:
@@ -55,6 +60,8 @@ class LogprobJudge:
             if likeliest is None:
                 raise ConfigError("judge.backend gives no log-probabilities; use judge.kind: pairwise")
             chance = first_share(likeliest, self._labels)
+            if chance is None and likeliest and opened_by(max(likeliest, key=lambda token: token[1])[0]):
+                return Vote(first, second, "error", _THINKS), reply.usage
             outcome: VoteOutcome = "unparsed"
             if chance is not None:
                 outcome = "first" if chance > 0.5 else "second" if chance < 0.5 else "tie"

@@ -18,7 +18,7 @@ from stepagent.interfaces import Backend, Grader, model_name
 from stepagent.judges.reference import reference_of
 from stepagent.judges.scores import by_errors, certain, scored_verdict
 from stepagent.seeds import derive_seed
-from stepagent.tree import joined_ids, joined_text
+from stepagent.tree import context_text, joined_ids
 from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict, VerdictStatus
 
 
@@ -68,7 +68,7 @@ class RolloutJudge:
 
         async def roll(index: int) -> tuple[list[str], Usage] | BackendError:
             steps = [*prefix, candidates[index]]
-            text = joined_text(steps)
+            text = context_text(steps)
             if candidates[index].ends:
                 return [text] * self._rollouts, Usage()
             prompt = Prompt(messages, text, joined_ids(steps))

@@ -59,15 +59,15 @@ class ChatTokenizer:
     def __len__(self) -> int:
         return len(self.raw)
 
-    def render(self, messages: Iterable[Message]) -> str:
-        """Return the chat turns and the opening of the reply, as the model's chat template writes them. A template that
-        refuses or drops a system turn gets its text at the beginning of the first user turn. Raises ModelError for a
-        template that fails."""
+    def render(self, messages: Iterable[Message], **variables: bool) -> str:
+        """Return the chat turns and the opening of the reply, as the model's chat template writes them with these
+        variables. A template that refuses or drops a system turn gets its text at the beginning of the first user
+        turn. Raises ModelError for a template that fails."""
         turns = [{"role": turn.role, "content": turn.content} for turn in messages]
         system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
         if not system:
-            return self._apply(turns)
-        return self._apply(turns if self._writes_system else _without_system(turns, system))
+            return self._apply(turns, **variables)
+        return self._apply(turns if self._writes_system else _without_system(turns, system), **variables)
 
     @cached_property
     def _writes_system(self) -> bool:
@@ -78,11 +78,15 @@ class ChatTokenizer:
         except ModelError:
             return False
 
-    def _apply(self, turns: list[dict[str, str]], *, opens_reply: bool = True) -> str:
+    def _apply(self, turns: list[dict[str, str]], *, opens_reply: bool = True, **variables: bool) -> str:
         try:
             return str(
                 self.raw.apply_chat_template(
-                    turns, add_generation_prompt=opens_reply, tokenize=False, strftime_now=_TODAY.strftime
+                    turns,
+                    add_generation_prompt=opens_reply,
+                    tokenize=False,
+                    strftime_now=_TODAY.strftime,
+                    **variables,
                 )
             )
         except Exception as error:  # noqa: BLE001 (a template is a program)

@@ -98,7 +98,10 @@ def _judge_trees(session: Session, model: ModelVersion, trees: Path, *, path: Pa
         session.run(fill(file, items, judged, label=label, total=len(items), concurrency=concurrency))
         counts = SearchCounts()
         write_rows(preferences, counts.watch(file))
+        verdicts = [level.verdict for tree in file for level in tree.levels if level.verdict is not None]
+        errors = [verdict.error for verdict in verdicts if verdict.failed]
     table(f"Judged again: {trees}", counts.figures(sum(tree.seconds for tree in earlier)))
+    raise_failures(errors, len(verdicts))
 
 
 def _judge_failed(tree: StepTree) -> bool:
@@ -119,6 +122,9 @@ async def _judged(judge: Judge, tree: StepTree, seed: int, *, kind: str) -> Step
             )
             usage += verdict.usage
         levels.append(replace(level, verdict=verdict))
+        if verdict is not None and verdict.failed:  # the tree is judged again, so that its other levels can wait
+            levels += [replace(later, verdict=None) for later in tree.levels[number + 1 :]]
+            break
     judged = replace(tree, levels=levels, judge=kind, usage=usage)
     judged.judging = asdict(tree_counts(judged))
     return judged

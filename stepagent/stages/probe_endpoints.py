@@ -73,7 +73,7 @@ async def _asked(session: Session, bound: Bound, *, url: str, name: str) -> dict
         headers=arguments["headers"],
     )
     try:
-        abilities = await probe(endpoint)
+        abilities = await probe(endpoint, {})
         way = TokenIds(endpoint) if abilities.way == "ids" else Chat(endpoint, abilities)
         sampling = {key: generator[key] for key in ("temperature", "top_p") if key in generator}
         reply = await way.complete(Prompt(PROBE), Sampling(max_tokens=64, **sampling))

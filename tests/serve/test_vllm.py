@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,20 @@ import pytest
 import torch
 from vllm_world import make_model, make_preferences, serve_settings, train_next
 
-from stepagent import Message, ModelError, Prompt, Sampling
+from stepagent import Message, ModelError, Problem, Prompt, Sampling, StepSearch
 from stepagent.backends.openai import openai_backend
 from stepagent.errors import ServeError
 from stepagent.files.jsonl import iter_json
+from stepagent.generators.sample import SampleGenerator
+from stepagent.judges.random import RandomJudge
 from stepagent.models.loading import load_model
 from stepagent.models.parity import probe_outputs
+from stepagent.models.tokenizer import ChatTokenizer
+from stepagent.preferences import preference_levels
 from stepagent.serve.deployment import Deployment
 from stepagent.serve.folders import served_folder, weights_sha256
 from stepagent.serve.server import Server
-from stepagent.types import ModelVersion
+from stepagent.types import ModelVersion, Thinking
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +51,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("vllm")
-    first = make_model(folder / "M_1")
+    first = make_model(folder / "M_1", thinks=True)
     rows = make_preferences(first, folder / "preferences.jsonl")
     second = train_next(first, rows, folder / "M_2")
     sequences = [(*row["prompt_ids"], *row["chosen_ids"]) for _, row in iter_json(rows)]
@@ -92,6 +97,51 @@ async def test_steps_are_token_exact_and_the_log_probabilities_are_transformers(
             expected = outputs.logprobs[len(reply.prompt_ids) - 1 :].tolist()
             assert choice.logprobs == pytest.approx(expected, abs=1e-3)
     assert {choice.finish_reason for choice in first.choices} >= {"stop"}
+
+
+@pytest.mark.parametrize(
+    ("thinking", "opening"),
+    [("off", "<think>\n\n</think>\n\n"), ("hidden", ""), ("steps", "<think>\n")],
+)
+async def test_the_pairs_of_a_thinking_model_are_token_exact(
+    world_on_first: World, thinking: Thinking, opening: str
+) -> None:
+    """Its template has a switch and leaves the thought to the model without it; the model opens one by chance."""
+    server = world_on_first.server
+    backend = openai_backend(server.base_url, server.name, server.settings.api_key_env, ready=server.ready)
+    generator = SampleGenerator(
+        backend, "demo_solve", "line", temperature=1.0, top_p=1.0, max_tokens=100, thinking=thinking
+    )
+    search = StepSearch(generator, RandomJudge(), 6, max_iterations=3)
+    trees = [await search.search(Problem(str(number), f"{number}+1"), number) for number in range(16)]
+    await backend.close()  # type: ignore[attr-defined]
+    assert [tree.error for tree in trees if tree.error] == []
+    tokenizer = ChatTokenizer(world_on_first.first)
+    model = load_model(world_on_first.first, torch.float32, torch.device("cpu"))
+    thoughts = Counter[str]()
+    for tree in trees:
+        context = tokenizer.render([Message("user", tree.problem.question)]) + opening
+        assert tree.context_text == context
+        assert tree.context_ids is not None
+        assert tree.context_ids == tokenizer.ids(context)
+        for level, row in preference_levels(tree):
+            assert row.prompt_ids is not None
+            assert row.prompt.startswith(context)
+            # A random model also samples special tokens, which have ids and no text.
+            after = tokenizer.text(row.prompt_ids[len(tree.context_ids) :], special=False)
+            assert after == row.prompt.removeprefix(context)
+            thoughts[row.prompt.removeprefix(context).partition("</think>")[0]] += 1
+            chosen = tree.step(level.judged[level.verdict.best or 0]) if level.verdict else None
+            assert chosen is not None
+            assert chosen.token_ids == row.chosen_ids is not None
+            (outputs,) = probe_outputs(model, [row.prompt_ids + row.chosen_ids])
+            assert chosen.logprob == pytest.approx(float(outputs.logprobs[len(row.prompt_ids) - 1 :].sum()), abs=1e-2)
+            if thinking == "hidden" and row.depth == 1:
+                assert not row.chosen.startswith("<think>")
+                assert not row.rejected.startswith("<think>")
+    assert thoughts
+    if thinking == "hidden":
+        assert any(thought.startswith("<think>") for thought in thoughts)
 
 
 def test_a_reload_in_place_is_proven_and_comes_back(world_on_first: World) -> None:
@@ -158,7 +208,7 @@ def test_what_no_server_could_load_is_refused_before_it_is_tried(world_on_first:
     (torn / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match=r"torn/model\.safetensors: not whole"):
         world_on_first.deploy(torn)
-    wide = make_model(folder / "wide", hidden=128)
+    wide = make_model(folder / "wide", hidden=128, thinks=True)
     with pytest.raises(ModelError, match=r"hidden_size is 128, but the served model's is 64; only"):
         world_on_first.deploy(wide)
     assert server.client.healthy()

@@ -188,9 +188,9 @@ class Vllm(Protocol):
     def continuation(self, context: str, draw: int) -> str:
         """Return a reply to its end."""
         question, _, half = context.rpartition("<assistant>")
-        if self.thinks and "</think>" not in half:
-            thought = "<think>\nFirst, I plan.\nStep 1: think\nStep 2: think more\n</think>\n\n"
-            return thought[len(half) :] + reply_text(question, draw) if half in thought else reply_text(question, draw)
+        thought = "<think>\nFirst, I plan.\nStep 1: think\nStep 2: think more\n</think>\n\n"
+        if self.thinks and half != thought and thought.startswith(half):
+            return thought[len(half) :] + reply_text(question, draw)
         half = half.rpartition("</think>\n\n")[2]
         if not half:
             return reply_text(question, draw)

@@ -253,7 +253,7 @@ FAILURES = [
         2,
         on(lambda request: request.judges and request.item == 1, error(500, "boom")),
         command="judge trees",
-        patience=8,
+        patience=16,
         code=(0, 1, 2),
         again="goes on",
     ),

@@ -135,7 +135,7 @@ WORDS = [
         code=2,
         says=("(?i)refused|cannot connect",),
         hides=("timed out",),
-        patience=8,
+        patience=16,
     ),
     Row(
         "an unknown host",
