@@ -32,8 +32,10 @@ _OPERATORS: dict[str, Callable[[float, float], float]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
-_CALCULATION = re.compile(r"(\S+) ([-+*/]) (\S+) = (\S+)")
-_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+_DIGITS = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_NUMBER = re.compile(_DIGITS)
+_OPERAND = rf"(-?{_DIGITS}(?:e[-+]\d+)?)"
+_CALCULATION = re.compile(rf"{_OPERAND} ([-+*/]) {_OPERAND} = {_OPERAND}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def read_gsm8k(path: Path) -> Iterator[Solved]:
 
 
 def wrong_line(line: str, numbers: Sequence[str], rng: random.Random) -> str | None:
-    """Return a line that is wrong where `line` is right: another operator, another number, or a slip in the result."""
+    """Return a line that is wrong where `line` is right: another operator, another number, or a slip in the result.
+    Of a line that is no calculation with two numbers, the last number is changed. None if nothing can be."""
     if match := _CALCULATION.fullmatch(line):
         first, sign, second, value = match.groups()
         kinds = ["operator", "operator", "number", "slip"]
@@ -97,27 +100,32 @@ def wrong_line(line: str, numbers: Sequence[str], rng: random.Random) -> str | N
         if kind == "operator":
             sign = rng.choice([name for name in _OPERATORS if name != sign])
         elif kind == "number":
-            second = rng.choice([number for number in numbers if number != second] or [first])
+            second = rng.choice([number for number in numbers if _value(number) != _value(second)] or [first])
         if kind == "slip":
             result = _slip(value, rng)
-        elif sign == "/" and float(second) == 0:
+        elif sign == "/" and _value(second) == 0:
             return None
         else:
-            result = _number(_OPERATORS[sign](float(first), float(second)))
-        return None if result == value else f"{first} {sign} {second} = {result}"
+            result = _number(_OPERATORS[sign](_value(first), _value(second)))
+        return None if _value(result) == _value(value) else f"{first} {sign} {second} = {result}"
     places = list(_NUMBER.finditer(line))
     if not places:
         return None
     last = places[-1]
-    instead = rng.choice([number for number in numbers if number != last[0]] or [_slip(last[0], rng)])
+    choices = [number for number in numbers if _value(number) != _value(last[0])]
+    instead = rng.choice(choices or [_slip(last[0], rng)])
     value = instead if line.startswith("####") else _slip(last[0], rng)
     return f"{line[: last.start()]}{value}{line[last.end() :]}"
 
 
 def _slip(value: str, rng: random.Random) -> str:
     """Return a number near another one."""
-    number = float(value.replace(",", ""))
+    number = _value(value)
     return _number(number + rng.choice([1, 2, 10, 100, -1 if number > 1 else 5]))
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))
 
 
 def pairs_of(solved: Solved, rng: random.Random) -> Iterator[StepPair]:

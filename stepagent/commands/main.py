@@ -172,6 +172,18 @@ def optimize(
 
 
 @app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Folder of a LoRA adapter (adapter_config.json).")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged model; must not exist yet.")],
+    base: Annotated[str | None, typer.Option(help="Its base: folder or hub id (default: the one it names).")] = None,
+) -> None:
+    """Merge an adapter into its base, tensor by tensor, and prove that the merged model is the same one."""
+    from stepagent.stages.merge import merge_command
+
+    merge_command(adapter, base, out)
+
+
+@app.command()
 def evaluate(
     config: ConfigPath,
     out: Annotated[Path, typer.Option(help="Folder for metrics.json and trees.jsonl.")],

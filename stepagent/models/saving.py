@@ -44,11 +44,18 @@ def save_model(
         tokenizer.save(folder)
         return
     with writing(folder):
-        copy_files(files, folder)
         _copy_untouched(files, folder)
+    complete_folder(files, folder, model.dtype, tokenizer=tokenizer)
+
+
+def complete_folder(files: Path, folder: Path, precision: torch.dtype, *, tokenizer: ChatTokenizer) -> None:
+    """Give a folder that has weights in this precision all that lies beside the weights in the folder `files`.
+    config.json is that folder's own but for the precision."""
+    with writing(folder):
+        copy_files(files, folder)
     if not any(folder.glob("tokenizer*")):
         tokenizer.save(folder)
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = str(precision).removeprefix("torch.")
     config = {**_in_precision(read_config(files), dtype), "dtype": dtype}
     config.pop("quantization_config", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

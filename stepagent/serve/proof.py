@@ -54,7 +54,7 @@ def make_probes(
 ) -> list[Probe]:
     """Return the `count` sequences on which the two models differ most, each with the `tokens` positions of
     the largest differences; without a previous model the first sequences, with all positions. Both models are
-    run in Transformers, in float32 on the CPU, one after the other."""
+    run in Transformers, in float32 on the CPU, one after the other and layer by layer."""
     logprobs = _model_logprobs(model, sequences)
     if previous is None:
         return [
@@ -119,10 +119,6 @@ def _distance(probes: Sequence[Probe], answers: Sequence[Sequence[float]], model
 
 def _model_logprobs(model: str | Path, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
     """Return the log-probability (nats) of each token after the first, per sequence."""
-    import torch
+    from stepagent.models.streaming import folder_outputs
 
-    from stepagent.models.loading import load_model
-    from stepagent.models.parity import probe_outputs
-
-    loaded = load_model(model, torch.float32, torch.device("cpu"))
-    return [outputs.logprobs.tolist() for outputs in probe_outputs(loaded, sequences)]
+    return [outputs.logprobs.tolist() for outputs in folder_outputs(model, sequences)]

@@ -25,7 +25,7 @@ def prove_command(url: str, model: Path, against: Path | None, *, data: Path | N
     """
     client = VllmClient(url, _KEY)
     served_name = name or _only_name(client)
-    sequences = trained_sequences(data, seed=0) if data else _questions(model)
+    sequences = trained_sequences(data, seed=0) if data else example_sequences(model, PROBES)
     if not sequences:
         raise DataError(f"{data}: no row has prompt_ids and chosen_ids; give a preferences.jsonl of a search")
     with bar("prove", 2) as progress:
@@ -48,11 +48,11 @@ def _only_name(client: VllmClient) -> str:
     return names[0]
 
 
-def _questions(model: Path) -> list[tuple[int, ...]]:
-    """Return questions with answers in the model's chat template, the same ones each time."""
+def example_sequences(model: str | Path, count: int) -> list[tuple[int, ...]]:
+    """Return token ids of questions with answers in the model's chat template, the same ones each time."""
     tokenizer, rng = ChatTokenizer(model), random.Random(0)
     sequences = []
-    for _ in range(PROBES):
+    for _ in range(count):
         a, b = rng.randrange(10, 100), rng.randrange(10, 100)
         question = f"A shop has {a} apples and buys {b} more. How many apples does it have?"
         sequences.append(tokenizer.prompt_ids([Message("user", question)], f"It has {a} + {b} = {a + b} apples."))

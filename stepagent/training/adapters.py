@@ -57,32 +57,37 @@ def add_adapter(model: Any, lora: LoraSettings) -> Any:
 
     Raises ModelError if the targets are not modules of the model.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     shared = _shared(model)
     excluded = sorted(_unadaptable(model) | shared) if targets == "all-linear" else None
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        exclude_modules=excluded,
+        use_rslora=lora.variant == "rslora",
+        use_dora=lora.variant == "dora",
+    )
     try:
-        with warnings.catch_warnings():
-            # of ranks for experts that another class of the family has, and of tied layers, which are refused below
-            warnings.filterwarnings("ignore", module=r"peft\..*")
-            adapted = get_peft_model(
-                model,
-                LoraConfig(
-                    task_type="CAUSAL_LM",
-                    r=lora.rank,
-                    lora_alpha=lora.alpha,
-                    lora_dropout=lora.dropout,
-                    target_modules=targets,
-                    exclude_modules=excluded,
-                    use_rslora=lora.variant == "rslora",
-                    use_dora=lora.variant == "dora",
-                ),
-            )
+        adapted = adapt(model, config)
     except Exception as error:  # noqa: BLE001 (peft refuses targets and variants with errors of many types)
         raise ModelError(f"lora.targets: {first_line(error)}") from None
     _refuse_shared(adapted, shared)
     return adapted
+
+
+def adapt(model: Any, config: Any, **options: Any) -> Any:
+    """Wrap `model` in a fresh adapter by PEFT's own config; `options` go to PEFT. Raises what PEFT raises."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        # of ranks for experts that another class of the family has, and of tied layers, which `add_adapter` refuses
+        warnings.filterwarnings("ignore", module=r"peft\..*")
+        return get_peft_model(model, config, **options)
 
 
 def _unadaptable(model: Any) -> set[str]:

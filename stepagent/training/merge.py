@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,19 @@ import torch
 import yaml
 
 from stepagent.config.settings import TrainSettings
+from stepagent.console import bar, warn
 from stepagent.errors import ModelError, ParityError
 from stepagent.files.jsonl import write_atomic
-from stepagent.models.loading import load_model, pick_device, writing
-from stepagent.models.parity import Outputs, check_outputs, probe_outputs
+from stepagent.models.file_weights import FileWeights, empty_model
+from stepagent.models.loading import writing
+from stepagent.models.parity import check_outputs
 from stepagent.models.saving import save_model
+from stepagent.models.streaming import NotStreamable, copy_in_precision, folder_outputs
 from stepagent.models.tokenizer import ChatTokenizer
-from stepagent.training.adapters import add_adapter
+from stepagent.training.layers import Adapter
+from stepagent.training.streamed_merge import StreamedModel
 from stepagent.training.trainer import leave_process_group_at_exit, work_folder
-
-_CPU = torch.device("cpu")
+from stepagent.training.whole_merge import WholeModel
 
 
 def refuse_existing(out: Path) -> None:
@@ -67,13 +71,9 @@ def save_merged(
     weights = gather_weights(trained.model, keep=accelerator.is_main_process)
     figures: dict[str, float] = {}
     if accelerator.is_main_process:
-        part = out.with_name(out.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        figures = write_trained(trained, weights, part, probes=probes)
-        write_atomic(part / "README.md", _card(trained.base, {**made_from, **figures}, trained.settings))
-        if out.is_dir():
-            out.rmdir()
-        part.rename(out)
+        with made_whole(out) as part:
+            figures = write_trained(trained, weights, part, probes=probes)
+            write_atomic(part / "README.md", _card(trained.base, {**made_from, **figures}, trained.settings))
         shutil.rmtree(work_folder(out), ignore_errors=True)
     accelerator.wait_for_everyone()
     leave_process_group_at_exit()
@@ -87,13 +87,14 @@ def write_trained(
     `save_merged`, and raises its errors."""
     settings = trained.settings
     if settings.lora:
-        figures = _write_merged(trained, weights, folder, probes=probes)
+        adapter = Adapter(trained.model.peft_config["default"], weights)
+        dtype = settings.serving_dtype or "bfloat16"
+        figures = write_merged(trained.base, adapter, folder, tokenizer=trained.tokenizer, dtype=dtype, probes=probes)
     else:
         save_model(trained.model, trained.base, folder, tokenizer=trained.tokenizer, weights=weights)
         figures = {"parity": _check_weights(folder, weights)}
     if settings.serving_dtype:
-        serving_model = load_model(folder, getattr(torch, settings.serving_dtype), _CPU)
-        save_model(serving_model, folder, folder / "serving", tokenizer=trained.tokenizer)
+        copy_in_precision(folder, folder / "serving", getattr(torch, settings.serving_dtype))
     return figures
 
 
@@ -133,79 +134,61 @@ def gather_weights(model: Any, keep: bool) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _write_merged(
-    trained: TrainedModel, weights: Mapping[str, torch.Tensor], part: Path, *, probes: Sequence[Sequence[int]]
+def write_merged(
+    base: str | Path,
+    adapter: Adapter,
+    folder: Path,
+    *,
+    tokenizer: ChatTokenizer,
+    dtype: str,
+    probes: Sequence[Sequence[int]],
 ) -> dict[str, float]:
-    """Write the adapter with these weights and the model into which it is merged. Returns the figures of
-    `save_merged`."""
-    assert trained.settings.lora
-    # The adapter's weights go from the trained model to this one without a file between them, so that the comparison
-    # starts from what was trained and not from what was written.
-    model = add_adapter(load_model(trained.base, torch.float32, _CPU), trained.settings.lora)
-    unknown = model.load_state_dict(weights, strict=False).unexpected_keys
-    if unknown:
-        raise ParityError(f"{part}: the adapter's {unknown[0]} has no place in the model read anew")
-    model = _place(model)
-    outputs = probe_outputs(model, probes)
-    with writing(part):
-        model.save_pretrained(part / "adapter")
-    dtype = trained.settings.serving_dtype or "bfloat16"
-    share = _merge_layers(model, getattr(torch, dtype))
-    save_model(model.unload(), trained.base, part, tokenizer=trained.tokenizer)
-    del model  # one float32 copy at a time: a large model's is most of a machine's memory
-    return {"parity": _check_outputs(part, outputs, probes), f"surviving_{dtype}": share}
+    """Write the model in `base` with the adapter merged into it, in float32, and the adapter beside it. Returns the
+    figures of `save_merged`, with the share of the update that survives `dtype`.
+
+    Weights are read, merged and written one by one; a model whose code or files do not allow that is merged in memory,
+    and a warning says why."""
+    with bar("merge", None) as progress:
+        progress.advance(0, note="outputs of the model with its adapter")
+        try:
+            model: StreamedModel | WholeModel = StreamedModel(base, adapter)
+            outputs = model.outputs(probes)
+        except NotStreamable as error:
+            reason = str(error)
+        else:
+            reason = ""
+        if reason:
+            warn([f"{base}: merged in memory, which holds the whole model in float32: {reason}"])
+            model = WholeModel(base, adapter)
+            outputs = model.outputs(probes)
+        with writing(folder):
+            model.save_adapter(folder / "adapter")
+        share = model.write(folder, getattr(torch, dtype), tokenizer=tokenizer, progress=progress)
+        del model  # one float32 copy at a time: a large model's is most of a machine's memory
+        progress.advance(progress.completed, note="outputs of the model that was written")
+        try:
+            parity = check_outputs(outputs, folder_outputs(folder, probes))
+        except ParityError as error:
+            raise ParityError(f"{folder}: the merged model is not the trained one: {error}; kept for a look") from None
+    return {"parity": parity, f"surviving_{dtype}": share}
 
 
-@torch.no_grad()
-def _merge_layers(model: Any, dtype: torch.dtype) -> float:
-    """Merge every adapted layer of a PeftModel. Returns the share of the update that survives `dtype`: the
-    rounded update's projection on the exact one, over the exact one's squared length. 1 means all of it, 0
-    none of it, nan that there is no update."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    projection = total = 0.0
-    for layer in model.modules():
-        if isinstance(layer, BaseTunerLayer):
-            # an adapted tensor of experts or of a router has another name than `weight`
-            name, base_layer = getattr(layer, "parameter_name", "weight"), layer.get_base_layer()
-            base_weight = getattr(base_layer, name).clone()
-            layer.merge()
-            dot, square = surviving(base_weight, getattr(base_layer, name), dtype)
-            projection, total = projection + dot, total + square
-    return projection / total if total else float("nan")
-
-
-def surviving(base: torch.Tensor, merged: torch.Tensor, dtype: torch.dtype) -> tuple[float, float]:
-    """Return (rounded update . update, |update|^2) of the update base -> merged, where the rounded update is
-    the difference of both weights after rounding to `dtype`. Their quotient is the share that survives."""
-    update = (merged - base).double()
-    rounded_update = merged.to(dtype).double() - base.to(dtype).double()
-    return (update * rounded_update).sum().item(), update.square().sum().item()
-
-
-def _place(model: Any) -> Any:
-    """Return the model on the GPU if the free memory there holds it with a fifth to spare, else as it is."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        free, _ = torch.cuda.mem_get_info(pick_device())
-        if sum(p.numel() * p.element_size() for p in model.parameters()) * 1.2 < free:
-            return model.to(pick_device())
-    return model
+@contextmanager
+def made_whole(out: Path) -> Iterator[Path]:
+    """Return a folder to write a model to, which gets the name `out` when it is whole."""
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    yield part
+    if out.is_dir():
+        out.rmdir()
+    part.rename(out)
 
 
 def _check_weights(part: Path, weights: Mapping[str, torch.Tensor]) -> float:
     """Return 0, the difference, if the folder `part` holds exactly `weights`; else raise ParityError."""
-    copies = load_model(part, torch.float32, _CPU).state_dict()
+    copies = FileWeights(empty_model(part, torch.float32), part)
     for name, weight in weights.items():
-        if not torch.equal(copies[name], weight.to(copies[name].dtype)):
+        copy = copies[name]
+        if not torch.equal(copy, weight.to(copy.dtype)):
             raise ParityError(f"{part}: the written model is not the trained one: {name} differs")
     return 0.0
-
-
-def _check_outputs(part: Path, outputs: Sequence[Outputs], probes: Sequence[Sequence[int]]) -> float:
-    """Return the largest difference (nats) between `outputs` and those of the model in the folder `part`.
-    Raises ParityError, and keeps the folder, if it is too large."""
-    try:
-        return check_outputs(outputs, _place(load_model(part, torch.float32, _CPU)), probes)
-    except ParityError as error:
-        raise ParityError(f"{part}: the merged model is not the trained one: {error}; kept for a look") from None

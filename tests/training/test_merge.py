@@ -15,7 +15,8 @@ from stepagent.files.jsonl import write_rows
 from stepagent.models.loading import load_model
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.training.dpo import optimize_model
-from stepagent.training.merge import TrainedModel, save_merged, surviving
+from stepagent.training.layers import surviving
+from stepagent.training.merge import TrainedModel, save_merged
 from stepagent.training.trainer import Monitor
 
 Preference = Callable[..., StepPreference]

@@ -34,10 +34,10 @@ def test_a_model_that_cannot_be_written_is_not_trained(
     quiet: object,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def forget(model: torch.nn.Module, dtype: torch.dtype) -> float:
-        return 0.0  # merges nothing
+    def forget(layer: torch.nn.Module, dtype: torch.dtype) -> tuple[float, float]:
+        return 0.0, 0.0  # merges nothing
 
-    monkeypatch.setattr("stepagent.training.merge._merge_layers", forget)
+    monkeypatch.setattr("stepagent.training.streamed_merge.merge_layer", forget)
     monkeypatch.setattr(rehearsal, "_rehearsed", set())
     with pytest.raises(ModelError, match="could not be written down, so none begins: merged: the merged model"):
         optimize(random_model, tmp_path, preference, quiet, LoraSettings())
