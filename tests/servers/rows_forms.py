@@ -10,7 +10,7 @@ from typing import Any
 
 from faults import each_choice, each_message, first, wrong
 from imitation import Reply, Request, Twist
-from protocols import ThinkingVllm, TrimmingVllm
+from protocols import TrimmingVllm
 from rows import Row, Run, on, sampling, solving
 
 _LOGPROB = {"judge": {"kind": "logprob", "max_tokens": None}}
@@ -131,14 +131,6 @@ _upstream = {"error": {"code": 502, "message": "Upstream provider timed out"}}
 _broke = {"error": {"code": 402, "message": "Insufficient credits"}}
 
 FORMS = [
-    Row(
-        "a thinking model by token ids",
-        5,
-        protocol=ThinkingVllm,
-        settings={"generator": {"max_tokens": 400}, "judge": {"max_tokens": 400}},
-        ended=3,
-        check=no_thought,
-    ),
     *(Row(f"a thought {name}", 5, thinking(form), ended=3, check=no_thought) for name, form in _thoughts.items()),
     *(
         Row(f"a judge's thought {name}", 5, thinking(form), command="judge", verdicts=("0",) * 3)

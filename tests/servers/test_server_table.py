@@ -18,13 +18,14 @@ from rows_failures import FAILURES
 from rows_forms import FORMS
 from rows_fuzz import FUZZED
 from rows_rates import RATES
+from rows_thinking import THINKING
 from rows_verdicts import VERDICTS
 from rows_words import WORDS
 
 Start = Callable[..., list[Run]]
 pytestmark = pytest.mark.slow
 
-TABLE: list[Row] = [*RATES, *FAILURES, *DATA, *ABILITIES, *FORMS, *WORDS, *BUDGETS, *VERDICTS, *FUZZED]
+TABLE: list[Row] = [*RATES, *FAILURES, *DATA, *ABILITIES, *FORMS, *THINKING, *WORDS, *BUDGETS, *VERDICTS, *FUZZED]
 
 
 def marked(row: Row) -> object:
