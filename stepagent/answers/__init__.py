@@ -10,13 +10,22 @@ from collections.abc import Sequence
 from stepagent.answers.comparing import same_answer
 from stepagent.answers.reading import final_answer, stated_answer
 
-__all__ = ["final_answer", "is_correct", "majority", "same_answer", "stated_answer"]
+__all__ = ["final_answer", "is_correct", "is_final", "majority", "same_answer", "stated_answer"]
 
 
 def is_correct(solution: str, reference: str) -> bool:
     """Return whether the solution's final answer is the `reference`."""
     answer = final_answer(solution)
     return answer is not None and same_answer(answer, reference)
+
+
+def is_final(reference: str) -> bool:
+    """Return whether a reference can be reached: it is an answer, not a whole solution that marks one, or lines of
+    text."""
+    stated = stated_answer(reference)
+    if stated is not None:
+        return same_answer(stated, reference)
+    return "\n" not in reference.strip() or "\\" in reference
 
 
 def majority(solutions: Sequence[str]) -> list[int]:

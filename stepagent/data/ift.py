@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from stepagent.answers import is_correct
+from stepagent.answers import is_correct, is_final
 from stepagent.assembly.session import Session
 from stepagent.console import bar, output, table, visible
 from stepagent.data.cutting import WORDS, cut, joins_to
@@ -63,7 +63,7 @@ def make_ift(
                 if model:
                     yield from cutter.by_model(session, model, uncut)
                 if not cutter.counts:
-                    raise DataError(_nothing(source, columns, cutter.first, aside=aside))
+                    raise DataError(_nothing(source, columns, cutter.first, cutter.reasons, aside=aside))
 
             write_rows(out / "ift.jsonl", rows())
     finally:
@@ -176,6 +176,8 @@ class _Cutter:
         answer = self._answer(row)
         if columns.answer and not answer:
             return f"no '{columns.answer}' to reach"
+        if answer and not is_final(answer):
+            return "an answer that is a whole solution"
         if answer and not is_correct(solution, answer):
             return "does not reach its answer"
         if len(file_steps) > 1 and joins_to(file_steps, solution):
@@ -216,11 +218,13 @@ class _Cutter:
         return IftRow(question, steps=texts, cut_by=cut_by, answer=answer)
 
 
-def _nothing(source: str, columns: Columns, first: Mapping[str, Any], *, aside: Path) -> str:
-    """Return the sentence on a source that gave no row at all; `first` is its first row."""
+def _nothing(source: str, columns: Columns, first: Mapping[str, Any], reasons: Counter[str], *, aside: Path) -> str:
+    """Return the sentence on a source that gave no row at all; `first` is its first row, `reasons` are those of all."""
     if not first:
         return f"{source}: no rows in it"
     for name in (columns.question, columns.solution, columns.answer):
         if name and name not in first:
             return f"{source}: no column '{name}'; it has {', '.join(first)}"
-    return f"{source}: no solution could be cut into steps; {aside} says why"
+    commonest, count = reasons.most_common(1)[0]
+    share = f"{count} of {reasons.total()}: {commonest}"
+    return f"{source}: no solution could be cut into steps ({share}); {aside} says why"

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stepagent.answers import stated_answer
+from stepagent.answers import is_final, stated_answer
 from stepagent.config.settings import ProblemSettings
 from stepagent.console import bar, warn
 from stepagent.errors import DataError
@@ -222,20 +222,31 @@ class ProblemFile:
         return self._count
 
     def __iter__(self) -> Iterator[Problem]:
-        return (problem.without_answer() for problem in self.with_answers())
+        return (problem.without_answer() for _, problem in self._rows())
 
     def with_answers(self) -> Iterator[Problem]:
-        """Return the problems with their reference answers, for evaluation."""
-        return (problem for _, problem in self._rows())
+        """Return the problems with their reference answers. Raises DataError for one that no solution could reach."""
+        return (problem for _, problem in self._answered())
 
     def held_out(self) -> list[Problem]:
-        """All problems, each of which has an answer. Raises DataError if one has none."""
+        """All problems, each of which has an answer. Raises DataError if one has none, or none that can be reached."""
         problems: list[Problem] = []
-        for place, problem in self._rows():
+        for place, problem in self._answered():
             if problem.answer is None:
-                raise DataError(f"{place}: problem '{problem.id}' has no 'answer' to evaluate against")
+                raise DataError(
+                    f"{place}: problem '{problem.id}' has no 'answer' to evaluate against; give it one, or leave it out"
+                )
             problems.append(problem)
         return problems
+
+    def _answered(self) -> Iterator[tuple[str, Problem]]:
+        for place, problem in self._rows():
+            if problem.answer is not None and not is_final(problem.answer):
+                raise DataError(
+                    f"{place}: the answer of problem '{problem.id}' is a whole solution, which no final answer equals; "
+                    "set worked: true, if it marks its answer (#### or a box), or name a column of final answers"
+                )
+            yield place, problem
 
     def keys(self) -> set[int]:
         """Return the `question_key` of every problem."""
