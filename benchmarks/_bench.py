@@ -40,10 +40,10 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure_apart(module: str, *arguments: str) -> list[float]:
-    """Return the numbers that `module.measure(*arguments)` of this folder returns in a process of its own, whose peak
+def measure_apart(module: str, *arguments: str, function: str = "measure") -> list[float]:
+    """Return the numbers that `module.function(*arguments)` of this folder returns in a process of its own, whose peak
     memory is its alone."""
-    code = f"import sys, {module} as it; print(*it.measure(*sys.argv[1:]))"
+    code = f"import sys, {module} as it; print(*it.{function}(*sys.argv[1:]))"
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=Path(__file__).parent,

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from _bench import make_parser, write_figures
+from _bench import make_parser, measure_apart, write_figures
 from peft import LoraConfig
 from safetensors.torch import save_file
 from transformers import LlamaConfig
@@ -58,7 +58,7 @@ def make_base(config: LlamaConfig, folder: Path) -> None:
     """Write a model of random bfloat16 weights, file by file."""
     layers = range(config.num_hidden_layers)
     parts = [list(layers[start : start + _LAYERS_A_FILE]) for start in range(0, len(layers), _LAYERS_A_FILE)]
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, part in enumerate(parts, 1):
         shapes = dict(shape for layer in part for shape in layer_shapes(config, layer))
         if number == len(parts):
@@ -105,44 +105,57 @@ def make_adapter(config: LlamaConfig, base: Path, folder: Path, *, rank: int) ->
         lora_alpha=2 * rank,
         target_modules=sorted(targets),
         base_model_name_or_path=str(base),
-    ).save_pretrained(folder)
+    ).save_pretrained(str(folder))
 
 
-def peak_of(*command: str | Path) -> tuple[int, float]:
-    """Return the peak memory (bytes) of a command of Python, and its seconds. Its words go to standard error."""
+def make_folders(billions: str, vocabulary: str, rank: str, seed: str, place: str) -> list[float]:
+    """Write the base and its adapter to the folder `place`. Returns nothing: it runs in a process of its own, since a
+    process begins with the peak memory of the one that started it."""
+    torch.manual_seed(int(seed))
+    base = Path(place) / "base"
+    base.mkdir()
+    config = make_config(float(billions), int(vocabulary))
+    make_base(config, base)
+    make_adapter(config, base, Path(place) / "adapter", rank=int(rank))
+    return []
+
+
+def usage_of(*command: str | Path) -> dict[str, float]:
+    """Return the peak memory (bytes) of a command of Python, its seconds, and those that it computed. Its words go to
+    standard error."""
     start = time.monotonic()
     process = subprocess.Popen([sys.executable, *command], stdout=sys.stderr)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
-    return usage.ru_maxrss * 1024, time.monotonic() - start
+    seconds = {"seconds": time.monotonic() - start, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+    return {"peak_bytes": usage.ru_maxrss * 1024, **seconds}
+
+
+def weight_bytes(folder: Path) -> int:
+    """Return the size of a folder's weights."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def main() -> None:
     parser = make_parser(__doc__, billions=7.0, vocabulary=32000, rank=16, folder=tempfile.gettempdir())
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
     place = Path(tempfile.mkdtemp(prefix="merge_memory_", dir=options.folder))
     try:
-        base, adapter, out = place / "base", place / "adapter", place / "merged"
-        base.mkdir()
-        config = make_config(options.billions, options.vocabulary)
-        make_base(config, base)
-        make_adapter(config, base, adapter, rank=options.rank)
-        folder_bytes = sum(file.stat().st_size for file in base.glob("*.safetensors"))
-        peak_bytes, seconds = peak_of("-m", "stepagent", "merge", adapter, "--out", out)
-        written_bytes = sum(file.stat().st_size for file in out.glob("*.safetensors"))
-        probes_peak_bytes, probes_seconds = peak_of("-c", _PROBES, base)
+        sizes = (options.billions, options.vocabulary, options.rank, options.seed)
+        measure_apart("merge_memory", *map(str, sizes), str(place), function="make_folders")
+        base, out = place / "base", place / "merged"
+        merge = usage_of("-m", "stepagent", "merge", place / "adapter", "--out", out)
+        folder_bytes, written_bytes = weight_bytes(base), weight_bytes(out)
+        probes = usage_of("-c", _PROBES, base)
     finally:
         shutil.rmtree(place)
     figures = {
-        "peak_bytes": peak_bytes,
+        **merge,
         "folder_bytes": folder_bytes,
         "written_bytes": written_bytes,
-        "seconds": seconds,
-        "peak_over_folder": peak_bytes / folder_bytes,
-        "probes_peak_bytes": probes_peak_bytes,
-        "probes_seconds": probes_seconds,
+        "peak_over_folder": merge["peak_bytes"] / folder_bytes,
+        **{f"probes_{name}": value for name, value in probes.items()},
     }
     for name, value in figures.items():
         print(f"{name:20} {value:,.3f}" if isinstance(value, float) else f"{name:20} {value:,}")

@@ -16,6 +16,7 @@ from stepagent.files.runs import hash_file, move_aside
 WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json")
 TEXT = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "spiece.model")
 TEMPLATES = ("chat_template*",)
+_MERGE = "merge it into its base (stepagent merge) and give the folder of the merged model"
 _LFS = b"version https://git-lfs"
 _READERS = {"SequenceClassification": "a reward model or classifier", "TokenClassification": "a step classifier"}
 _PACKED = {
@@ -42,7 +43,7 @@ def check_folder(model: str | Path) -> None:
         return
     if not (path / "config.json").is_file():
         if (path / "adapter_config.json").is_file():
-            raise ModelError(f"{model}: an adapter, not a model; give the folder of the merged model")
+            raise ModelError(f"{model}: an adapter, not a model; {_MERGE}")
         if any(path.glob("*.gguf")):
             raise ModelError(f"{model}: GGUF weights; give the Transformers folder of this model (*.safetensors)")
         raise ModelError(f"{model}: not a model folder (config.json is missing); give the folder that holds it")
@@ -97,7 +98,7 @@ def check_weights(model: str | Path, *, causal: bool = True) -> None:
             f"{model}: an adapter lies beside the weights and would be applied to them once more; move "
             "adapter_config.json and adapter_model.safetensors away"
             if has_weights
-            else f"{model}: an adapter, not a model; merge it into its base and give the folder of the merged model"
+            else f"{model}: an adapter, not a model; {_MERGE}"
         )
     config = read_config(path)
     if causal:

@@ -20,7 +20,7 @@ from stepagent.training.adapters import adapt
 from stepagent.training.layers import Adapter
 from stepagent.training.merge import made_whole, refuse_existing, write_merged
 
-_PROBES = 4  # sequences along which the merged model must agree with the base and its adapter
+_PROBES = 2  # sequences along which the merged model must agree with the base and its adapter
 
 
 def merge_command(adapter: Path, base: str | None, out: Path) -> None:

@@ -44,7 +44,7 @@ def test_an_adapter_is_not_a_model_and_4_bits_need_a_gpu(
     write_rows(tmp_path / "p.jsonl", [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n") for i in range(8)])
     settings = OptimizeSettings(epochs=1)
     optimize_model(random_model, tmp_path / "p.jsonl", tmp_path / "out", settings=settings, seed=0, monitor=quiet)
-    with pytest.raises(ModelError, match="adapter: an adapter, not a model; give the folder of the merged"):
+    with pytest.raises(ModelError, match="adapter: an adapter, not a model; merge it into its base"):
         optimize_model(
             tmp_path / "out" / "adapter", tmp_path / "p.jsonl", tmp_path / "b", settings=settings, seed=0, monitor=quiet
         )
