@@ -152,7 +152,7 @@ class _Tuning:
         refinements of the best two; and measure it."""
         split, held_out = self._split, len(self._split.held_out)
         variants = self._distinct([self._own, *library(self._own.judge)])
-        reserve = (self._own.votes + max(VOTES, self._own.votes)) * held_out
+        reserve = self._own.votes * (held_out + len(split.tuning)) + max(VOTES, self._own.votes) * held_out
         fewest = reserve + 2 * _GLANCE * len(variants)
         if budget < fewest:
             raise ConfigError(
@@ -166,8 +166,12 @@ class _Tuning:
         self._spent += 1
         refined = [refinement for variant in best for refinement in refinements(variant, split.examples, rewritten)]
         second = self._halve(self._distinct([*best, *refined, panel(best)]), limit - self._spent)
-        trials = {trial.name: trial for _, trial in [*first, *second]}
-        self._close(second[0][0], sorted(trials.values(), key=lambda trial: trial.rank), budget)
+        chosen, best_trial = second[0]
+        own_trial = self._try(self._own, best_trial.pairs)
+        if own_trial.right >= best_trial.right:  # nothing was found: a cheaper judge is no better one
+            chosen = self._own
+        trials = {trial.name: trial for _, trial in [*first, *second, (self._own, own_trial)]}
+        self._close(chosen, sorted(trials.values(), key=lambda trial: trial.rank), budget)
 
     def _halve(self, variants: Sequence[Variant], limit: int) -> list[tuple[Variant, Trial]]:
         """Successive halving (arXiv 1502.07943): all variants judge a few pairs, the better half judges more, until one

@@ -131,6 +131,17 @@ def test_the_budget_is_kept_and_a_larger_one_goes_on(stepagent: Command, data: P
     assert json.loads((out / "tuning.json").read_text())["comparisons"] > tuning["comparisons"]
 
 
+def test_the_judge_stays_where_no_other_is_better(stepagent: Command, data: Path, tmp_path: Path) -> None:
+    always_first = '--set=backend={kind: scripted, rules: [{pattern: "", say: ["[[A]]"]}]}'
+    result = stepagent("judge", tmp_path / "c.yaml", "--tune", data, "--out", tmp_path / "out", always_first)
+    assert result.returncode == 0, result.stderr
+    tuning = json.loads((tmp_path / "out" / "tuning.json").read_text())
+    assert (tuning["chosen"], tuning["gain"]) == ("the config's own", 0)
+    assert tuning["interval"][0] < 0 < tuning["interval"][1], "thirty equal pairs are no certainty"
+    section = yaml.safe_load((tmp_path / "out" / "judge.yaml").read_text())["judge"]
+    assert section == {"kind": "pairwise", "prompt": "short_judge"}
+
+
 def test_labelled_steps_and_a_missing_section_are_one_sentence(stepagent: Command, data: Path, tmp_path: Path) -> None:
     bench = {"problem": "q", "steps": ["good", "bad"], "label": 1}
     data.write_text(data.read_text() + json.dumps(bench) + "\n")
