@@ -246,9 +246,7 @@ class ProblemFile:
         problems: list[Problem] = []
         for place, problem in self._rows():
             if problem.answer is None and not problem.is_scored_by_environment:
-                raise DataError(
-                    f"{place}: problem '{problem.id}' has no 'answer' to evaluate against; give it one or leave it out"
-                )
+                raise DataError(f"{place}: problem '{problem.id}' has no 'answer' to evaluate against")
             problems.append(problem)
         return problems
 
