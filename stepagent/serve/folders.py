@@ -104,7 +104,8 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
     shapes = {}
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ModelError(f"{folder}: no weights (*.safetensors); write them with save_pretrained")
+        kind = "only GGUF weights" if any(folder.glob("*.gguf")) else "no weights"
+        raise ModelError(f"{folder}: {kind} in the folder; download it again, or write it, with *.safetensors")
     for file in files:
         try:
             with safe_open(file, framework="numpy") as tensors:
