@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from stepagent.answers import is_final
 from stepagent.assembly.session import Session
 from stepagent.console import bar, output, table, visible
 from stepagent.data.cutting import WORDS, cut, joins_to
@@ -21,6 +22,7 @@ from stepagent.files.texts import unusable_text
 from stepagent.files.values import cell_text
 from stepagent.generators.boundaries import BoundaryKind, boundary_kind, join
 from stepagent.graders.marking import mark
+from stepagent.graders.math import MathGrader
 from stepagent.interfaces import Grader
 from stepagent.types import ModelVersion, Problem
 
@@ -179,6 +181,8 @@ class _Cutter:
         answer = self._answer(row)
         if columns.answer and not answer:
             return f"no '{columns.answer}' to reach"
+        if answer and isinstance(self._grader, MathGrader) and not is_final(answer):
+            return "an answer that is a whole solution"
         if answer:
             answered = mark(self._grader, Problem("", question, answer), solution)
             if not answered.right:

@@ -13,37 +13,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stepagent.answers import stated_answer
+from stepagent.answers import is_final, stated_answer
+from stepagent.config.component import KINDS
 from stepagent.config.settings import ProblemSettings
 from stepagent.console import bar, warn
 from stepagent.environments import generated_problems
 from stepagent.errors import DataError
 from stepagent.files.jsonl import write_rows
+from stepagent.files.presets import PRESETS
 from stepagent.files.runs import RunFolder
 from stepagent.files.tables import may_be_dataset, read_raw
 from stepagent.files.values import HALF_CHARACTER, cell_text, has_half_character, is_missing, plain
 from stepagent.seeds import derive_seed
 from stepagent.types import Problem
-
-_PRESETS: dict[str, dict[str, str | bool]] = {
-    "gsm8k": {"path": "openai/gsm8k", "subset": "main", "worked": True},
-    "math": {"path": "DigitalLearningGmbH/MATH-lighteval", "answer": "solution", "worked": True},
-    "math500": {"path": "HuggingFaceH4/MATH-500", "split": "test"},
-    "numina": {"path": "AI-MO/NuminaMath-CoT", "answer": "solution", "worked": True},
-    "aime": {"path": "HuggingFaceH4/aime_2024"},
-    "olympiadbench": {
-        "path": "Hothan/OlympiadBench",
-        "subset": "OE_TO_maths_en_COMP",
-        "answer": "final_answer",
-    },
-}
-_QUESTIONS = {"gsm8k": "question", "olympiadbench": "question"}  # the others': problem
-PRESETS = {
-    name: ProblemSettings.model_validate({"question": _QUESTIONS.get(name, "problem"), **columns})
-    for name, columns in _PRESETS.items()
-}
-"""Datasets by their usual names: `problems: {path: gsm8k, sample: 500}`."""
-
 
 _PLACE = "stepagent/place"
 """Key of a converted row: where it stands in its source, such as ":12" behind the name of the file."""
@@ -197,6 +179,12 @@ def count_problems(settings: ProblemSettings) -> int | None:
     return settings.sample or count
 
 
+_WORKED = (
+    "which no final answer equals; set worked: true, if it marks its answer (#### or a box), or name a column of final "
+    "answers"
+)
+
+
 class ProblemFile:
     """A file of problems {question, id?, answer?, metadata?}; a missing id is the row's number. `source` is its name
     for the user: the file or data set that it was made from, or `path` itself.
@@ -227,8 +215,7 @@ class ProblemFile:
 
     @classmethod
     def of(cls, source: ProblemSettings, folder: Path) -> ProblemFile:
-        """Return the problems of a source; other formats than JSONL are converted into `folder`/data. Raises
-        DataError."""
+        """Return a source's problems; formats other than JSONL are converted into `folder`/data. Raises DataError."""
         return cls(problem_path(source, folder), source.source)
 
     def __len__(self) -> int:
@@ -241,12 +228,17 @@ class ProblemFile:
         """Return the problems with their reference answers, for evaluation."""
         return (problem for _, problem in self._rows())
 
-    def held_out(self) -> list[Problem]:
-        """All problems: each has an answer or is scored by its environment. Raises DataError for another one."""
+    def held_out(self, grader: str = KINDS["grader"]) -> list[Problem]:
+        """All problems: each has an answer that the kind of `grader` can read, or is scored by its environment. Raises
+        DataError for another one."""
         problems: list[Problem] = []
         for place, problem in self._rows():
             if problem.answer is None and not problem.is_scored_by_environment:
-                raise DataError(f"{place}: problem '{problem.id}' has no 'answer' to evaluate against")
+                raise DataError(
+                    f"{place}: problem '{problem.id}' has no 'answer' to evaluate against; give it one, or leave it out"
+                )
+            if grader == "math" and problem.answer is not None and not is_final(problem.answer):
+                raise DataError(f"{place}: the answer of problem '{problem.id}' is a whole solution, {_WORKED}")
             problems.append(problem)
         return problems
 

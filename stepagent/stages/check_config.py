@@ -30,7 +30,8 @@ from stepagent.config.prompts import load_prompt
 from stepagent.config.settings import Config, ProblemSettings
 from stepagent.config.yaml_text import key_lines
 from stepagent.errors import ConfigError, DataError, Fault, collected
-from stepagent.files.problems import PRESETS, ProblemFile, count_problems
+from stepagent.files.presets import PRESETS
+from stepagent.files.problems import ProblemFile, count_problems
 from stepagent.files.rows import load_eft, load_labelled_pairs, read_ift
 from stepagent.files.tables import may_be_dataset
 from stepagent.models.folders import check_folder
@@ -168,7 +169,7 @@ def _check_problems(
             _refuse_missing(role, source.path, f"make it, or name a data set ({', '.join(PRESETS)}, or a hub id)")
         checked.rows[role] = count = count_problems(source)
         if answers and count and source.path.endswith(".jsonl"):
-            ProblemFile(Path(source.path)).held_out()
+            ProblemFile(Path(source.path)).held_out(checked.config.grader.kind)
 
 
 def _refuse_missing(role: str, path: str, remedy: str) -> None:

@@ -103,7 +103,7 @@ class _Comparison:
         self._session = session
         self._model = model
         self._file = file
-        self._problems = file.held_out()
+        self._problems = file.held_out(session.config.grader.kind)
         self._parts = session.parts(model)
         self._out = out
 

@@ -67,7 +67,7 @@ def evaluate(session: Session, model: ModelVersion, out: Path, *, settings: Eval
     `out` holds. Returns whether there was anything to do. Raises ConfigError or DataError."""
     settings = settings or held_out_settings(session)
     problems = ProblemFile.of(settings.problems, session.folder)
-    held_out = problems.held_out()
+    held_out = problems.held_out(session.config.grader.kind)
     load_check(settings)
     inputs = {"model": Path(model.path), "problems": problems.path}
     if settings.pairs:

@@ -170,7 +170,7 @@ def check_inputs(session: Session) -> list[slice]:
     if config.init:
         sft_rows(config, config.init)
     if config.evaluate:
-        ProblemFile.of(config.evaluate.problems, folder).held_out()
+        ProblemFile.of(config.evaluate.problems, folder).held_out(config.grader.kind)
         load_check(config.evaluate)
         if config.evaluate.pairs:
             load_labelled_pairs(config.evaluate.pairs)

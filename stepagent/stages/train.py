@@ -203,7 +203,7 @@ def init_command(config: Config, settings: InitSettings, out: Path) -> None:
     with Session(config, folder) as session:
         if not session.run_folder.begun("init", _init_inputs(config, settings), _init_identity(config, settings)):
             refuse_existing(out)
-        ProblemFile.of(measured.problems, folder).held_out()
+        ProblemFile.of(measured.problems, folder).held_out(config.grader.kind)
         sft_rows(config, settings)
         evaluate(session, first, folder / first.name, settings=measured)
         init(session, settings, trained)

@@ -10,7 +10,8 @@ from datasets import Dataset
 
 from stepagent import DataError
 from stepagent.config.settings import ProblemSettings
-from stepagent.files.problems import PRESETS, ProblemFile, problem_path
+from stepagent.files.presets import PRESETS
+from stepagent.files.problems import ProblemFile, problem_path
 from stepagent.files.tables import read_raw
 from stepagent.types import Problem
 
