@@ -140,6 +140,7 @@ def test_every_config_shown_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from stepagent.stages.deploy import make_server
 
     (tmp_path / "my_judges.py").write_text(python_of("CONTRIBUTING.md"))
+    (tmp_path / "my_graders.py").write_text(python_of("docs/graders.md"))
     (tmp_path / "my_parts.py").write_text(python_of("docs/own_parts.md"))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     files = [path for path in (ROOT / "recipes").glob("*.yaml") if path.name != "fsdp2.yaml"]

@@ -66,7 +66,7 @@ def make_ift(
                 if model:
                     yield from cutter.by_model(session, model, uncut)
                 if not cutter.counts:
-                    raise DataError(_nothing(source, columns, cutter.first, aside=aside))
+                    raise DataError(_nothing(source, columns, cutter.first, cutter.reasons, aside=aside))
 
             write_rows(out / "ift.jsonl", rows())
     finally:
@@ -225,11 +225,13 @@ class _Cutter:
         return IftRow(question, steps=texts, cut_by=cut_by, answer=answer)
 
 
-def _nothing(source: str, columns: Columns, first: Mapping[str, Any], *, aside: Path) -> str:
-    """Return the sentence on a source that gave no row at all; `first` is its first row."""
+def _nothing(source: str, columns: Columns, first: Mapping[str, Any], reasons: Counter[str], *, aside: Path) -> str:
+    """Return the sentence on a source that gave no row at all; `first` is its first row, `reasons` are those of all."""
     if not first:
         return f"{source}: no rows in it"
     for name in (columns.question, columns.solution, columns.answer):
         if name and name not in first:
             return f"{source}: no column '{name}'; it has {', '.join(first)}"
-    return f"{source}: no solution could be cut into steps; {aside} says why"
+    commonest, count = reasons.most_common(1)[0]
+    share = f"{count} of {reasons.total()}: {commonest}"
+    return f"{source}: no solution could be cut into steps ({share}); {aside} says why"
