@@ -111,11 +111,6 @@ class Bar:
         self._begin = self._printed = time.monotonic()
         self._shown = 0.0
 
-    @property
-    def completed(self) -> int:
-        """The place to which it was moved last."""
-        return self._completed
-
     def total(self, total: int) -> None:
         """Set the total, once it is known."""
         self._progress.update(self._task, total=total)

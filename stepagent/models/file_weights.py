@@ -24,6 +24,7 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 
+from stepagent.console import Bar
 from stepagent.models.folders import local_files
 from stepagent.models.loading import load_model, silenced
 from stepagent.models.saving import tensor_names
@@ -45,9 +46,10 @@ class Group:
 
 class FileWeights(Mapping[str, torch.Tensor]):
     """The tensors of `model`, which is empty, by its own names: read from the safetensors in `folder` when they are
-    asked for, in the model's precision and layout."""
+    asked for, in the model's precision and layout. Requests move `progress`, while there is one."""
 
     def __init__(self, model: Any, folder: Path) -> None:
+        self.progress: Bar | None = None
         self._model = model
         self.stored = tensor_names(folder)
         self._state = model.state_dict()
@@ -56,6 +58,8 @@ class FileWeights(Mapping[str, torch.Tensor]):
         self._twins = _twins(model, self._group_of)
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        if self.progress:
+            self.progress.advance(note=name)
         name = name if name in self._group_of else self._twins[name]
         return self.read(self._group_of[name])[name]
 

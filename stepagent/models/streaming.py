@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from stepagent.console import bar
 from stepagent.models.file_weights import FileWeights, empty_model, run_from, weight_files
 from stepagent.models.loading import load_model
 from stepagent.models.parity import Outputs, probe_outputs
@@ -35,19 +36,24 @@ def _streamed_outputs(model: str | Path, probes: Sequence[Sequence[int]]) -> lis
     if files is None:
         raise NotStreamable("its weights are not in safetensors")
     empty = empty_model(model, torch.float32)
-    with layers_read_alone():
-        return probe_outputs(run_from(empty, FileWeights(empty, files)), probes)
+    weights = FileWeights(empty, files)
+    with layer_by_layer(weights, model):
+        return probe_outputs(run_from(empty, weights), probes)
 
 
 @contextmanager
-def layers_read_alone() -> Iterator[None]:
-    """Raise NotStreamable where a model of `run_from` computes with a weight of another module, which is not there."""
+def layer_by_layer(weights: FileWeights, model: str | Path) -> Iterator[None]:
+    """Context in which an empty model runs from `weights`, which a bar shows. Raises NotStreamable where it computes
+    with a weight of another layer, which is not there."""
     try:
-        yield
+        with bar(f"outputs of {model}", len(weights)) as weights.progress:
+            yield
     except RuntimeError as error:
         if "meta" not in str(error):
             raise
         raise NotStreamable("its code reads weights of one layer in another") from None
+    finally:
+        weights.progress = None
 
 
 def copy_in_precision(folder: Path, copy: Path, dtype: torch.dtype) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from stepagent.console import bar, table, warn
@@ -28,11 +29,14 @@ def prove_command(url: str, model: Path, against: Path | None, *, data: Path | N
     sequences = trained_sequences(data, seed=0) if data else example_sequences(model, PROBES)
     if not sequences:
         raise DataError(f"{data}: no row has prompt_ids and chosen_ids; give a preferences.jsonl of a search")
-    with bar("prove", 2) as progress:
-        progress.advance(note="log-probabilities of the folders")
-        probes = make_probes(sequences, model, against)
-        progress.advance(note="of the server")
-        proof = prove(probes, lambda ids: client.logprobs(served_name, ids))
+    probes = make_probes(sequences, model, against)
+    with bar(f"log-probabilities of {served_name}", len(probes)) as progress:
+
+        def logprobs(ids: Sequence[int]) -> list[float]:
+            progress.advance()
+            return client.logprobs(served_name, ids)
+
+        proof = prove(probes, logprobs)
     rows: dict[str, object] = {"proof": proof.outcome, "nats per token from the folder": proof.to_new}
     if proof.to_old is not None:
         rows[f"nats per token from {against}"] = proof.to_old

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from stepagent.config.settings import TrainSettings
-from stepagent.console import bar, warn
+from stepagent.console import warn
 from stepagent.errors import ModelError, ParityError
 from stepagent.files.jsonl import write_atomic
 from stepagent.models.file_weights import FileWeights, empty_model
@@ -148,28 +148,25 @@ def write_merged(
 
     Weights are read, merged and written one by one; a model whose code or files do not allow that is merged in memory,
     and a warning says why."""
-    with bar("merge", None) as progress:
-        progress.advance(0, note="outputs of the model with its adapter")
-        try:
-            model: StreamedModel | WholeModel = StreamedModel(base, adapter)
-            outputs = model.outputs(probes)
-        except NotStreamable as error:
-            reason = str(error)
-        else:
-            reason = ""
-        if reason:
-            warn([f"{base}: merged in memory, which holds the whole model in float32: {reason}"])
-            model = WholeModel(base, adapter)
-            outputs = model.outputs(probes)
-        with writing(folder):
-            model.save_adapter(folder / "adapter")
-        share = model.write(folder, getattr(torch, dtype), tokenizer=tokenizer, progress=progress)
-        del model  # one float32 copy at a time: a large model's is most of a machine's memory
-        progress.advance(progress.completed, note="outputs of the model that was written")
-        try:
-            parity = check_outputs(outputs, folder_outputs(folder, probes))
-        except ParityError as error:
-            raise ParityError(f"{folder}: the merged model is not the trained one: {error}; kept for a look") from None
+    try:
+        model: StreamedModel | WholeModel = StreamedModel(base, adapter)
+        outputs = model.outputs(probes)
+    except NotStreamable as error:
+        reason = str(error)
+    else:
+        reason = ""
+    if reason:
+        warn([f"{base}: merged in memory, which holds the whole model in float32: {reason}"])
+        model = WholeModel(base, adapter)
+        outputs = model.outputs(probes)
+    with writing(folder):
+        model.save_adapter(folder / "adapter")
+    share = model.write(folder, getattr(torch, dtype), tokenizer=tokenizer)
+    del model  # one float32 copy at a time: a large model's is most of a machine's memory
+    try:
+        parity = check_outputs(outputs, folder_outputs(folder, probes))
+    except ParityError as error:
+        raise ParityError(f"{folder}: the merged model is not the trained one: {error}; kept for a look") from None
     return {"parity": parity, f"surviving_{dtype}": share}
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from accelerate.hooks import remove_hook_from_submodules
 
-from stepagent.console import Bar
+from stepagent.console import Bar, bar
 from stepagent.models.file_weights import FileWeights, Group, empty_model, run_from, weight_files
 from stepagent.models.parity import Outputs, probe_outputs
 from stepagent.models.saving import complete_folder
 from stepagent.models.shards import write_shards
-from stepagent.models.streaming import NotStreamable, layers_read_alone
+from stepagent.models.streaming import NotStreamable, layer_by_layer
 from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.training.layers import Adapter, adapted_layers, merge_layer, parameter_name, surviving_share
 
@@ -55,17 +55,17 @@ class StreamedModel:
         kinds = sorted({type(layer).__name__ for layer in self._layers.values()})
         run_from(self._adapted, _AdaptedWeights(self._adapted, self._base), layers=kinds)
         try:
-            with layers_read_alone():
+            with layer_by_layer(self._base, f"{self._files} with its adapter"):
                 return probe_outputs(self._adapted, probes)
         finally:
             remove_hook_from_submodules(self._adapted)
 
-    def write(self, folder: Path, dtype: torch.dtype, *, tokenizer: ChatTokenizer, progress: Bar) -> float:
+    def write(self, folder: Path, dtype: torch.dtype, *, tokenizer: ChatTokenizer) -> float:
         """Write the merged model with everything that its base holds. Returns the share of the update that survives
         `dtype`."""
         shares: list[tuple[float, float]] = []
-        progress.total(len(self._base.groups))
-        write_shards(folder, self._base.blanks(), self._merged_tensors(dtype, shares, progress))
+        with bar("merge", len(self._base.groups)) as progress:
+            write_shards(folder, self._base.blanks(), self._merged_tensors(dtype, shares, progress))
         complete_folder(self._files, folder, torch.float32, tokenizer=tokenizer)
         return surviving_share(shares)
 

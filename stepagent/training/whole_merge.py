@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from stepagent.console import Bar
+from stepagent.console import bar
 from stepagent.models.loading import load_model, pick_device
 from stepagent.models.parity import Outputs, probe_outputs
 from stepagent.models.saving import save_model
@@ -36,13 +36,13 @@ class WholeModel:
         """Return the outputs of the adapted model along the probes (token ids)."""
         return probe_outputs(self._adapted, probes)
 
-    def write(self, folder: Path, dtype: torch.dtype, *, tokenizer: ChatTokenizer, progress: Bar) -> float:
+    def write(self, folder: Path, dtype: torch.dtype, *, tokenizer: ChatTokenizer) -> float:
         """Write the merged model with everything that its base holds. Returns the share of the update that survives
         `dtype`."""
         layers, shares = adapted_layers(self._adapted), []
-        progress.total(len(layers))
-        for layer in layers:
-            shares.append(merge_layer(layer, dtype))
-            progress.advance()
+        with bar("merge", len(layers)) as progress:
+            for layer in layers:
+                shares.append(merge_layer(layer, dtype))
+                progress.advance()
         save_model(self._adapted.unload(), self._base, folder, tokenizer=tokenizer)
         return surviving_share(shares)
