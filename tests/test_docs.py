@@ -143,6 +143,9 @@ def test_every_config_shown_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "my_graders.py").write_text(python_of("docs/graders.md"))
     (tmp_path / "my_parts.py").write_text(python_of("docs/own_parts.md"))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "judge.yaml").write_text("judge: {kind: pairwise}\n")
+    monkeypatch.chdir(tmp_path)
     files = [path for path in (ROOT / "recipes").glob("*.yaml") if path.name != "fsdp2.yaml"]
     assert {"smollm2-word-problems", "smollm2-gsm8k", "hosted-judge"} < {path.stem for path in files}
     assert all(load_config(path).name == path.stem for path in files)
