@@ -19,7 +19,6 @@ from stepagent.config.settings import Config, OptimizeSettings
 from stepagent.console import closing_table_only, console, output, percent, warn
 from stepagent.errors import ConfigError, DataError
 from stepagent.files.jsonl import read_rows, write_json
-from stepagent.files.runs import hash_path
 from stepagent.models.divergence import mean_kl
 from stepagent.models.folders import unless_made
 from stepagent.models.loading import load_config
@@ -28,7 +27,7 @@ from stepagent.models.tokenizer import ChatTokenizer
 from stepagent.report.comparison import plot_losses
 from stepagent.report.shares import paired_gain
 from stepagent.stages.evaluate import Evaluation, evaluate, held_out_settings, read_evaluation
-from stepagent.stages.train import CURVE, solve_prompt, train_on_pairs
+from stepagent.stages.train import CURVE, solve_prompt, train_on_pairs, training_identity, training_inputs
 from stepagent.stages.watch import watch
 from stepagent.training.environment import process_count
 from stepagent.training.pairs import load_pairs
@@ -182,7 +181,6 @@ def _equal_epochs(config: Config, model: ModelVersion, data: str, arms: Sequence
 def _train(session: Session, model: ModelVersion, data: str, *, folder: Path, name: str) -> ModelVersion:
     """Train one arm, unless its folder holds the model already; a killed training goes on."""
     config, out = session.config, folder / "model"
-    replayed = config.init.files() if config.replay and config.init else {}
 
     def work() -> None:
         goes_on, start = work_folder(out).exists(), time.monotonic()
@@ -192,14 +190,9 @@ def _train(session: Session, model: ModelVersion, data: str, *, folder: Path, na
     folder.mkdir(parents=True, exist_ok=True)
     session.run_folder.stage(
         session.stage_name("optimize", folder),
-        inputs={"model": Path(model.path), "preferences": Path(data), **replayed},
+        inputs=training_inputs(config, model, Path(data)),
         outputs={"model": out},
-        identity=[
-            config.optimize.model_dump(mode="json"),
-            config.seed,
-            hash_path(solve_prompt(config).path),
-            config.replay.model_dump(mode="json") if replayed and config.replay else None,
-        ],
+        identity=training_identity(config),
         work=lambda: unless_made(out, work),
     )
     return ModelVersion(None, str(out))

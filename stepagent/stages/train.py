@@ -222,9 +222,6 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
     `trained` is there. Writes optimize.json and training.jsonl beside the pairs. Returns `trained`."""
     config, round_folder, out = session.config, preferences.parent, Path(trained.path)
     label = round_folder.name.replace("_", " ")
-    replayed = config.init.files() if config.replay and config.init else {}
-    if config.replay and config.replay.judged:
-        replayed |= {"trees": round_folder / "trees.jsonl"}
     seed = config.seed + (trained.index or 0) - 1
 
     def work() -> None:
@@ -236,17 +233,28 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
 
     session.run_folder.stage(
         session.stage_name("optimize", round_folder),
-        inputs={"model": Path(model.path), "preferences": preferences, **replayed},
+        inputs=training_inputs(config, model, preferences),
         outputs={"model": out},
-        identity=[
-            config.optimize.model_dump(mode="json"),
-            config.seed,
-            hash_path(solve_prompt(config).path),
-            config.replay.model_dump(mode="json") if replayed and config.replay else None,
-        ],
+        identity=training_identity(config),
         work=lambda: unless_made(out, work),
     )
     return trained
+
+
+def training_inputs(config: Config, model: ModelVersion, preferences: Path) -> dict[str, Path]:
+    """Return the files that step-wise DPO of a model on some pairs reads, by name."""
+    inputs = {"model": Path(model.path), "preferences": preferences}
+    if config.replay and config.init:
+        inputs |= config.init.files()
+    if config.replay and config.replay.judged:
+        inputs["trees"] = preferences.with_name("trees.jsonl")
+    return inputs
+
+
+def training_identity(config: Config) -> list[object]:
+    """Return all that decides the outcome of a training beside its inputs."""
+    replay = config.replay.model_dump(mode="json") if config.replay else None
+    return [config.optimize.model_dump(mode="json"), config.seed, hash_path(solve_prompt(config).path), replay]
 
 
 def optimize_command(config: Config, model: str, data: str, *, out: Path) -> dict[str, object]:
