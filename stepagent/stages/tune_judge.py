@@ -181,7 +181,8 @@ class _Tuning:
         rounds = max(1, math.ceil(math.log2(len(variants))))
         for number in range(rounds):
             weight = sum(variant.votes for variant in racing)
-            pairs = min(len(self._split.tuning), pairs + (end - self._spent) // (rounds - number) // weight)
+            room = (end - self._spent) // weight
+            pairs = min(len(self._split.tuning), pairs + min(room, max(room // (rounds - number), _GLANCE - pairs)))
             ranking = sorted(((variant, self._try(variant, pairs)) for variant in racing), key=lambda row: row[1].rank)
             trials = [trial for _, trial in ranking if not trial.refusal]
             if not trials:

@@ -93,7 +93,7 @@ def test_criteria_without_a_place_in_the_prompt_are_one_error_before_anything_is
     config = load(f"model: none\nproblems: p.jsonl\njudge: {{prompt: {path}, criteria: Units count.}}")
     with pytest.raises(ConfigError, match=r"own\.md: no place for judge\.criteria; write \{criteria\} behind"):
         Binder(config).judge()
-    assert Binder(config.model_copy(update={"judge": Component(kind="pairwise", prompt=str(path))})).judge()
+    assert Binder(config.model_copy(update={"judge": Component(kind="pairwise", params={"prompt": str(path)})})).judge()
 
 
 def test_training_rows_are_rendered_with_the_criteria_that_the_judge_will_read(
