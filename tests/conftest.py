@@ -168,6 +168,8 @@ def stepagent(
 ) -> Callable[..., CompletedProcess[str]]:
     """The installed command, in this process (a new one would load torch each time)."""
     monkeypatch.setenv("COLUMNS", "160")
+    for screen in (console.console, console.output):  # made while COLUMNS said otherwise, they would keep to that
+        monkeypatch.setattr(screen, "_width", None)
 
     def run(*arguments: object) -> CompletedProcess[str]:
         words = ["stepagent", *map(str, arguments)]

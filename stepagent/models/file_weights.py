@@ -6,7 +6,10 @@ A model of 7 billion parameters takes 28 GB in float32. One of its layers takes 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,22 +184,40 @@ def _parts(file: Path, name: str) -> Iterator[tuple[Any, torch.Tensor]]:
     mapped pages count as memory of the process until it is closed."""
     shape, precision = _form(file, name)
     if not shape or 0 in shape:
-        with safe_open(file, framework="pt") as tensors:
-            yield ..., tensors.get_tensor(name)
+        with _interrupts_wait(), safe_open(file, framework="pt") as tensors:
+            whole = tensors.get_tensor(name)
+        yield ..., whole
         return
     count = max(1, _CHUNK // (math.prod(shape[1:]) * precision.itemsize))
     for start in range(0, shape[0], count):
         rows = slice(start, start + count)
-        with safe_open(file, framework="pt") as tensors:
-            yield rows, tensors.get_slice(name)[rows]
+        with _interrupts_wait(), safe_open(file, framework="pt") as tensors:
+            part = tensors.get_slice(name)[rows]
+        yield rows, part
 
 
 def _form(file: Path, name: str) -> tuple[list[int], torch.dtype]:
     """Return shape and precision of a tensor of a safetensors file."""
-    with safe_open(file, framework="pt") as tensors:
+    with _interrupts_wait(), safe_open(file, framework="pt") as tensors:
         part = tensors.get_slice(name)
         shape = part.get_shape()
         return shape, (part[:0] if shape else tensors.get_tensor(name)).dtype
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: within safetensors it would come out as an error of another kind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def weight_files(model: str | Path) -> Path | None:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,20 @@ def load_config(model: str | Path) -> Any:
     check_folder(model)
     try:
         with silenced():
-            return AutoConfig.from_pretrained(str(model), trust_remote_code=False)
+            config = AutoConfig.from_pretrained(str(model), trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 (whatever Transformers raises)
         if not Path(model).is_dir():
             raise ModelError(f"{model}: no such model folder, and it is not in the hub ({first_line(error)})") from None
         remedy = _remedy(error, "mend config.json or download it again")
         raise ModelError(f"{model}: cannot read config.json ({first_line(error)}){remedy}") from None
+    attention = str(getattr(config, "_attn_implementation", None) or "")
+    # Transformers would fetch a kernel from the hub in its place: code that nobody has asked for
+    if "/" in attention or (attention.startswith("flash_attention") and find_spec("flash_attn") is None):
+        raise ModelError(
+            f"{model}: config.json asks for '{attention}', which is not installed; remove attn_implementation (or "
+            "_attn_implementation) from config.json"
+        )
+    return config
 
 
 def _remedy(error: Exception, otherwise: str = "check config.json, or download it again") -> str:

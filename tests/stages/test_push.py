@@ -151,7 +151,7 @@ def test_the_cards_tell_data_results_and_limits_and_no_path(run: Path, hub: HubS
     assert head["datasets"] == ["org/adder-preferences"]
     assert "| M_3 | M_2 | step-wise DPO | 3 pairs of round 1 (sha256 ab) | 3 |" in card
     assert "| M_3 | 90.0% (59.6 to 98.2) |" in card
-    assert "M_3 against M_2, greedily, in points: +30.0 (+1.6 to +58.4, paired)" in card
+    assert "M_3 against M_2, greedily, in points: +30.0 (-8.7 to +58.7, paired)" in card
     assert "It has drifted from M_1: longer." in card
     assert "`held_out.jsonl`" in card
     data_card = hub.repositories[DATA].files["README.md"].decode()

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_families import tiny_model
 
 from stepagent import ParityError
 from stepagent.config.settings import LoraSettings, TrainSettings
 from stepagent.demo.make_base import make_tokenizer
-from stepagent.models import shards
+from stepagent.models import file_weights, shards
 from stepagent.models.file_weights import read_tensor
 from stepagent.models.loading import load_model
 from stepagent.models.parity import probe_outputs
@@ -204,3 +207,22 @@ def test_the_benchmark_of_its_memory_runs(tmp_path: Path) -> None:
     assert 0 < content["peak_bytes"] < 2 * 2**30
     assert 0 < content["probes_peak_bytes"] < 2 * 2**30
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"], "the folders go away"
+
+
+def test_ctrl_c_waits_for_the_end_of_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within safetensors it would come out as a ValueError, and the run would end with a traceback."""
+    save_file({"w": torch.arange(6.0)}, tmp_path / "x.safetensors")
+    finished: list[bool] = []
+
+    @contextmanager
+    def opened(*arguments: Any, **keywords: Any) -> Iterator[Any]:
+        with safe_open(*arguments, **keywords) as file:
+            signal.raise_signal(signal.SIGINT)
+            yield file
+            finished.append(True)
+
+    monkeypatch.setattr(file_weights, "safe_open", opened)
+    with pytest.raises(KeyboardInterrupt):
+        read_tensor(tmp_path / "x.safetensors", "w")
+    assert finished == [True]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
