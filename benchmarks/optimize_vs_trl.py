@@ -140,6 +140,7 @@ def run_ours(options: argparse.Namespace, packed: bool) -> float:
             monitor=WarningMonitor(),
             settings=settings,
             smoothing=torch.zeros(len(units)),
+            weights=torch.ones(len(units)),
         )
         seconds = training_seconds(trainer)
     return spent + seconds

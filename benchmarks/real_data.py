@@ -143,11 +143,11 @@ def pairs_of(solved: Solved, rng: random.Random) -> Iterator[StepPair]:
 
 
 def write_data(
-    train: Iterable[Solved], test: Iterable[Solved], out: Path, *, sft: int, validation: int, seed: int
+    train: Iterable[Solved], test: Iterable[Solved], out: Path, *, sft: int, validation: int, same_kind: int, seed: int
 ) -> None:
     """Write to the folder `out`: ift.jsonl and eft.jsonl (of `sft` problems), validation.jsonl (as many more, to
-    choose settings on), problems.jsonl (the rest of `train`), held_out.jsonl, and pairs.jsonl (labelled pairs of the
-    held-out problems)."""
+    choose settings on), problems.jsonl (the rest of `train`), held_out.jsonl (`same_kind` more, with ids same-K, and
+    all of `test`, with ids test-K), and pairs.jsonl (labelled pairs of problems of `test`)."""
     rng = random.Random(seed)
     tested = list(test)
     held_out = {solved.question for solved in tested}
@@ -155,20 +155,21 @@ def write_data(
         solved for solved in {solved.question: solved for solved in train}.values() if solved.question not in held_out
     ]
     rng.shuffle(pool)
-    cut = len(pool) - validation
-    examples, searches = pool[:sft], pool[sft:cut]
+    examples, rest = pool[:sft], pool[sft:]
+    ends = len(rest) - validation, len(rest) - validation - same_kind
+    searches, unseen, validated = rest[: ends[1]], rest[ends[1] : ends[0]], rest[ends[0] :]
     out.mkdir(parents=True, exist_ok=True)
     write_rows(out / "ift.jsonl", [IftRow(s.question, "\n".join(s.lines), answer=s.answer) for s in examples])
     write_rows(out / "eft.jsonl", [pair for solved in examples for pair in pairs_of(solved, rng)])
     write_rows(out / "problems.jsonl", _problems(searches))
-    write_rows(out / "validation.jsonl", _problems(pool[cut:]))
-    write_rows(out / "held_out.jsonl", _problems(tested))
+    write_rows(out / "validation.jsonl", _problems(validated))
+    write_rows(out / "held_out.jsonl", [*_problems(unseen, "same-"), *_problems(tested, "test-")])
     pairs = [pair for solved in tested for pair in pairs_of(solved, rng)]
     write_rows(out / "pairs.jsonl", pairs[: 2 * 200 : 2])
 
 
-def _problems(solved: Sequence[Solved]) -> list[Problem]:
-    return [Problem(str(place), item.question, item.answer) for place, item in enumerate(solved)]
+def _problems(solved: Sequence[Solved], prefix: str = "") -> list[Problem]:
+    return [Problem(f"{prefix}{place}", item.question, item.answer) for place, item in enumerate(solved)]
 
 
 _READERS: dict[str, tuple[Callable[[Path], Iterator[Solved]], str]] = {
@@ -177,11 +178,12 @@ _READERS: dict[str, tuple[Callable[[Path], Iterator[Solved]], str]] = {
 }
 
 
-def make_data(task: str, source: Path, out: Path, *, sft: int, validation: int, seed: int) -> None:
-    """Write the files of a task (`word_problems` or `gsm8k`) from the folder `source` to the folder `out`."""
+def make_data(task: str, source: Path, out: Path, **sizes: int) -> None:
+    """Write the files of a task (`word_problems` or `gsm8k`) from the folder `source` to the folder `out`: `sizes` are
+    those of `write_data`, and its seed."""
     reader, ending = _READERS[task]
     train, test = (list(reader(source / f"{task}_{part}.{ending}")) for part in ("train", "test"))
-    write_data(train, test, out, sft=sft, validation=validation, seed=seed)
+    write_data(train, test, out, **sizes)
 
 
 if __name__ == "__main__":
@@ -189,10 +191,10 @@ if __name__ == "__main__":
     parser.add_argument("task", choices=_READERS)
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sft", type=int, default=1400, help="problems for SFT; the rest are searched")
-    parser.add_argument("--validation", type=int, default=400, help="problems to choose settings on")
+    parser.add_argument("--sft", type=int, default=800, help="problems for SFT; the rest are searched")
+    parser.add_argument("--validation", type=int, default=200, help="problems to choose settings on")
+    parser.add_argument("--same-kind", type=int, default=500, help="training problems that are held out, too")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    make_data(
-        options.task, options.source, options.out, sft=options.sft, validation=options.validation, seed=options.seed
-    )
+    sizes = {key: getattr(options, key) for key in ("sft", "validation", "same_kind", "seed")}
+    make_data(options.task, options.source, options.out, **sizes)

@@ -37,11 +37,13 @@ from self_rewarding import mean_interval, sft_arm
 from stepagent.assembly.session import Session
 from stepagent.config.loading import load_config
 from stepagent.config.settings import Config
+from stepagent.files.jsonl import read_rows
 from stepagent.files.runs import RunFolder
 from stepagent.models.folders import unless_made
 from stepagent.stages.evaluate import read_evaluation
 from stepagent.stages.iterate import iterate
 from stepagent.stages.train import initialize
+from stepagent.types import Problem, StepPreference
 
 _ROLLOUTS = {"kind": "rollouts", "prompt": "short_solve", "rollouts": 4, "temperature": 1.0, "top_p": 1.0}
 _BLIND: dict[str, Any] = {"pairs": None}  # these judges are not measured on labelled pairs
@@ -114,9 +116,9 @@ def seeds(options: argparse.Namespace) -> range:
     return range(options.seed, options.seed + options.seeds)
 
 
-def arm_figures(folders: Sequence[Path]) -> dict[str, Any]:
+def arm_figures(folders: Sequence[Path], sets: Sequence[str]) -> dict[str, Any]:
     """Return the figures of an arm: `models` M_1, M_2, ... with their gains, as many as every seed has; the gain of the
-    last one, its interval, and the judge's accuracy under it."""
+    last one, its interval, and the judge's accuracy under it. `sets` names the set of each held-out problem."""
     curves = []
     for folder in folders:
         paths = sorted(folder.glob("evaluation/M_*/metrics.json"), key=lambda path: int(path.parent.name[2:]))
@@ -124,20 +126,33 @@ def arm_figures(folders: Sequence[Path]) -> dict[str, Any]:
     models = []
     for place in range(min(map(len, curves), default=0)):
         rows = [curve[place] for curve in curves]
-        paired = [
-            100.0 * (last - first)
-            for curve in curves
-            for first, last in zip(curve[0]["solved"], curve[place]["solved"], strict=True)
-        ]
-        gain, low, high = mean_interval(paired)
-        model = {"model": f"M_{place + 1}", "gain": gain, "interval": [low, high]}
-        for key in ("greedy_accuracy", "judge_accuracy", "judge_consistency", "valid_format", "steps_per_solution"):
+        pairs = [(curve[0]["solved"], curve[place]["solved"]) for curve in curves]
+        model = {"model": f"M_{place + 1}", **paired_gain(pairs, range(len(sets)))}
+        model["sets"] = {
+            name: paired_gain(pairs, [i for i, other in enumerate(sets) if other == name])
+            for name in dict.fromkeys(sets)
+        }
+        for key in ("judge_accuracy", "judge_consistency", "valid_format", "steps_per_solution"):
             values = [row[key] for row in rows if row[key] is not None]
             model[key] = statistics.mean(values) if values else None
         models.append(model)
-    pairs = [len(path.read_bytes().splitlines()) for f in folders for path in f.glob("round_*/preferences.jsonl")]
+    rounds = [path for folder in folders for path in folder.glob("round_*/preferences.jsonl")]
     last = models[-1] if models else {}
-    return {**last, "seeds": len(folders), "pairs": sum(pairs), "models": models}
+    return {
+        **last,
+        "seeds": len(folders),
+        "pairs": sum(len(read_rows(path, StepPreference)) for path in rounds),
+        "models": models,
+    }
+
+
+def paired_gain(pairs: Sequence[tuple[Sequence[Any], Sequence[Any]]], places: Sequence[int]) -> dict[str, Any]:
+    """Return the greedy accuracy of the later models on the problems at `places`, and their gain over the first ones in
+    points with its 95 % interval, paired per problem. `pairs` holds the marks of both models for each seed."""
+    marks = [(first[i], last[i]) for first, last in pairs for i in places]
+    known = [(first, last) for first, last in marks if first is not None and last is not None]
+    gain, low, high = mean_interval([100.0 * (last - first) for first, last in known])
+    return {"greedy_accuracy": statistics.mean(last for _, last in known), "gain": gain, "interval": [low, high]}
 
 
 def hardware() -> str:
@@ -156,12 +171,14 @@ def commit() -> str:
 
 def figures_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of all arms that have a model beyond M_1."""
+    problems = read_rows(options.data / f"{options.split}.jsonl", Problem)
+    sets = [problem.id.rpartition("-")[0] or options.split for problem in problems]
     arms = {}
     for arm in ARMS:
         folders = [options.work / f"seed_{seed}" / arm for seed in seeds(options)]
         folders = [folder for folder in folders if (folder / "evaluation" / "M_2" / "metrics.json").is_file()]
         if folders:
-            arms[arm] = arm_figures(folders)
+            arms[arm] = arm_figures(folders, sets)
     return {
         "model": options.model.name,
         "data": options.data.name,

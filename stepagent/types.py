@@ -23,6 +23,8 @@ Thinking = Literal["off", "hidden", "steps"]
 the steps are made of."""
 VoteOutcome = Literal["first", "second", "tie", "unparsed", "error"]
 Winner = Literal["first", "second", "tie"]
+SiblingPairs = Literal["best_worst", "best_rest", "all"]
+"""The pairs of siblings that a judged level makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +265,8 @@ class StepPreference:
 
     `prompt` is the whole rendered context including the prefix, so a trainer that reads only
     `prompt, chosen, rejected` conditions on the right text. `*_ends` says whether the step ended the
-    solution: only then do its ids close with the end-of-turn token.
+    solution: only then do its ids close with the end-of-turn token. `weight` is what the pair counts in a training
+    loss: those of a level count as much as one pair.
     """
 
     prompt: str
@@ -283,4 +286,5 @@ class StepPreference:
     generator: str
     judge: str
     tokenizer_sha256: str | None
+    weight: float = 1.0
     schema: Literal["stepagent/step-preference/1"] = "stepagent/step-preference/1"

@@ -66,6 +66,7 @@ MEANINGS = {
     "OptimizeSettings.loss": "Signal of a pair: DPO's sigmoid, IPO, KTO, or the chosen step's likelihood alone.",
     "OptimizeSettings.beta": "DPO's beta: the weight of staying near the reference.",
     "OptimizeSettings.nll_alpha": "Weight of the NLL of the chosen step per token; 0 leaves it out.",
+    "OptimizeSettings.pairs": "Pairs that a search exports of a level: best_worst, best_rest or all.",
     "OptimizeSettings.margin_smoothing": "Smooth each pair's label by the judge's margin.",
     "OptimizeSettings.length_normalized": "Average log-probabilities over a step's tokens.",
     "OptimizeSettings.guards": "Limits beyond which a training is warned about.",

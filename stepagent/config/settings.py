@@ -17,6 +17,7 @@ from stepagent.config.base import Settings as Settings
 from stepagent.config.component import KINDS, Component, JudgeSection, with_kinds
 from stepagent.config.problem_settings import Problems, is_generated
 from stepagent.config.problem_settings import ProblemSettings as ProblemSettings
+from stepagent.types import SiblingPairs
 
 
 class LoraSettings(Settings):
@@ -93,10 +94,12 @@ class OptimizeSettings(TrainSettings):
     (arXiv 2310.12036) and kto (2402.01306) are others, likelihood learns the chosen step alone, by its NLL per token
     (RAFT, 2304.06767). Optional terms: `nll_alpha` weighs the same NLL beside a pair's loss (2404.19733);
     `margin_smoothing` smooths each pair's label by the judge's margin; `length_normalized` averages log-probabilities
-    over a step's tokens."""
+    over a step's tokens. `pairs` are those that a search exports of each level's siblings: the best and the worst, the
+    best and each worse one, or all whose scores differ; those of a level count as much as one pair."""
 
     learning_rate: Rate = 5e-7
     loss: LossKind = "sigmoid"
+    pairs: SiblingPairs = "best_worst"
     beta: Rate = 0.1
     nll_alpha: Annotated[float, Field(ge=0)] = 0.0
     margin_smoothing: bool = False
@@ -271,6 +274,10 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _judgements_are_confirmed(self) -> Config:
+        if self.verify and self.optimize.pairs != "best_worst":
+            raise ValueError(
+                "verify confirms the best and the worst sibling of a level: take optimize.pairs: best_worst with it"
+            )
         if self.replay and self.replay.judged and self.verify is None:
             raise ValueError(
                 "replay.judged teaches votes that a second judge confirmed; name that judge in the section verify"

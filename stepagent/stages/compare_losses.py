@@ -82,6 +82,8 @@ def read_arms(config: Config, variants: str) -> list[Arm]:
     for text in filter(None, (" ".join(variant.split()) for variant in variants.split(","))):
         data: dict[str, Any] = config.optimize.model_dump()
         for word in text.split():
+            if word.startswith("pairs="):
+                raise ConfigError(f"--compare {text}: a search decides the pairs; search again with optimize.{word}")
             apply_override(data, word if "=" in word else f"loss={word}")
         arms.append(Arm(text, validate(OptimizeSettings, data, f"--compare {text}")))
     if not arms:

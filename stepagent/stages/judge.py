@@ -15,7 +15,7 @@ from stepagent.files.rows import CandidatesRow, load_candidates, plain_step
 from stepagent.interfaces import Judge
 from stepagent.seeds import derive_seed
 from stepagent.stages.measure_judge import raise_failures
-from stepagent.stages.search import SearchCounts, tree_counts
+from stepagent.stages.search import SearchCounts, exported_pairs, tree_counts
 from stepagent.tree import Level, StepTree
 from stepagent.types import ModelVersion, Problem, Usage, Verdict
 
@@ -78,7 +78,7 @@ def judge_again(session: Session, model: ModelVersion, trees: Path, *, out: Path
         session.stage_name("judge again", out),
         inputs={"model": Path(model.path), "trees": trees},
         outputs={"trees": judged, "preferences": preferences},
-        identity=session.bound.judging(),
+        identity=[*session.bound.judging(), *exported_pairs(session)],
         work=lambda: _judge_trees(session, model, trees, path=judged, preferences=preferences),
     )
 
@@ -96,7 +96,7 @@ def _judge_trees(session: Session, model: ModelVersion, trees: Path, *, path: Pa
         items = [(tree.problem.id, tree) for tree in earlier]
         label, concurrency = "judge again", config.concurrency
         session.run(fill(file, items, judged, label=label, total=len(items), concurrency=concurrency))
-        counts = SearchCounts()
+        counts = SearchCounts(session.config.optimize.pairs)
         write_rows(preferences, counts.watch(file))
         verdicts = [level.verdict for tree in file for level in tree.levels if level.verdict is not None]
         errors = [verdict.error for verdict in verdicts if verdict.failed]

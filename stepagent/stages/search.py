@@ -19,7 +19,7 @@ from stepagent.interfaces import BoundedSearch, SearchStrategy
 from stepagent.judges.measuring import JudgeCounts, measure
 from stepagent.preferences import PAIR, level_outcome, tree_preferences
 from stepagent.tree import StepTree
-from stepagent.types import ModelVersion, Problem, StepPreference, Usage
+from stepagent.types import ModelVersion, Problem, SiblingPairs, StepPreference, Usage
 
 PAIRS = "  preference pairs"
 """The name of their number among the closing figures."""
@@ -47,7 +47,7 @@ def search(
         session.stage_name("search", out),
         inputs={"model": Path(model.path), "problems": problems.path},
         outputs={"trees": out / "trees.jsonl", "preferences": out / "preferences.jsonl"},
-        identity=session.bound.identity(),
+        identity=[*session.bound.identity(), *exported_pairs(session)],
         work=work,
     )
 
@@ -60,7 +60,7 @@ def _search(
     start = time.monotonic()
     parts = session.parts(model)
     cached = session.run(parts.prefix_cache())
-    counts = SearchCounts()
+    counts = SearchCounts(session.config.optimize.pairs)
     label = f"search, round {round_index}"
     trees = out / "trees.jsonl"
     with searched(session, parts.strategy, problems, trees=trees, label=label, round_index=round_index) as file:
@@ -122,6 +122,12 @@ def searched(
         yield file
 
 
+def exported_pairs(session: Session) -> list[str]:
+    """Return the part of a stage's identity that says which pairs it exports; empty for the default, so that stages that
+    were finished before there was a choice stay finished."""
+    return [] if session.config.optimize.pairs == "best_worst" else [session.config.optimize.pairs]
+
+
 def tree_file(path: Path) -> ResumableFile[StepTree]:
     """Return the trees of a search. Raises DataError for a file that holds something else."""
     return ResumableFile(path, StepTree, key=lambda tree: tree.problem.id, failed=lambda tree: tree.status == "failed")
@@ -164,7 +170,9 @@ class SearchCounts:
     """The closing figures of a search: the ends of its trees, pairs, levels without a pair and the reason, cost, and
     the judge's behaviour. Trees pass through one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, pairs: SiblingPairs = "best_worst") -> None:
+        self._pairs = pairs
+        self._rows = 0
         self._ends: Counter[str] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._votes: Counter[str] = Counter()
@@ -175,7 +183,9 @@ class SearchCounts:
         """Return the preferences of `trees`, each of which is counted as it passes."""
         for tree in trees:
             self.add(tree)
-            yield from tree_preferences(tree)
+            for row in tree_preferences(tree, self._pairs):
+                self._rows += 1
+                yield row
 
     def add(self, tree: StepTree) -> None:
         """Count one tree."""
@@ -197,7 +207,8 @@ class SearchCounts:
             "problems": self._ends.total(),
             **{f"  {name}": count for name, count in self._ends.most_common()},
             "levels": self._outcomes.total(),
-            PAIRS: self._outcomes[PAIR],
+            **({"  levels with pairs": self._outcomes[PAIR]} if self._pairs != "best_worst" else {}),
+            PAIRS: self._rows,
             **{f"  no pair: {reason}": n for reason, n in self._outcomes.most_common() if reason != PAIR},
             "comparisons": self._votes.total(),
             **{f"  {name}": count for name, count in self._votes.most_common()},

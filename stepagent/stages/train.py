@@ -254,7 +254,8 @@ def training_inputs(config: Config, model: ModelVersion, preferences: Path) -> d
 def training_identity(config: Config) -> list[object]:
     """Return all that decides the outcome of a training beside its inputs."""
     replay = config.replay.model_dump(mode="json") if config.replay else None
-    return [config.optimize.model_dump(mode="json"), config.seed, hash_path(solve_prompt(config).path), replay]
+    settings = config.optimize.model_dump(mode="json", exclude={"pairs"})  # these decide the preferences
+    return [settings, config.seed, hash_path(solve_prompt(config).path), replay]
 
 
 def optimize_command(config: Config, model: str, data: str, *, out: Path) -> dict[str, object]:

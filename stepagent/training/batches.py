@@ -28,7 +28,7 @@ class Share(NamedTuple):
 
     packs: tuple[Pack, ...]
     real: int
-    mean_over: int
+    mean_over: float
 
 
 class PackedBatches(Dataset[Share]):
@@ -39,8 +39,8 @@ class PackedBatches(Dataset[Share]):
     shuffles the trees and cuts the sequence into batches of `batch_size` units, so that a batch mixes trees but
     keeps the units of a tree, which share a prefix, together; a tree larger than half a batch is shuffled in
     parts of half a batch. Replayed rows are spread evenly over the batches, in a new order each epoch, in
-    addition to the `batch_size` units. `weigh(pack)` is the number of terms (pairs, tokens) that a pack adds to
-    the mean loss. `scoring` is the way in which packs are made and scored: packed, until the model has been tried.
+    addition to the `batch_size` units. `weigh(pack)` is the number of terms (tokens, or pairs by their
+    weights) that a pack adds to the mean loss. `scoring` is the way in which packs are made and scored: packed, until the model has been tried.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PackedBatches(Dataset[Share]):
         settings: TrainSettings,
         *,
         seed: int,
-        weigh: Callable[[Pack], int],
+        weigh: Callable[[Pack], float],
         processes: int = 1,
     ) -> None:
         self.units = units

@@ -42,9 +42,9 @@ from stepagent.training.trainer import (
 
 
 class DpoTrainer(PackedTrainer):
-    """Trainer on the mean DPO loss over the pairs of the global batch. Replayed rows add `replay` times
-    their mean NLL per token, each row counted against one pair. The first units are the pairs, as many as
-    `smoothing` [pairs] has entries; the units after them are replayed rows. A warning of the guards goes to
+    """Trainer on the mean DPO loss over the pairs of the global batch, by their `weights` [pairs]. Replayed rows add
+    `replay` times their mean NLL per token, each row counted against one pair. The first units are the pairs, as many
+    as `smoothing` [pairs] has entries; the units after them are replayed rows. A warning of the guards goes to
     the monitor, or stops the training with ModelError if settings.guards.stop is set."""
 
     def __init__(
@@ -53,12 +53,14 @@ class DpoTrainer(PackedTrainer):
         monitor: Monitor,
         settings: OptimizeSettings,
         smoothing: torch.Tensor,
+        weights: torch.Tensor,
         replay: float = 0.0,
     ) -> None:
         super().__init__(*args, monitor=monitor)
         self._settings = settings
         self._reference = torch.empty(0)
         self._smoothing = smoothing
+        self._weights = weights
         self._pairs = len(smoothing)
         self._replay = replay
         self._guards = Guards(settings.guards, self.train_dataset.steps)
@@ -111,11 +113,13 @@ class DpoTrainer(PackedTrainer):
         losses = losses - settings.nll_weight * policy[:, 0] / pair_lengths[:, 0]
         metrics["chosen_logp"], metrics["rejected_logp"] = policy.detach().unbind(1)
         metrics["chosen_reference"] = reference[:, 0]
+        # Sums, not means: the Trainer divides by the weights of the whole batch, however it is packed.
+        weights = self._weights[pairs].to(policy)
+        total = (weights * losses).sum() + self._replay * replay_losses.sum()
+        sums = {name: (weights * value).sum().item() for name, value in metrics.items()}
         if self._replay:
-            metrics["replay_loss"] = self._replay * replay_losses.detach()
-        # Sums, not means: the Trainer divides by the pairs of the whole batch, however they are packed.
-        total = losses.sum() + self._replay * replay_losses.sum()
-        return total, {name: value.sum().item() for name, value in metrics.items()}
+            sums["replay_loss"] = self._replay * replay_losses.detach().sum().item()
+        return total, sums
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log the metrics of a step, and let the guards look at them."""
@@ -168,8 +172,8 @@ def optimize_model(
     window = context_limit(trainable.config, settings.max_context)
     pairs = load_pairs(data, tokenizer, window, vocabulary=trainable.get_input_embeddings().num_embeddings, solve=solve)
     units = pairs.units
-    rows = zip(units, pairs.problems, pairs.margins, strict=True)
-    data_sha256 = hash_data([[[(t.ids, t.start) for t in unit], name, margin] for unit, name, margin in rows])
+    rows = zip(units, pairs.problems, pairs.margins, pairs.weights, strict=True)
+    data_sha256 = hash_data([[[(t.ids, t.start) for t in unit], *row] for unit, *row in rows])
     replay_rows = replay.draw(len(units)) if replay else ()
     replay_targets = [encode(tokenizer, row) for row in replay_rows]
     replay_units = [(target,) for target in replay_targets if len(target.ids) <= window]
@@ -179,7 +183,7 @@ def optimize_model(
         pairs.problems,
         settings,
         seed=seed,
-        weigh=lambda pack: sum(unit < len(units) for unit in pack.units),
+        weigh=lambda pack: sum(pairs.weights[unit] for unit in pack.units if unit < len(units)),
         processes=process_count(),
     )
     trained = TrainedModel(trainable, tokenizer, model, settings)
@@ -193,6 +197,7 @@ def optimize_model(
         monitor=monitor,
         settings=settings,
         smoothing=smoothing if settings.margin_smoothing else torch.zeros_like(smoothing),
+        weights=torch.tensor(pairs.weights),
         replay=replay.weight if replay and replay_units else 0.0,
     )
     work = [work_identity(settings), seed, data_sha256, model_identity(model)]

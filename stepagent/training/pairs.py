@@ -21,13 +21,14 @@ Ids = tuple[int, ...]
 @dataclass(slots=True)
 class Pairs:
     """The usable rows of a preference file, in parallel lists: the (chosen, rejected) targets, the problem
-    (its id, or a hash of the context) and the judge's margin (1 if there is none). `rounds` are the rounds
+    (its id, or a hash of the context), the judge's margin (1 if there is none) and the pair's weight. `rounds` are the rounds
     they come from. `aside` counts the other rows by reason. `moved_boundaries` counts the rows that have only text and
     whose last context token runs into the step, so that the step's tokens begin with that token."""
 
     units: list[Unit] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
     rounds: set[int] = field(default_factory=set)
     aside: Counter[str] = field(default_factory=Counter)
     moved_boundaries: int = 0
@@ -62,10 +63,12 @@ def load_pairs(
         if isinstance(row, StepPreference):
             pairs.problems.append(row.problem_id)
             pairs.margins.append(row.margin)
+            pairs.weights.append(row.weight)
             pairs.rounds.add(row.round)
         else:
             pairs.problems.append(hash_data([[turn.content for turn in row.turns] or row.prefix]))
             pairs.margins.append(1.0)
+            pairs.weights.append(1.0)
     if not pairs.units and not pairs.aside:
         raise DataError(f"{data}: no preference pairs; search more problems or raise generator.temperature")
     if not pairs.units:

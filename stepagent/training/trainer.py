@@ -247,7 +247,7 @@ def train(trainer: PackedTrainer, fingerprint: str) -> list[dict[str, float]]:
 
 def work_identity(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings on which the training steps depend: work with the same ones can be continued."""
-    irrelevant = {"report_to", "save_steps", "serving_dtype", "guards"}
+    irrelevant = {"report_to", "save_steps", "serving_dtype", "guards", "pairs"}
     return settings.model_dump(exclude=irrelevant)
 
 

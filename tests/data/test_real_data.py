@@ -45,7 +45,12 @@ def test_gsm8k_with_algebra_becomes_data(tmp_path: Path) -> None:
     for part in ("train", "test"):
         text = "".join(json.dumps({**row, "question": f"{part} {row['question']}"}) + "\n" for row in rows)
         (tmp_path / f"gsm8k_{part}.jsonl").write_text(text)
-    make_data("gsm8k", tmp_path, tmp_path / "out", sft=4, validation=2, seed=0)
+    make_data("gsm8k", tmp_path, tmp_path / "out", sft=4, validation=2, same_kind=1, seed=0)
     pairs = [json.loads(line) for line in (tmp_path / "out" / "pairs.jsonl").read_text().splitlines()]
     assert len(pairs) == 8
     assert all(pair["first"] != pair["second"] for pair in pairs)
+    # Of eight problems: four are shown solved, two are for settings, one is held out, one is searched.
+    held_out = [json.loads(line) for line in (tmp_path / "out" / "held_out.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in held_out] == ["same-0", *(f"test-{place}" for place in range(8))]
+    searched = json.loads((tmp_path / "out" / "problems.jsonl").read_text())
+    assert searched["question"] not in {row["question"] for row in held_out}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+import pytest
+
 from stepagent import (
     BackendError,
     Problem,
@@ -13,7 +15,7 @@ from stepagent import (
     StepTree,
     Verdict,
 )
-from stepagent.preferences import level_outcome
+from stepagent.preferences import level_outcome, ordered_pairs, tree_preferences
 from stepagent.strategies.step import StepSearch
 from stepagent.testing import ListedGenerator, RankingJudge
 
@@ -44,6 +46,35 @@ async def test_the_best_candidate_is_followed_and_best_against_worst_is_the_pair
     assert not rows[0].chosen_ends
     assert 0.5 < rows[0].margin < 1
     assert outcomes == {"pair": 2}
+
+
+async def test_more_siblings_of_a_level_make_pairs_that_count_as_one() -> None:
+    generator = ListedGenerator(["1a", "3a", "2a", "2b"], ["5."])
+    tree = await StepSearch(generator, RankingJudge(number_in), width=4).search(PROBLEM, seed=1)
+    rest, every = (list(tree_preferences(tree, pairs)) for pairs in ("best_rest", "all"))
+    assert [(row.chosen, row.rejected, row.weight) for row in rest] == [
+        ("3a", "1a", 1 / 3),
+        ("3a", "2a", 1 / 3),
+        ("3a", "2b", 1 / 3),
+    ]
+    assert {(row.chosen, row.rejected) for row in every} - {(row.chosen, row.rejected) for row in rest} == {
+        ("2a", "1a"),
+        ("2b", "1a"),
+    }  # 2a and 2b are equal
+    assert sum(row.weight for row in every) == pytest.approx(1)
+    assert {row.prompt_ids for row in every} == {tuple(b"Q:")}
+
+
+def test_margins_of_other_siblings_grow_with_their_distance_in_score() -> None:
+    """Best and worst are 0.8 apart with margin 0.9: 0.4 apart is half as far above 0.5. Who has no score is in no
+    pair."""
+    verdict = Verdict("ok", (0.9, 0.5, float("nan"), 0.1), best=0, worst=3, margin=0.9)
+    assert ordered_pairs(verdict, "best_worst") == [(0, 3, 0.9)]
+    assert ordered_pairs(verdict, "all") == [
+        (0, 3, 0.9),
+        (0, 1, pytest.approx(0.7)),
+        (1, 3, pytest.approx(0.7)),
+    ]
 
 
 async def test_one_distinct_candidate_is_followed_without_a_verdict(collect: Collect) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -217,6 +218,29 @@ def test_the_loss_is_a_mean_over_pairs_whatever_the_packing(
     for name, weight in weights[0].items():
         assert torch.allclose(weight, weights[1][name], atol=1e-4)
         assert torch.allclose(weight, weights[2][name], atol=1e-4)
+
+
+def test_pairs_of_half_the_weight_count_half(
+    preference: Preference, quiet: Monitor, random_model: Path, tmp_path: Path
+) -> None:
+    """Each pair twice with weight 1/2 in batches of twice as many is each pair once; and weights change the model."""
+    tokenizer = ChatTokenizer(random_model)
+    rows = [preference(tokenizer, f"{i}+1=2\n", f"{i}+1=3\n", problem_id=f"p{i}") for i in range(4)]
+    data = {
+        "once": (rows, 4),
+        "halves": ([replace(row, weight=0.5) for row in rows for _ in range(2)], 8),
+        "first": ([replace(row, weight=1.0 if row is rows[0] else 0.01) for row in rows], 4),
+    }
+    weights = {}
+    for name, (part, size) in data.items():
+        write_rows(tmp_path / f"{name}.jsonl", part)
+        settings = OptimizeSettings(learning_rate=1e-2, beta=0.5, epochs=2, batch_size=size)
+        out = tmp_path / name
+        optimize_model(random_model, tmp_path / f"{name}.jsonl", out, settings=settings, seed=0, monitor=quiet)
+        weights[name] = load_model(out, torch.float32, CPU).state_dict()
+    for name, weight in weights["once"].items():
+        assert torch.allclose(weight, weights["halves"][name], atol=1e-4)
+    assert not all(torch.allclose(w, weights["first"][name], atol=1e-3) for name, w in weights["once"].items())
 
 
 def test_batches_mix_trees_keep_siblings_together_and_lose_nothing() -> None:
