@@ -155,9 +155,9 @@ def write_data(
         solved for solved in {solved.question: solved for solved in train}.values() if solved.question not in held_out
     ]
     rng.shuffle(pool)
-    examples, rest = pool[:sft], pool[sft:]
-    ends = len(rest) - validation, len(rest) - validation - same_kind
-    searches, unseen, validated = rest[: ends[1]], rest[ends[1] : ends[0]], rest[ends[0] :]
+    examples, remainder = pool[:sft], pool[sft:]
+    ends = len(remainder) - validation, len(remainder) - validation - same_kind
+    searches, unseen, validated = remainder[: ends[1]], remainder[ends[1] : ends[0]], remainder[ends[0] :]
     out.mkdir(parents=True, exist_ok=True)
     write_rows(out / "ift.jsonl", [IftRow(s.question, "\n".join(s.lines), answer=s.answer) for s in examples])
     write_rows(out / "eft.jsonl", [pair for solved in examples for pair in pairs_of(solved, rng)])

@@ -126,10 +126,10 @@ def arm_figures(folders: Sequence[Path], sets: Sequence[str]) -> dict[str, Any]:
     models = []
     for place in range(min(map(len, curves), default=0)):
         rows = [curve[place] for curve in curves]
-        pairs = [(curve[0]["solved"], curve[place]["solved"]) for curve in curves]
-        model = {"model": f"M_{place + 1}", **paired_gain(pairs, range(len(sets)))}
+        marks = [(curve[0]["solved"], curve[place]["solved"]) for curve in curves]
+        model = {"model": f"M_{place + 1}", **paired_gain(marks, range(len(sets)))}
         model["sets"] = {
-            name: paired_gain(pairs, [i for i, other in enumerate(sets) if other == name])
+            name: paired_gain(marks, [problem for problem, group in enumerate(sets) if group == name])
             for name in dict.fromkeys(sets)
         }
         for key in ("judge_accuracy", "judge_consistency", "valid_format", "steps_per_solution"):
@@ -138,21 +138,17 @@ def arm_figures(folders: Sequence[Path], sets: Sequence[str]) -> dict[str, Any]:
         models.append(model)
     rounds = [path for folder in folders for path in folder.glob("round_*/preferences.jsonl")]
     last = models[-1] if models else {}
-    return {
-        **last,
-        "seeds": len(folders),
-        "pairs": sum(len(read_rows(path, StepPreference)) for path in rounds),
-        "models": models,
-    }
+    count = sum(len(read_rows(path, StepPreference)) for path in rounds)
+    return {**last, "seeds": len(folders), "pairs": count, "models": models}
 
 
-def paired_gain(pairs: Sequence[tuple[Sequence[Any], Sequence[Any]]], places: Sequence[int]) -> dict[str, Any]:
+def paired_gain(marks: Sequence[tuple[Sequence[Any], Sequence[Any]]], places: Sequence[int]) -> dict[str, Any]:
     """Return the greedy accuracy of the later models on the problems at `places`, and their gain over the first ones in
-    points with its 95 % interval, paired per problem. `pairs` holds the marks of both models for each seed."""
-    marks = [(first[i], last[i]) for first, last in pairs for i in places]
-    known = [(first, last) for first, last in marks if first is not None and last is not None]
-    gain, low, high = mean_interval([100.0 * (last - first) for first, last in known])
-    return {"greedy_accuracy": statistics.mean(last for _, last in known), "gain": gain, "interval": [low, high]}
+    points with its 95 % interval, paired per problem. `marks` holds those of both models for each seed."""
+    outcomes = [(first[place], last[place]) for first, last in marks for place in places]
+    outcomes = [(first, last) for first, last in outcomes if first is not None and last is not None]
+    gain, low, high = mean_interval([100.0 * (last - first) for first, last in outcomes])
+    return {"greedy_accuracy": statistics.mean(last for _, last in outcomes), "gain": gain, "interval": [low, high]}
 
 
 def hardware() -> str:

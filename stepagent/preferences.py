@@ -78,7 +78,7 @@ def preference_levels(tree: StepTree, pairs: SiblingPairs = "best_worst") -> Ite
 
 
 def ordered_pairs(verdict: Verdict, pairs: SiblingPairs) -> list[tuple[int, int, float]]:
-    """Return (better, worse, margin) for pairs of the candidates of a verdict that is "ok": its best and its worst; with
+    """Return (better, worse, margin) for pairs of the candidates of an "ok" verdict: its best and its worst; with
     `best_rest` also the best and each other one that scored less; with `all` every two whose scores differ.
 
     The verdict says the margin of best and worst alone. That of two others lies as far above 0.5 as their distance in
@@ -97,5 +97,5 @@ def ordered_pairs(verdict: Verdict, pairs: SiblingPairs) -> list[tuple[int, int,
         if scores[first] > scores[second] + _NOISE and (first, second) != (best, worst)
     }
     largest = max(scores[best] - scores[worst], *distances.values(), 0.0)
-    rest = [(*pair, 0.5 + (margin - 0.5) * distance / largest) for pair, distance in distances.items()]
-    return [(best, worst, margin), *rest]
+    triples = [(*pair, 0.5 + (margin - 0.5) * distance / largest) for pair, distance in distances.items()]
+    return [(best, worst, margin), *triples]

@@ -123,8 +123,8 @@ def searched(
 
 
 def exported_pairs(session: Session) -> list[str]:
-    """Return the part of a stage's identity that says which pairs it exports; empty for the default, so that stages that
-    were finished before there was a choice stay finished."""
+    """Return the part of a stage's identity that says which pairs it exports; empty for the default, so that
+    stages that were finished before there was a choice stay finished."""
     return [] if session.config.optimize.pairs == "best_worst" else [session.config.optimize.pairs]
 
 

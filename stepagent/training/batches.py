@@ -40,7 +40,8 @@ class PackedBatches(Dataset[Share]):
     keeps the units of a tree, which share a prefix, together; a tree larger than half a batch is shuffled in
     parts of half a batch. Replayed rows are spread evenly over the batches, in a new order each epoch, in
     addition to the `batch_size` units. `weigh(pack)` is the number of terms (tokens, or pairs by their
-    weights) that a pack adds to the mean loss. `scoring` is the way in which packs are made and scored: packed, until the model has been tried.
+    weights) that a pack adds to the mean loss. `scoring` is the way in which packs are made and scored: packed, until
+    the model has been tried.
     """
 
     def __init__(

@@ -21,9 +21,9 @@ Ids = tuple[int, ...]
 @dataclass(slots=True)
 class Pairs:
     """The usable rows of a preference file, in parallel lists: the (chosen, rejected) targets, the problem
-    (its id, or a hash of the context), the judge's margin (1 if there is none) and the pair's weight. `rounds` are the rounds
-    they come from. `aside` counts the other rows by reason. `moved_boundaries` counts the rows that have only text and
-    whose last context token runs into the step, so that the step's tokens begin with that token."""
+    (its id, or a hash of the context), the judge's margin (1 if there is none) and the pair's weight. `rounds` are
+    the rounds they come from. `aside` counts the other rows by reason. `moved_boundaries` counts the rows that have
+    only text and whose last context token runs into the step, so that the step's tokens begin with that token."""
 
     units: list[Unit] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
