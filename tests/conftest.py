@@ -174,6 +174,7 @@ def stepagent(
     def run(*arguments: object) -> CompletedProcess[str]:
         words = ["stepagent", *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", words)
+        monkeypatch.setattr(main, "leave", sys.exit)  # it would end the tests
         monkeypatch.setattr(console, "_terminal_claimed", False)  # set again by the command, undone after the test
         capsys.readouterr()
         try:

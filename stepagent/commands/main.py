@@ -14,6 +14,7 @@ from rich.console import Console
 from stepagent.commands.check import check_model, probe, prove
 from stepagent.commands.config import config_app, schema
 from stepagent.commands.data import data_app
+from stepagent.commands.leaving import leave
 from stepagent.commands.look import report, show, view
 from stepagent.commands.options import ConfigPath, Model, Overrides, Version
 from stepagent.commands.publish import push
@@ -291,4 +292,5 @@ def run() -> None:
         code = first.code if isinstance(first, SystemExit) else 1
         if code == 130:
             Console(stderr=True).print("interrupted: finished work is kept; the same command continues")
+            leave(code)
         sys.exit(code)

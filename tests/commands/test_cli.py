@@ -241,6 +241,18 @@ def test_an_interrupt_says_how_to_go_on(
     assert "the same command continues" in result.stderr
 
 
+def test_an_interrupt_ends_the_process_though_a_thread_does_not(tmp_path: Path) -> None:
+    """As a pool does that was starting its thread at that moment, in a library that loads weights."""
+    code = (
+        "import sys, threading\nfrom stepagent.commands import main\n"
+        "def app():\n    threading.Thread(target=threading.Event().wait).start()\n    sys.exit(130)\n"
+        "main.app = app\nmain.run()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 130
+    assert "the same command continues" in result.stderr
+
+
 def test_help_and_import_load_no_torch() -> None:
     code = (
         "import sys, stepagent, stepagent.commands.main; print('torch' in sys.modules, 'transformers' in sys.modules)"
