@@ -58,15 +58,34 @@ _log = logging.getLogger("stepagent")
 _FIRST_REST, _LONGEST_REST = 1.0, 60.0  # seconds
 
 
-class _Lane:
-    """One endpoint, its requests in flight, and its failures in a row."""
+_BUSY = (429, 503, 529)  # statuses of a server that takes no more requests at the moment
+_GROWTH = 0.1  # share of the room that comes back while as many requests succeed as there is room for, at least 1
 
-    def __init__(self, backend: Backend) -> None:
+
+class _Lane:
+    """One endpoint, its requests in flight, the room for them (at most `bound`), and its failures in a row."""
+
+    def __init__(self, backend: Backend, bound: int) -> None:
         self.backend = backend
         self.in_flight = 0
+        self.room = float(bound)
+        self._bound = bound
+        self._proven = True  # a request has succeeded since the room was halved
         self.failures = 0
         self.rests_until = 0.0
         self.refuses = False
+
+    def succeed(self) -> None:
+        """Take note of a success: the endpoint can take more."""
+        self.failures = 0
+        self._proven = True
+        self.room = min(self._bound, self.room + max(1.0, _GROWTH * self.room) / self.room)
+
+    def narrow(self) -> None:
+        """Halve the room, once until a request succeeds: an endpoint that refuses all says nothing of their number."""
+        if self._proven:
+            self.room = max(1.0, self.room / 2)
+            self._proven = False
 
     def refuse(self) -> bool:
         """Send no request here any more. Returns whether that is new."""
@@ -83,7 +102,8 @@ class _Lane:
 
 class Pool(Wrapper):
     """Wrapper that sends each request to the endpoint with the fewest in flight; where all have
-    `max_in_flight`, it waits.
+    `max_in_flight`, it waits. An endpoint that is busy (429, 503, 529) gets half as many, and a tenth more again, at
+    least one, for as many successes as it has requests in flight.
 
     Of several endpoints, one that fails (except with a 429, which tells its limit) rests for a second, twice
     as long after each further failure, at most a minute; then a single request tries it. The request that
@@ -93,8 +113,7 @@ class Pool(Wrapper):
 
     def __init__(self, backends: Sequence[Backend], max_in_flight: int) -> None:
         super().__init__(backends[0])
-        self._lanes = [_Lane(backend) for backend in backends]
-        self._bound = max_in_flight
+        self._lanes = [_Lane(backend, max_in_flight) for backend in backends]
         self._waiting: list[tuple[tuple[int, int, int], int, asyncio.Future[_Lane]]] = []
         self._arrivals = count()
 
@@ -103,9 +122,11 @@ class Pool(Wrapper):
         lane = await self._enter()
         try:
             reply = await lane.backend.complete(prompt, sampling)
-            lane.failures = 0
+            lane.succeed()
             return reply
         except TransientError as error:
+            if error.rate_limited or error.status in _BUSY:
+                lane.narrow()
             if not error.rate_limited and len(self._lanes) > 1:
                 lane.rest()
             raise
@@ -168,5 +189,5 @@ class Pool(Wrapper):
         if not available:
             available = [min(self._lanes, key=lambda lane: lane.rests_until)]
         # An endpoint that failed last gets one request as a trial before it gets a full share.
-        open_lanes = [lane for lane in available if lane.in_flight < (1 if lane.failures else self._bound)]
+        open_lanes = [lane for lane in available if lane.in_flight < (1 if lane.failures else int(lane.room))]
         return min(open_lanes, key=lambda lane: lane.in_flight, default=None)

@@ -159,3 +159,56 @@ async def test_a_request_of_a_real_endpoint_that_dies_is_answered_by_the_other()
         await ask(pool, range(8))  # type: ignore[arg-type]
         assert len(spare.requests) == 12
         await pool.close()  # type: ignore[attr-defined]
+
+
+class BusyEndpoint(SlowEndpoint):
+    """Endpoint that refuses with 429 what is more than `limit` at once, and counts the refusals."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(0.005)
+        self.limit, self.refusals = limit, 0
+
+    async def complete(self, prompt: Prompt, sampling: Sampling) -> Completions:
+        if self.open >= self.limit:
+            self.refusals += 1
+            raise TransientError("too many", rate_limited=True, status=429)
+        return await super().complete(prompt, sampling)
+
+
+async def served(pool: Pool, requests: int) -> None:
+    """Send requests at once, each again until it is answered."""
+
+    async def request() -> None:
+        while True:
+            with suppress(TransientError):
+                await pool.complete(ASK, Sampling())
+                return
+            await asyncio.sleep(0.001)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(requests):
+            group.create_task(request())
+
+
+async def test_requests_in_flight_settle_at_what_a_busy_server_takes() -> None:
+    busy = BusyEndpoint(4)
+    pool = Pool([busy], 64)
+    await served(pool, 100)
+    early = busy.refusals
+    await served(pool, 400)
+    assert busy.most == 4
+    assert busy.refusals - early < 150, "of 400 requests, those that probe for room alone are refused"
+    busy.limit, busy.most = 64, 0
+    await served(pool, 400)
+    assert busy.most > 16, "and the room comes back with the server's"
+
+
+async def test_an_endpoint_that_refuses_everything_for_a_while_keeps_half_of_its_room() -> None:
+    stormy = BusyEndpoint(0)
+    pool = Pool([stormy], 32)
+    with suppress(BaseExceptionGroup):
+        await ask(pool, range(100))
+    assert stormy.refusals > 1
+    stormy.limit = 64
+    await served(pool, 100)
+    assert stormy.most >= 16
