@@ -28,7 +28,18 @@ from stepagent.types import (
 )
 
 if TYPE_CHECKING:
-    from stepagent.api import Found, evaluate, iterate, judge, judge_trees, measure_judge, optimize, search
+    from stepagent.api import (
+        Found,
+        evaluate,
+        iterate,
+        judge,
+        judge_trees,
+        measure_judge,
+        optimize,
+        push,
+        search,
+        tune_judge,
+    )
     from stepagent.backends.openai import OpenAIBackend
     from stepagent.backends.transformers import TransformersBackend
     from stepagent.config.loading import load_config
@@ -43,8 +54,9 @@ if TYPE_CHECKING:
 
 _LAZY = {
     **dict.fromkeys(
-        ("Found", "evaluate", "iterate", "judge", "judge_trees", "measure_judge", "optimize", "search"), "api"
+        ("Found", "evaluate", "iterate", "judge", "judge_trees", "measure_judge", "optimize", "push", "search"), "api"
     ),
+    "tune_judge": "api",
     "BeamSearch": "strategies.beam",
     "BestOfN": "strategies.best_of_n",
     "Config": "config.settings",
@@ -104,8 +116,10 @@ __all__ = [
     "load_config",
     "measure_judge",
     "optimize",
+    "push",
     "search",
     "tree_preferences",
+    "tune_judge",
 ]
 
 

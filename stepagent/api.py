@@ -196,5 +196,15 @@ def iterate(config: Settings, folder: str | Path) -> dict[str, Any]:
     return run_rounds(config_of(config), Path(folder))
 
 
+@_function
+def push(run: str | Path, to: str, *, model: str | None = None, public: bool = False) -> list[str]:
+    """Upload a model of a run (by default the newest good one) with its card, adapter and preferences to the Hugging
+    Face Hub's repository `to`, org/name. Returns the addresses. Raises ConfigError, ModelError, DataError, RefusedError
+    or BackendError."""
+    from stepagent.stages.push import push_command
+
+    return push_command(Path(run), to, model, public=public)
+
+
 def _version(session: Session, model: str | None) -> ModelVersion:
     return ModelVersion.at(model or session.config.model)

@@ -29,10 +29,10 @@ _ROUND_FILES = ("preferences.jsonl", "trees.jsonl")
 _MEGABYTE = 1_000_000
 
 
-def push_command(path: Path, name: str, model: str | None, *, public: bool) -> None:
+def push_command(path: Path, name: str, model: str | None, *, public: bool) -> list[str]:
     """Upload a run's newest good model, or the one named `model`, to the repository `name`, and the preferences and
     trees of all its finished rounds to the data set `name`-preferences. Everything is checked before anything is
-    uploaded; the same command finishes an upload that was interrupted.
+    uploaded; the same command finishes an upload that was interrupted. Returns the addresses of the repositories.
 
     Raises ConfigError, ModelError or DataError for a run or model that cannot be pushed, RefusedError for a name or a
     token of no use, BackendError if the Hub fails.
@@ -68,6 +68,7 @@ def push_command(path: Path, name: str, model: str | None, *, public: bool) -> N
     sizes = {target: sum(map(_size, files.values())) for target, files in uploads.items()}
     rows = {hub.url(target): f"{len(uploads[target])} files, {_megabytes(sizes[target])}" for target in uploads}
     table(f"Pushed {version.name} of {path}, {'public' if public else 'private'}", rows)
+    return list(rows)
 
 
 def _chosen(path: Path, model: str | None) -> tuple[RunFolder, ModelVersion]:

@@ -24,7 +24,8 @@ Backend BackendError BeamSearch BestOfN Candidate Completion Completions Config 
 Grader
 Judge Level Message ModelError Node OpenAIBackend PairwiseJudge ParityError Problem Prompt Proposal RolloutJudge
 SampleGenerator Sampling SearchStrategy Step StepPreference StepSearch StepTree StepagentError TransformersBackend Usage
-Verdict Vote evaluate iterate judge judge_trees load_config measure_judge optimize search tree_preferences
+Verdict Vote evaluate iterate judge judge_trees load_config measure_judge optimize push search
+tree_preferences tune_judge
 """
 
 

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from hub_stand_in import LARGE, HubRepository, HubStandIn, serve_hub
 
+from stepagent import push
 from stepagent.files.jsonl import dump_row, write_json
 from stepagent.files.runs import SCHEMA, hash_path
 from stepagent.testing import step
@@ -141,6 +142,11 @@ def test_all_files_arrive_byte_by_byte_with_their_cards(run: Path, hub: HubStand
     assert data.private
     assert repository.commits == data.commits == ["Begin an upload by stepagent", "Upload by stepagent"]
     assert len(hub.uploads) == 5, "three large files of the model, two of trees"
+
+
+def test_python_pushes_as_the_command_does(run: Path, hub: HubStandIn) -> None:
+    addresses = push(run, "org/adder", model="M_3")
+    assert [address.rpartition("org/")[2] for address in addresses] == ["adder", "adder-preferences"]
 
 
 def test_the_cards_tell_data_results_and_limits_and_no_path(run: Path, hub: HubStandIn, stepagent: Command) -> None:
