@@ -40,13 +40,12 @@ from stepagent.config.settings import Config
 from stepagent.files.jsonl import read_rows
 from stepagent.files.runs import RunFolder
 from stepagent.models.folders import unless_made
-from stepagent.stages.evaluate import read_evaluation
+from stepagent.stages.evaluate import evaluate, read_evaluation
 from stepagent.stages.iterate import iterate
 from stepagent.stages.train import initialize
 from stepagent.types import Problem, StepPreference
 
 _ROLLOUTS = {"kind": "rollouts", "prompt": "short_solve", "rollouts": 4, "temperature": 1.0, "top_p": 1.0}
-_BLIND: dict[str, Any] = {"pairs": None}  # these judges are not measured on labelled pairs
 
 
 def arm_changes(arm: str, config: Config) -> dict[str, Any]:
@@ -54,17 +53,15 @@ def arm_changes(arm: str, config: Config) -> dict[str, Any]:
     base = config.model_dump()
     longest = base["evaluate"]["max_tokens"]
     rollouts = {**_ROLLOUTS, "max_tokens": longest}
-    unmeasured = {"evaluate": {**base["evaluate"], **_BLIND}}
     return {
         "self": {},
         "sft": {},
         "rollouts": {"judge": rollouts},
-        "reference": {"judge": {**rollouts, "target": "reference"}, **unmeasured},
-        "random": {"judge": {"kind": "random"}, **unmeasured},
+        "reference": {"judge": {**rollouts, "target": "reference"}},
+        "random": {"judge": {"kind": "random"}},
         "outcome": {
             "judge": rollouts,
             "search": {"kind": "best_of_n", "n": base["search"]["width"], "pick": "judge", "max_tokens": longest},
-            **unmeasured,
         },
     }[arm]
 
@@ -96,6 +93,8 @@ def run(options: argparse.Namespace) -> None:
         assert init
         folder.mkdir(parents=True, exist_ok=True)
         unless_made(Path(start.path), lambda: initialize(base, init, Path(start.path)))  # noqa: B023 (called at once)
+        if options.hours > 0:
+            measure(base, folder, 1)
         for rounds in range(1, options.rounds + 1):
             for arm in options.arms:
                 if time.monotonic() > stop:
@@ -108,7 +107,18 @@ def run(options: argparse.Namespace) -> None:
                     with Session(config, folder / arm) as session:
                         sft_arm(session, start, RunFolder(folder / "self"))
                 else:
-                    iterate(config, folder / arm)
+                    iterate(config.model_copy(update={"evaluate": None}), folder / arm)
+                    measure(config, folder / arm, rounds + 1, judge=arm == "self")
+
+
+def measure(config: Config, folder: Path, index: int, *, judge: bool = True) -> None:
+    """Measure M_`index` of the run in `folder` on the held-out problems, and the config's judge under it on labelled
+    pairs. M_1, which all arms share, is measured once."""
+    assert config.evaluate
+    settings = config.evaluate if judge else config.evaluate.model_copy(update={"pairs": None})
+    with Session(config, folder) as session:
+        model = session.run_folder.model(index)
+        evaluate(session, model, folder / "evaluation" / model.name, settings=settings)
 
 
 def seeds(options: argparse.Namespace) -> range:
@@ -122,7 +132,9 @@ def arm_figures(folders: Sequence[Path], sets: Sequence[str]) -> dict[str, Any]:
     curves = []
     for folder in folders:
         paths = sorted(folder.glob("evaluation/M_*/metrics.json"), key=lambda path: int(path.parent.name[2:]))
-        curves.append([asdict(read_evaluation(path.parent)) for path in paths])
+        later = [path.parent for path in paths if path.parent.name != "M_1"]
+        start = folder.parent / "evaluation" / "M_1"
+        curves.append([asdict(read_evaluation(path)) for path in (start, *later)])
     models = []
     for place in range(min(map(len, curves), default=0)):
         rows = [curve[place] for curve in curves]
