@@ -45,7 +45,7 @@ from stepagent.stages.iterate import iterate
 from stepagent.stages.train import initialize
 from stepagent.types import Problem, StepPreference
 
-_ROLLOUTS = {"kind": "rollouts", "prompt": "short_solve", "rollouts": 4, "temperature": 1.0, "top_p": 1.0}
+_ROLLOUTS = {"kind": "rollouts", "prompt": "short_solve", "rollouts": 2, "temperature": 1.0, "top_p": 1.0}
 
 
 def arm_changes(arm: str, config: Config) -> dict[str, Any]:
