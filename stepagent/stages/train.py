@@ -28,6 +28,7 @@ from stepagent.stages.evaluate import evaluate, read_evaluation
 from stepagent.stages.own_judgements import own_judgements
 from stepagent.training.dpo import Replay, optimize_model
 from stepagent.training.environment import process_count
+from stepagent.training.memory import give_back_memory
 from stepagent.training.merge import refuse_existing
 from stepagent.training.sft import SftRow, sft
 from stepagent.types import ModelVersion
@@ -154,6 +155,7 @@ def initialize(config: Config, init: InitSettings, out: Path, *, curve: Path | N
     with bar("init: SFT of M_0", None) as progress:
         monitor = _BarMonitor(progress, "loss {loss:.3f}", curve)
         report = sft(config.model, rows, out, settings=init, seed=config.seed, monitor=monitor)
+    give_back_memory()
     table("Initialisation: M_0 -> M_1", report, ("rows", "steps", "loss_first", "loss_last"))
 
 
@@ -281,5 +283,6 @@ def train_on_pairs(
             solve=solve_prompt(config),
             replay=replay_of(config, label, Path(data)),
         )
+    give_back_memory()
     table(f"Step-wise DPO, {label}", figures, ("pairs", "steps", "margin", "accuracy"))
     return {**figures, "warnings": monitor.warnings}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from stepagent.models.head import rows_a_chunk
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt's parameters, from malloc.h
 _LARGEST = 2**31 - 1
+_DEFAULT = 2**17  # of both thresholds
 
 
 def keep_freed_memory() -> None:
@@ -25,6 +27,20 @@ def keep_freed_memory() -> None:
     mallopt(_TRIM_THRESHOLD, _LARGEST)
     mallopt(_TOP_PAD, 2**26)
     mallopt(_MMAP_THRESHOLD, 2**25)
+
+
+def give_back_memory() -> None:
+    """Undo `keep_freed_memory` and return all freed memory to the system, for when a training is over: what follows
+    would come on top of it."""
+    gc.collect()  # a trainer, its model and its callbacks hold each other
+    try:
+        libc = ctypes.CDLL(None)
+        mallopt, trim = libc.mallopt, libc.malloc_trim
+    except (OSError, AttributeError):
+        return
+    for parameter, value in ((_TRIM_THRESHOLD, _DEFAULT), (_TOP_PAD, 0), (_MMAP_THRESHOLD, _DEFAULT)):
+        mallopt(parameter, value)
+    trim(0)
 
 
 def pack_budget(settings: TrainSettings, device: torch.device) -> int:
