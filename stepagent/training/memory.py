@@ -30,8 +30,8 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Undo `keep_freed_memory` and return all freed memory to the system, for when a training is over: what follows
-    would come on top of it."""
+    """Undo `keep_freed_memory` and return all freed memory to the system, for when a training is over: a search
+    would come on top."""
     gc.collect()  # a trainer, its model and its callbacks hold each other
     try:
         libc = ctypes.CDLL(None)
