@@ -122,16 +122,44 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def gain(seeds: Sequence[dict[str, Any]], arm: str) -> dict[str, Any]:
-    """Return the greedy accuracy of the last model minus the first, in points, paired per problem."""
+_CURVE = (
+    "greedy_accuracy",
+    "search_accuracy",
+    "judge_accuracy",
+    "judge_consistency",
+    "own_judge_accuracy",
+    "own_pairs",
+    "pairs",
+    "pairs_right",
+    "steps_per_solution",
+)
+
+
+def difference(seeds: Sequence[dict[str, Any]], first: tuple[str, int], last: tuple[str, int]) -> dict[str, Any]:
+    """Return the greedy accuracy of one model minus that of another in points, paired per problem, with its 95 %
+    interval. A model is an arm and a place in its row, M_1 at 0."""
     paired = [
-        100.0 * (last - first)
+        100.0 * (after - before)
         for seed in seeds
-        for first, last in zip(seed[arm][0]["solved"], seed[arm][-1]["solved"], strict=True)
+        for before, after in zip(seed[first[0]][first[1]]["solved"], seed[last[0]][last[1]]["solved"], strict=True)
     ]
     mean, low, high = mean_interval(paired)
+    return {"gain": mean, "interval": [low, high]}
+
+
+def arm_figures(seeds: Sequence[dict[str, Any]], arm: str) -> dict[str, Any]:
+    """Return the gain of the arm's last model over M_1, pooled and per seed, its figures, and those of all its models
+    (`models`), means over the seeds."""
+    models = [
+        {
+            key: statistics.mean(seed[arm][place][key] for seed in seeds)
+            for key in _CURVE
+            if all(seed[arm][place].get(key) is not None for seed in seeds)
+        }
+        for place in range(len(seeds[0][arm]))
+    ]
     per_seed = [100 * (seed[arm][-1]["greedy_accuracy"] - seed[arm][0]["greedy_accuracy"]) for seed in seeds]
-    return {"gain": mean, "low": low, "high": high, "per_seed": per_seed}
+    return {**difference(seeds, (arm, 0), (arm, -1)), "per_seed": per_seed, **models[-1], "models": models}
 
 
 def main() -> None:
@@ -142,39 +170,23 @@ def main() -> None:
     work = options.work or Path(tempfile.mkdtemp(prefix="self_rewarding_"))
     numbers = range(options.seed, options.seed + options.seeds)
     seeds = [run_seed(work / f"seed_{seed}", seed, options.overrides) for seed in numbers]
-    gains = {arm: gain(seeds, arm) for arm in (*JUDGES, "sft")}
-    curves = {
-        arm: [
-            {
-                key: statistics.mean(seed[arm][i][key] for seed in seeds)
-                for key in (
-                    "greedy_accuracy",
-                    "search_accuracy",
-                    "judge_accuracy",
-                    "judge_consistency",
-                    "own_judge_accuracy",
-                    "own_pairs",
-                    "pairs",
-                    "pairs_right",
-                    "steps_per_solution",
-                )
-                if all(seed[arm][i].get(key) is not None for seed in seeds)
-            }
-            for i in range(len(seeds[0][arm]))
-        ]
-        for arm in gains
-    }
+    arms = {arm: arm_figures(seeds, arm) for arm in seeds[0]}
     print(f"\n{len(seeds)} seeds, greedy accuracy on held-out problems, points")
     print(f"{'arm':8}{'M_1':>7}{'last':>7}{'gain':>7}   95 % interval   per seed")
-    for arm, figures in gains.items():
-        first, last = (100 * curves[arm][i]["greedy_accuracy"] for i in (0, -1))
-        per_seed = " ".join(f"{value:+.1f}" for value in figures["per_seed"])
-        interval = f"{figures['low']:+.1f} to {figures['high']:+.1f}"
-        print(f"{arm:8}{first:7.1f}{last:7.1f}{figures['gain']:+7.1f}   {interval:15} {per_seed}")
+    for arm, figures in arms.items():
+        first, last = (100 * figures["models"][place]["greedy_accuracy"] for place in (0, -1))
+        print(f"{arm:8}{first:7.1f}{last:7.1f}{_words(figures)} {' '.join(f'{v:+.1f}' for v in figures['per_seed'])}")
+    against = difference(seeds, ("sft", -1), ("self", -1))
+    print(f"self - sft            {_words(against)}")
     print("\nself, mean over seeds")
-    for index, model in enumerate(curves["self"], start=1):
+    for index, model in enumerate(arms["self"]["models"], start=1):
         print(f"  M_{index}: " + "  ".join(f"{key} {value:.3f}" for key, value in model.items()))
-    write_figures(options.json, {"seeds": list(numbers), "gains": gains, "curves": curves})
+    write_figures(options.json, {"seeds": list(numbers), "arms": arms, "self_over_sft": against})
+
+
+def _words(figures: dict[str, Any]) -> str:
+    low, high = figures["interval"]
+    return f"{figures['gain']:+7.1f}   {f'{low:+.1f} to {high:+.1f}':15}"
 
 
 if __name__ == "__main__":
