@@ -7,7 +7,8 @@
 
   self       the model judges its own steps in writing (the method)
   rollouts   a step is as good as its continuations: the answer that most of them reach is taken for right
-  reference  the same with the reference answers (what a perfect judge of answers would give)
+  calculator a step is as good as its arithmetic, recomputed (no references either)
+  reference  rollouts with the reference answers (what a perfect judge of answers would give)
   random     a coin judges (control: DPO on noise)
   sft        likelihood of the steps that the self-judge chose, on as many step tokens as its DPO
   outcome    DPO on whole solutions, judged by the majority of answers (no steps)
@@ -57,6 +58,7 @@ def arm_changes(arm: str, config: Config) -> dict[str, Any]:
         "self": {},
         "sft": {},
         "rollouts": {"judge": rollouts},
+        "calculator": {"judge": {"kind": "calculator"}},
         "reference": {"judge": {**rollouts, "target": "reference"}},
         "random": {"judge": {"kind": "random"}},
         "outcome": {
@@ -66,7 +68,7 @@ def arm_changes(arm: str, config: Config) -> dict[str, Any]:
     }[arm]
 
 
-ARMS = ("self", "rollouts", "reference", "random", "sft", "outcome")
+ARMS = ("self", "rollouts", "calculator", "reference", "random", "sft", "outcome")
 
 
 def recipe(options: argparse.Namespace, seed: int) -> Config:

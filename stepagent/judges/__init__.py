@@ -7,6 +7,7 @@ BUILTIN = {
     "listwise": "stepagent.judges.listwise:ListwiseJudge",
     "prm": "stepagent.judges.prm:PrmJudge",
     "rollouts": "stepagent.judges.rollouts:RolloutJudge",
+    "calculator": "stepagent.judges.calculator:CalculatorJudge",
     "reference": "stepagent.judges.reference:ReferenceJudge",
     "panel": "stepagent.judges.panel:PanelJudge",
     "random": "stepagent.judges.random:RandomJudge",
