@@ -1,19 +1,21 @@
-"""Is it the model's own judgement that teaches? Four arms from the same M_1, on held-out problems.
+"""Is it the model's own judgement that teaches? Arms from the same M_1, on held-out problems.
 
     python benchmarks/self_rewarding.py --seeds 3 --json self_rewarding.json
 
 Per seed, from --seed on, M_0 is initialised once to M_1; then three rounds each with
-  self    the model judges its own steps (the method)
-  random  a coin judges (control: DPO on noise)
+  self    the model judges its own steps (the method, by the demo's recipe)
+  random  a coin judges (control: DPO on noise; nothing is replayed, nor with the oracle)
   oracle  a judge that knows the right lines (what a perfect judge would give)
   sft     the self-judge's chosen steps, trained by likelihood on as many step tokens as the DPO sees
           (is it the preference, or just more training?)
+and, by --arms, what the ingredients of the recipe add: no_likelihood, no_replay, half_the_epochs, wide_samples.
 Gains are paired per problem; intervals are 95 %, over problems and seeds pooled.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -24,44 +26,60 @@ from typing import Any
 from _bench import WarningMonitor, make_parser, write_figures
 
 from stepagent.assembly.session import Session
-from stepagent.config.settings import Config
 from stepagent.demo.run import demo_config, make_data
 from stepagent.demo.world import line_is_right
-from stepagent.files.jsonl import read_rows
+from stepagent.files.jsonl import read_rows, write_json
 from stepagent.files.problems import ProblemFile
-from stepagent.files.runs import RunFolder
-from stepagent.models.folders import unless_made
+from stepagent.files.runs import SCHEMA, RunFolder
 from stepagent.stages.evaluate import evaluate, read_evaluation
 from stepagent.stages.iterate import iterate
 from stepagent.stages.search import search
-from stepagent.stages.train import initialize
 from stepagent.training.packing import Target
 from stepagent.training.sft import train_targets
 from stepagent.types import ModelVersion, StepPreference
 
-JUDGES = {"self": None, "random": "random", "oracle": "stepagent.demo.oracle:OracleJudge"}
+ARMS: dict[str, tuple[str, ...]] = {
+    "self": (),
+    "random": ("judge={kind: random}",),
+    "oracle": ("judge={kind: stepagent.demo.oracle:OracleJudge}",),
+    "sft": (),
+    "no_likelihood": ("optimize.nll_alpha=0",),
+    "no_replay": ("replay=null",),
+    "half_the_epochs": ("optimize.epochs=2",),
+    "wide_samples": ("generator.temperature=1.0", "generator.top_p=1.0"),
+}
+_JUDGED_BY_ITSELF = ("self", "no_likelihood", "no_replay", "half_the_epochs", "wide_samples")
+_UNMEASURED = ("evaluate.search_problems=0", "evaluate.pairs=null", "evaluate.check_step=null")
 
 
-def run_seed(folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
-    """Run all arms of one seed. Returns, per arm and model, the evaluation and the yield of its search."""
-    base = demo_config(folder, [f"seed={seed}", *overrides])
+def run_seed(folder: Path, seed: int, names: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+    """Run the arms of one seed. Returns, per arm and model, the evaluation and the yield of its search."""
+    common = [f"seed={seed}", "watch.problems=0", *overrides]
+    base = demo_config(folder, common)
     make_data(base, folder)
-    init, start = base.init, RunFolder(folder).model(1)
-    assert init
-    unless_made(Path(start.path), lambda: initialize(base, init, Path(start.path)))
     arms: dict[str, Any] = {}
-    for arm, kind in JUDGES.items():
-        changes: dict[str, Any] = {"init": None, "model": start.path, "watch": {"problems": 0}}
-        if kind:
-            changes["judge"] = {"kind": kind}
-            light = {"search_problems": 0, "pairs": None, "check_step": None}
-            changes["evaluate"] = {**base.model_dump()["evaluate"], **light}
-        config = Config.model_validate({**base.model_dump(), **changes})
+    for arm in names:
+        changes = ARMS[arm] if arm in _JUDGED_BY_ITSELF else (*ARMS[arm], *_UNMEASURED)
+        config = demo_config(folder, [*common, *changes])
+        start = RunFolder(folder / "self").model(1)
+        if arm == "sft":
+            with Session(base, folder / arm) as session:
+                arms[arm] = sft_arm(session, start, RunFolder(folder / "self"))
+            continue
+        if arm not in _JUDGED_BY_ITSELF:  # these judges have no prompt in which rows could be replayed
+            config = config.model_copy(update={"init": None, "replay": None, "model": start.path})
+        elif arm != "self":
+            _share_start(folder / "self", folder / arm)
         iterate(config, folder / arm)
         arms[arm] = _measured(RunFolder(folder / arm), config.rounds)
-    with Session(base, folder / "sft") as session:
-        arms["sft"] = sft_arm(session, start, RunFolder(folder / "self"))
     return arms
+
+
+def _share_start(first: Path, arm: Path) -> None:
+    """Put M_1 of another arm, which is trained from the same data, into the folder of an arm that has not begun."""
+    if not arm.exists():
+        shutil.copytree(first / "M_1", arm / "M_1")
+        write_json(arm / "manifest.json", {"schema": SCHEMA, "stages": {"init": RunFolder(first).stages()["init"]}})
 
 
 def _measured(run: RunFolder, rounds: int) -> list[dict[str, Any]]:
@@ -165,23 +183,26 @@ def arm_figures(seeds: Sequence[dict[str, Any]], arm: str) -> dict[str, Any]:
 def main() -> None:
     parser = make_parser(__doc__, seeds=3)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["self", "random", "oracle", "sft"])
     parser.add_argument("--work", type=Path, help="keep the runs here (continued if they exist)")
     options = parser.parse_args()
     work = options.work or Path(tempfile.mkdtemp(prefix="self_rewarding_"))
     numbers = range(options.seed, options.seed + options.seeds)
-    seeds = [run_seed(work / f"seed_{seed}", seed, options.overrides) for seed in numbers]
+    names = [arm for arm in ARMS if arm in ("self", *options.arms)]  # the others start from its M_1
+    seeds = [run_seed(work / f"seed_{seed}", seed, names, options.overrides) for seed in numbers]
     arms = {arm: arm_figures(seeds, arm) for arm in seeds[0]}
     print(f"\n{len(seeds)} seeds, greedy accuracy on held-out problems, points")
-    print(f"{'arm':8}{'M_1':>7}{'last':>7}{'gain':>7}   95 % interval   per seed")
+    print(f"{'arm':16}{'M_1':>7}{'last':>7}{'gain':>7}   95 % interval   per seed")
     for arm, figures in arms.items():
         first, last = (100 * figures["models"][place]["greedy_accuracy"] for place in (0, -1))
-        print(f"{arm:8}{first:7.1f}{last:7.1f}{_words(figures)} {' '.join(f'{v:+.1f}' for v in figures['per_seed'])}")
-    against = difference(seeds, ("sft", -1), ("self", -1))
-    print(f"self - sft            {_words(against)}")
+        print(f"{arm:16}{first:7.1f}{last:7.1f}{_words(figures)} {' '.join(f'{v:+.1f}' for v in figures['per_seed'])}")
+    over_sft = difference(seeds, ("sft", -1), ("self", -1)) if "sft" in arms else None
+    if over_sft:
+        print(f"{'self over sft':30}{_words(over_sft)}")
     print("\nself, mean over seeds")
     for index, model in enumerate(arms["self"]["models"], start=1):
         print(f"  M_{index}: " + "  ".join(f"{key} {value:.3f}" for key, value in model.items()))
-    write_figures(options.json, {"seeds": list(numbers), "arms": arms, "self_over_sft": against})
+    write_figures(options.json, {"seeds": list(numbers), "arms": arms, "self_over_sft": over_sft})
 
 
 def _words(figures: dict[str, Any]) -> str:
