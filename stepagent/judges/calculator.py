@@ -8,6 +8,7 @@ import operator
 import random
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from stepagent.judges.scores import certain
@@ -15,10 +16,11 @@ from stepagent.types import Problem, Step, Usage, Verdict
 
 _NUMBER = r"\$?(?:\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,15})?|\.\d{1,15})"
 _OPERAND = rf"\(?-?{_NUMBER}\)?"
-_CALCULATION = re.compile(rf"(?<![\d.,])({_OPERAND}(?:\s?[-+*/×÷]\s?{_OPERAND}){{1,15}})(?=\s?=\s?(-?{_NUMBER}))")
-_CUT = re.compile(r"[\d)]\s?[-+*/×÷]\s?\(*$")  # before an expression that is the end of a longer one
+_CALCULATION = re.compile(rf"(?<![\d.,])({_OPERAND}(?:\s?[-+*/]\s?{_OPERAND}){{1,15}})(?=\s?=\s?(-?{_NUMBER}))")
+_CUT = re.compile(r"[\d)]\s?[-+*/]\s?\(*$")  # before an expression that is the end of a longer one
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-_AS_PYTHON = str.maketrans({"×": "*", "÷": "/", "$": None, ",": None})
+_SIGNS = str.maketrans({"×": "*", "÷": "/", "\N{MINUS SIGN}": "-"})
+_MARKS = str.maketrans({"$": None, ",": None})
 
 
 class CalculatorJudge:
@@ -40,7 +42,7 @@ class CalculatorJudge:
         verdict = Verdict("no_signal", tuple(scores), best=best, usage=Usage(), values=tuple(scores))
         if not (right and wrong):
             return verdict
-        return Verdict("ok", verdict.scores, right[0], wrong[0], certain(right[0], wrong[0]), values=verdict.values)
+        return replace(verdict, status="ok", worst=wrong[0], margin=certain(right[0], wrong[0]))
 
 
 def _score(text: str) -> float:
@@ -51,19 +53,20 @@ def _score(text: str) -> float:
 def calculations(text: str) -> Iterator[bool]:
     """Yield for each calculation in a text whether it is right: exactly, or, after a division or with decimals, as
     rounded to the digits that are written."""
+    text = text.translate(_SIGNS)
     for match in _CALCULATION.finditer(text):
         if _CUT.search(text, max(0, match.start() - 9), match.start()):
             continue
-        expression, result = match[1], match[2].translate(_AS_PYTHON)
+        expression, result = match[1], match[2].translate(_MARKS)
         try:
-            value = _value(ast.parse(expression.translate(_AS_PYTHON), mode="eval").body)
+            value = _value(ast.parse(expression.translate(_MARKS), mode="eval").body)
         except SyntaxError:  # a bracket that opens or closes elsewhere
             continue
         except ZeroDivisionError:
             yield False
             continue
         decimals = len(result.partition(".")[2])
-        rounded = decimals or "/" in expression or "÷" in expression
+        rounded = decimals or "/" in expression
         slack = Fraction(1, 2 * 10**decimals) if rounded else Fraction(0)
         yield abs(value - Fraction(result)) <= slack
 

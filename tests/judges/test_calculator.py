@@ -33,6 +33,7 @@ def step(text: str, count: int = 1) -> Step:
         ("2 + 3 = 5 + 1 = 6", [True, True]),  # written in one line, as people do
         ("-5 + 3 = -2", [True]),
         ("5 / 0 = 0", [False]),
+        ("9 \N{MINUS SIGN} 2 = 7", [True]),
         ("2) + 3 = 5", []),  # the bracket opens elsewhere
         ("3 hours * 2 = 6 hours", []),
         ("so x = 7", []),
