@@ -6,9 +6,9 @@ Per seed, from --seed on, M_0 is initialised once to M_1; then three rounds each
   self    the model judges its own steps (the method, by the demo's recipe)
   random  a coin judges (control: DPO on noise; nothing is replayed, nor with the oracle)
   oracle  a judge that knows the right lines (what a perfect judge would give)
-  sft     the self-judge's chosen steps, trained by likelihood on as many step tokens as the DPO sees
-          (is it the preference, or just more training?)
-and, by --arms, what the ingredients of the recipe add: no_likelihood, no_replay, half_the_epochs, wide_samples.
+  sft     the self-judge's chosen steps, trained by likelihood alone on as many step tokens as the method sees
+and, by --arms, the recipe with one ingredient changed: no_replay; sigmoid and sigmoid_likelihood, which see as many
+step tokens; few_epochs.
 Gains are paired per problem; intervals are 95 %, over problems and seeds pooled.
 """
 
@@ -43,12 +43,12 @@ ARMS: dict[str, tuple[str, ...]] = {
     "random": ("judge={kind: random}",),
     "oracle": ("judge={kind: stepagent.demo.oracle:OracleJudge}",),
     "sft": (),
-    "no_likelihood": ("optimize.nll_alpha=0",),
     "no_replay": ("replay=null",),
-    "half_the_epochs": ("optimize.epochs=2",),
-    "wide_samples": ("generator.temperature=1.0", "generator.top_p=1.0"),
+    "sigmoid": ("optimize.loss=sigmoid", "optimize.beta=0.5", "optimize.nll_alpha=0.2", "optimize.epochs=4"),
+    "sigmoid_likelihood": ("optimize.loss=sigmoid", "optimize.beta=0.5", "optimize.nll_alpha=3", "optimize.epochs=4"),
+    "few_epochs": ("optimize.epochs=2",),
 }
-_JUDGED_BY_ITSELF = ("self", "no_likelihood", "no_replay", "half_the_epochs", "wide_samples")
+_JUDGED_BY_ITSELF = ("self", "no_replay", "sigmoid", "sigmoid_likelihood", "few_epochs")
 _UNMEASURED = ("evaluate.search_problems=0", "evaluate.pairs=null", "evaluate.check_step=null")
 
 
@@ -124,8 +124,8 @@ def sft_arm(session: Session, start: ModelVersion, self_run: RunFolder) -> list[
             if row.prompt_ids and row.chosen_ids  # the in-process backend always gives ids
         ]
         chosen = sum(len(row.chosen_ids or ()) for row in rows)
-        tokens = chosen + sum(len(row.rejected_ids or ()) for row in rows)
-        settings = config.optimize.model_copy(update={"epochs": config.optimize.epochs * tokens / chosen})
+        rejected = 0 if config.optimize.loss == "likelihood" else sum(len(row.rejected_ids or ()) for row in rows)
+        settings = config.optimize.model_copy(update={"epochs": config.optimize.epochs * (chosen + rejected) / chosen})
         source, model = model, run.model(index + 1)
         if not Path(model.path).is_dir():
             monitor, seed = WarningMonitor(), config.seed + index
