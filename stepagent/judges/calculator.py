@@ -8,7 +8,6 @@ import operator
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 
 from stepagent.judges.scores import certain
@@ -27,48 +26,53 @@ class CalculatorJudge:
     """Judge that recomputes the calculations which a step writes out, such as 48/2 = 24. It asks no model and reads no
     reference answer: it knows slips, and nothing of a calculation that is right but of no use.
 
-    A step scores 1 if all its calculations are right, 0 if one is wrong, nan if it has none. Of the right steps the
-    one that was sampled most often is best, of the wrong ones worst. Where steps do not differ there is no signal,
-    and the search goes on with the one that was sampled most often.
+    So it compares steps that calculate the same and differ in what comes out: the sum that is right against the
+    product that is wrong would teach to add. Of the right steps the one that was sampled most often is best, of the
+    wrong ones worst; of several groups of such steps the largest one is taken. A step in it scores 1 if all its
+    calculations are right, else 0; other steps get nan. Without such steps there is no signal, and the search goes on
+    with the step without a slip that was sampled most often.
     """
 
     async def judge(self, problem: Problem, prefix: Sequence[Step], candidates: Sequence[Step], seed: int) -> Verdict:
         """See Judge."""
-        scores = [_score(step.content) for step in candidates]
+        results = [list(calculations(step.content)) for step in candidates]
+        right = [all(outcome for _, outcome in calculated) for calculated in results]
         rng = random.Random(seed)
         order = sorted(rng.sample(range(len(candidates)), len(candidates)), key=lambda i: -candidates[i].count)
-        right, wrong = ([i for i in order if scores[i] == score] for score in (1.0, 0.0))
-        best = next(iter(right or [i for i in order if math.isnan(scores[i])] or order), None)
-        verdict = Verdict("no_signal", tuple(scores), best=best, usage=Usage(), values=tuple(scores))
-        if not (right and wrong):
-            return verdict
-        return replace(verdict, status="ok", worst=wrong[0], margin=certain(right[0], wrong[0]))
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for i in order:
+            if results[i]:
+                groups.setdefault(tuple(expression for expression, _ in results[i]), []).append(i)
+        contrasts = [group for group in groups.values() if len({right[i] for i in group}) > 1]
+        if not contrasts:
+            best = next((i for i in order if right[i]), next(iter(order), None))
+            nothing = (math.nan,) * len(candidates)
+            return Verdict("no_signal", nothing, best=best, usage=Usage(), values=nothing)
+        group = max(contrasts, key=lambda group: sum(candidates[i].count for i in group))
+        scores = tuple(float(right[i]) if i in group else math.nan for i in range(len(candidates)))
+        best, worst = (next(i for i in group if right[i] is outcome) for outcome in (True, False))
+        return Verdict("ok", scores, best, worst, certain(best, worst), usage=Usage(), values=scores)
 
 
-def _score(text: str) -> float:
-    outcomes = list(calculations(text))
-    return float(all(outcomes)) if outcomes else math.nan
-
-
-def calculations(text: str) -> Iterator[bool]:
-    """Yield for each calculation in a text whether it is right: exactly, or, after a division or with decimals, as
-    rounded to the digits that are written."""
+def calculations(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield each calculation in a text, without blanks, and whether its result is right: exactly, or, after a division
+    or with decimals, as rounded to the digits that are written."""
     text = text.translate(_SIGNS)
     for match in _CALCULATION.finditer(text):
         if _CUT.search(text, max(0, match.start() - 9), match.start()):
             continue
-        expression, result = match[1], match[2].translate(_MARKS)
+        expression, result = "".join(match[1].translate(_MARKS).split()), match[2].translate(_MARKS)
         try:
-            value = _value(ast.parse(expression.translate(_MARKS), mode="eval").body)
+            value = _value(ast.parse(expression, mode="eval").body)
         except SyntaxError:  # a bracket that opens or closes elsewhere
             continue
         except ZeroDivisionError:
-            yield False
+            yield expression, False
             continue
         decimals = len(result.partition(".")[2])
         rounded = decimals or "/" in expression
         slack = Fraction(1, 2 * 10**decimals) if rounded else Fraction(0)
-        yield abs(value - Fraction(result)) <= slack
+        yield expression, abs(value - Fraction(result)) <= slack
 
 
 def _value(node: ast.expr) -> Fraction:

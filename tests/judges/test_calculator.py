@@ -44,15 +44,23 @@ def step(text: str, count: int = 1) -> Step:
     ],
 )
 def test_calculations_are_recomputed(text: str, outcomes: list[bool]) -> None:
-    assert list(calculations(text)) == outcomes
+    assert [right for _, right in calculations(text)] == outcomes
 
 
-async def test_the_usual_right_step_is_best_and_the_usual_mistake_worst() -> None:
-    steps = [step("7 - 4 = 4", 3), step("7 + 4 = 11", 1), step("7 - 4 = 3", 2), step("#### 3", 5), step("7 - 4 = 5", 1)]
+async def test_the_usual_right_result_is_best_and_the_usual_slip_worst() -> None:
+    """Of the same calculation: 7 + 4 is right, too, and as the other side of a pair would teach to add."""
+    steps = [
+        step("7 - 4 = 4", 3),
+        step("7 + 4 = 11", 9),
+        step("so 7-4 = 3", 2),
+        step("#### 3", 5),
+        step("7 - 4 = 5", 1),
+        step("7 * 4 = 28", 1),
+        step("7 * 4 = 21", 1),
+    ]
     verdict = await CalculatorJudge().judge(PROBLEM, (), steps, seed=1)
     assert (verdict.status, verdict.best, verdict.worst, verdict.margin) == ("ok", 2, 0, 1.0)
-    assert verdict.scores[:3] == (0.0, 1.0, 1.0)
-    assert math.isnan(verdict.scores[3])
+    assert [None if math.isnan(score) else score for score in verdict.scores] == [0, None, 1, None, 0, None, None]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +68,7 @@ async def test_the_usual_right_step_is_best_and_the_usual_mistake_worst() -> Non
     [
         ([("1 + 1 = 2", 1), ("2 * 1 = 2", 2)], 1),  # all right
         ([("1 + 1 = 3", 2), ("2 * 1 = 3", 1)], 0),  # all wrong
+        ([("1 + 1 = 3", 2), ("2 * 1 = 2", 1)], 1),  # other calculations
         ([("1 + 1 = 3", 2), ("So.", 1)], 1),  # one has nothing to check
     ],
 )
