@@ -13,7 +13,7 @@ from stepagent.models.head import rows_a_chunk
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt's parameters, from malloc.h
 _LARGEST = 2**31 - 1
-_DEFAULT = 2**17  # of both thresholds
+_MMAP = 2**25  # bytes, the most that glibc itself goes up to
 
 
 def keep_freed_memory() -> None:
@@ -26,20 +26,19 @@ def keep_freed_memory() -> None:
         return
     mallopt(_TRIM_THRESHOLD, _LARGEST)
     mallopt(_TOP_PAD, 2**26)
-    mallopt(_MMAP_THRESHOLD, 2**25)
+    mallopt(_MMAP_THRESHOLD, _MMAP)
 
 
 def give_back_memory() -> None:
-    """Undo `keep_freed_memory` and return all freed memory to the system, for when a training is over: a search
-    would come on top."""
+    """Return all freed memory to the system, and large blocks from now on, for when a training is over: a search would
+    come on top."""
     gc.collect()  # a trainer, its model and its callbacks hold each other
     try:
         libc = ctypes.CDLL(None)
         mallopt, trim = libc.mallopt, libc.malloc_trim
     except (OSError, AttributeError):
         return
-    for parameter, value in ((_TRIM_THRESHOLD, _DEFAULT), (_TOP_PAD, 0), (_MMAP_THRESHOLD, _DEFAULT)):
-        mallopt(parameter, value)
+    mallopt(_TRIM_THRESHOLD, 2 * _MMAP)  # as glibc itself would have it by now
     trim(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,8 @@ def load_pairs(
         pairs.units.append((chosen, rejected))
         pairs.moved_boundaries += boundary_moved
         if isinstance(row, StepPreference):
+            if not 0 < row.weight < math.inf:
+                raise DataError(f"{place}: weight {row.weight}: what a pair counts is a number above 0")
             pairs.problems.append(row.problem_id)
             pairs.margins.append(row.margin)
             pairs.weights.append(row.weight)

@@ -68,6 +68,17 @@ def test_bad_preference_files_are_refused(preference: Preference, random_model: 
         load_pairs(path, tokenizer, 128, vocabulary=31)
 
 
+@pytest.mark.parametrize("weight", [0.0, -1.0])
+def test_a_pair_that_counts_nothing_is_refused(
+    weight: float, preference: Preference, random_model: Path, tmp_path: Path
+) -> None:
+    tokenizer = ChatTokenizer(random_model)
+    rows = [preference(tokenizer, "=2\n", "=3\n"), preference(tokenizer, "=2\n", "=3\n", weight=weight)]
+    write_rows(tmp_path / "p.jsonl", rows)
+    with pytest.raises(DataError, match=r"p\.jsonl:2: weight .* a number above 0"):
+        load_pairs(tmp_path / "p.jsonl", tokenizer, 100, vocabulary=1000)
+
+
 def test_rows_of_an_api_without_ids_get_the_models_own_template(
     preference: Preference, random_model: Path, tmp_path: Path
 ) -> None:
