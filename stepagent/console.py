@@ -152,8 +152,7 @@ class Bar:
     def _print(self, pace: str) -> None:
         total = self._progress.tasks[self._task].total
         of = "" if total is None else f" of {total:.0f}"
-        note = f", {self._note}" if self._note else ""
-        line = f"{self._name}: {self._completed}{of}, {pace}{note}"
+        line = ", ".join(filter(None, (f"{self._name}: {self._completed}{of}", pace, self._note)))
         console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -181,8 +180,10 @@ class _Board(Progress):
 
 
 def _rate(speed: float) -> str:
-    """Return the speed of a task (items a second) as text; of a slow one, the seconds of an item."""
-    return f"{speed:.1f}/s" if speed >= 0.5 or not speed else f"{1 / speed:.1f} s each"
+    """Return the speed of a task (items a second) as text; of a slow one, the seconds of an item. "" while it is 0."""
+    if not speed:
+        return ""
+    return f"{speed:.1f}/s" if speed >= 0.5 else f"{1 / speed:.1f} s each"
 
 
 @contextmanager

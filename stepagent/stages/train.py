@@ -46,6 +46,7 @@ class _BarMonitor:
         self._progress = progress
         self._metrics = metrics
         self._curve = curve
+        progress.advance(0, "loading the model, and comparing ways to score it")
 
     def step(self, step: int, steps: int, metrics: dict[str, float]) -> None:
         """See Monitor."""

@@ -61,7 +61,7 @@ def test_a_stage_leaves_one_line_where_the_command_closes_with_a_table(capsys: p
 def test_a_slow_task_says_how_long_an_item_takes() -> None:
     assert console._rate(12.0) == "12.0/s"
     assert console._rate(0.1) == "10.0 s each"
-    assert console._rate(0.0) == "0.0/s"
+    assert console._rate(0.0) == ""
 
 
 def test_what_was_done_stays_as_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
