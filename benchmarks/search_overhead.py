@@ -127,7 +127,7 @@ def main() -> None:
             def search(repeat: int) -> float:
                 out = folder / f"search_{repeat}"
                 with Session(config, out, serves=True) as session:
-                    session.served = Serving(session, server)
+                    session.served = Serving(session, [server])
                     strategy = session.parts(ModelVersion.at(str(model))).strategy
                     server.client.forget_prefixes()  # those of the proof, too
                     start = time.perf_counter()

@@ -137,7 +137,7 @@ def configs(block: Block) -> Iterator[str]:
 
 
 def test_every_config_shown_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stepagent.stages.deploy import make_server
+    from stepagent.stages.deploy import make_servers
 
     (tmp_path / "my_judges.py").write_text(python_of("CONTRIBUTING.md"))
     (tmp_path / "my_graders.py").write_text(python_of("docs/graders.md"))
@@ -157,8 +157,8 @@ def test_every_config_shown_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         path = tmp_path / "c.yaml"
         path.write_text(missing + text)
         config = load_config(path)
-        server = make_server(config, tmp_path)
-        assert Binder(config, serves=server is not None and server.managed).search(), place
+        servers = make_servers(config, tmp_path)
+        assert Binder(config, serves=any(server.managed for server in servers)).search(), place
 
 
 def test_every_row_shown_is_a_problem(tmp_path: Path) -> None:

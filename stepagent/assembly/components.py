@@ -162,11 +162,6 @@ def check_in_process(config: Config) -> None:
 def check_serving(config: Config) -> None:
     """Raise ConfigError if the sections 'serve' and 'backend' of a run contradict each other."""
     addresses, settings = config.backend.arguments().get("base_url"), config.serve
-    if isinstance(addresses, list) and len(addresses) > 1:
-        raise ConfigError(
-            "backend.base_url: a run puts each new model on one server; put vLLM's data parallelism behind one "
-            "address (several addresses serve stepagent search and evaluate)"
-        )
     if config.backend.kind != "openai":
         if settings is not None:
             raise ConfigError("serve: is for backend.kind: openai; write backend: {kind: openai}")

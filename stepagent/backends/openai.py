@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -41,7 +41,7 @@ def openai_backend(
     extra_body: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
     batch: bool = False,
-    ready: Ready | None = None,
+    ready: Ready | Sequence[Ready] | None = None,
 ) -> Backend:
     """Return a backend for an OpenAI-compatible endpoint, with retries and rate limits.
 
@@ -55,7 +55,7 @@ def openai_backend(
     served under one name. `extra_body` and `headers` are sent with every request, such as
     `{chat_template_kwargs: {enable_thinking: false}}` or `{reasoning_effort: low}`. `batch` sends all that is asked
     within a second through the endpoint's batches: half the price, within a day. `ready` returns once the server can
-    be asked.
+    be asked; of several addresses each has its own, for when it failed before.
     """
     urls = [base_url] if isinstance(base_url, str) else base_url
     if len(urls) > 1:
@@ -74,7 +74,9 @@ def openai_backend(
         for url in urls
     ]
     limited = [RateLimited(backend, requests_per_minute, tokens_per_minute) for backend in backends]
-    return Retrying(Pool(limited, MOST_REQUESTS if batch else max_in_flight), attempts, ready=ready)
+    several = ready if isinstance(ready, Sequence) else ()
+    pool = Pool(limited, MOST_REQUESTS if batch else max_in_flight, ready=several)
+    return Retrying(pool, attempts, ready=None if isinstance(ready, Sequence) else ready)
 
 
 class OpenAIBackend:

@@ -8,12 +8,13 @@ import logging
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, zip_longest
 from math import inf
 from time import monotonic
 
+from stepagent.backends.retry import Ready
 from stepagent.backends.wrapper import Wrapper
-from stepagent.errors import ConfigError, TransientError
+from stepagent.errors import ConfigError, ServeError, TransientError
 from stepagent.interfaces import Backend
 from stepagent.types import Completions, Prompt, Sampling
 
@@ -63,10 +64,12 @@ _GROWTH = 0.1  # share of the room that comes back while as many requests succee
 
 
 class _Lane:
-    """One endpoint, its requests in flight, the room for them (at most `bound`), and its failures in a row."""
+    """One endpoint, its requests in flight, the room for them (at most `bound`), and its failures in a row. `ready`
+    returns once it can be asked after a failure."""
 
-    def __init__(self, backend: Backend, bound: int) -> None:
+    def __init__(self, backend: Backend, bound: int, ready: Ready | None) -> None:
         self.backend = backend
+        self.ready = ready
         self.in_flight = 0
         self.room = float(bound)
         self._bound = bound
@@ -108,12 +111,13 @@ class Pool(Wrapper):
     Of several endpoints, one that fails (except with a 429, which tells its limit) rests for a second, twice
     as long after each further failure, at most a minute; then a single request tries it. The request that
     failed is left to the retry layer around the pool, which sends it to another endpoint. One that refuses the
-    key or the model is left out, and said so; once all refuse, the error is raised.
+    key or the model is left out, and said so; once all refuse, the error is raised. `ready` holds, for each endpoint,
+    the thing to wait for before it is tried again: a server that comes back may serve its first weights.
     """
 
-    def __init__(self, backends: Sequence[Backend], max_in_flight: int) -> None:
+    def __init__(self, backends: Sequence[Backend], max_in_flight: int, ready: Sequence[Ready] = ()) -> None:
         super().__init__(backends[0])
-        self._lanes = [_Lane(backend, max_in_flight) for backend in backends]
+        self._lanes = [_Lane(backend, max_in_flight, revival) for backend, revival in zip_longest(backends, ready)]
         self._waiting: list[tuple[tuple[int, int, int], int, asyncio.Future[_Lane]]] = []
         self._arrivals = count()
 
@@ -121,9 +125,14 @@ class Pool(Wrapper):
         """See Backend."""
         lane = await self._enter()
         try:
+            if lane.failures and lane.ready:
+                await lane.ready(True)
             reply = await lane.backend.complete(prompt, sampling)
             lane.succeed()
             return reply
+        except ServeError as error:
+            lane.rest()
+            raise TransientError(str(error)) from None
         except TransientError as error:
             if error.rate_limited or error.status in _BUSY:
                 lane.narrow()

@@ -253,6 +253,13 @@ class Server:
         if failed or (self.managed and (self._revival.in_progress or not self.process.alive())):
             await asyncio.to_thread(self.revive)
 
+    async def ready_again(self, failed: bool) -> None:
+        """Do as `ready` after a failure, but wait for no server that is down: another one takes its requests. Raises
+        ServeError."""
+        if not await asyncio.to_thread(self.up):
+            raise ServeError(f"{self.base_url} does not answer")
+        await self.ready(failed)
+
     def revive(self) -> None:
         """Bring the server back as `ready` does, whether or not a request failed. Raises ServeError."""
         self._revival.revive()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from stepagent.assembly.components import check_serving
@@ -14,7 +14,7 @@ from stepagent.assembly.session import Session
 from stepagent.config.loading import load_config
 from stepagent.config.settings import Config, ServeSettings
 from stepagent.console import Ticker, console, table
-from stepagent.errors import ConfigError
+from stepagent.errors import ConfigError, ServeError
 from stepagent.files.jsonl import iter_json
 from stepagent.files.problems import ProblemFile
 from stepagent.files.runs import newest_model
@@ -28,48 +28,54 @@ PROBES = 32  # sequences among which those are found on which two models differ 
 
 
 class Serving:
-    """The server of a run, with one model after the other put on it. See Served."""
+    """The server of a run, or its servers, with one model after the other put on each. See Served."""
 
-    def __init__(self, session: Session, server: Server) -> None:
+    def __init__(self, session: Session, servers: Sequence[Server]) -> None:
         self._session = session
-        self._server = server
+        self._servers = servers
 
     def connection(self, model: ModelVersion) -> Mapping[str, object]:
-        """Put `model` on the server, proven, and return the arguments with which a backend asks it."""
-        deployment = self.deploy(model)
+        """Put `model` on the servers, proven one by one, and return the arguments with which a backend asks them.
+        Raises ServeError or ModelError."""
+        deployments = [self._deploy(server, model) for server in self._servers]
+        names = list(dict.fromkeys(deployment.name for deployment in deployments))
+        if len(names) > 1:
+            raise ServeError(
+                f"the servers serve {model.path} under several names ({', '.join(names)}), by different ways of "
+                "deployment; set serve.redeploy to one that all of them have"
+            )
+        first, several = self._servers[0], len(self._servers) > 1
         return {
-            "model": deployment.name,
-            "base_url": self._server.base_url,
-            "version": deployment.sha256,
+            "model": names[0],
+            "base_url": [server.base_url for server in self._servers] if several else first.base_url,
+            "version": deployments[0].sha256,
             "tokenizer": model.path,
-            "ready": self._server.ready,
-            "api_key_env": self._server.settings.api_key_env,
+            "ready": [server.ready_again for server in self._servers] if several else first.ready,
+            "api_key_env": first.settings.api_key_env,
         }
 
-    def deploy(self, model: ModelVersion) -> Deployment:
-        """Put `model` on the server, proven. Raises ServeError or ModelError."""
+    def _deploy(self, server: Server, model: ModelVersion) -> Deployment:
         start = time.monotonic()
-        current = self._server.current
-        deployment = put(self._server, self._session, model)
+        current = server.current
+        deployment = put(server, self._session, model)
         if deployment != current:
-            _report(deployment, time.monotonic() - start)
+            _report(server, deployment, time.monotonic() - start)
         return deployment
 
     def rest(self) -> None:
-        """Make room for training on a device that the server shares."""
-        self._server.rest()
+        """Make room for training on a device that the servers share."""
+        for server in self._servers:
+            server.rest()
 
 
 @contextmanager
 def serving(session: Session) -> Iterator[None]:
-    """Give the session the server that its config names, if it names one; a managed server runs as long as the
+    """Give the session the servers that its config names, if it names one; a managed server runs as long as the
     block."""
-    server = make_server(session.config, session.folder)
-    if server is None:
-        yield
-        return
-    with server:
-        session.served = Serving(session, server)
+    servers = make_servers(session.config, session.folder)
+    with ExitStack() as running:
+        if servers:
+            session.served = Serving(session, [running.enter_context(server) for server in servers])
         yield
 
 
@@ -89,27 +95,29 @@ def deploy(session: Session, model: ModelVersion, name: str) -> None:
 
 def check_server(session: Session) -> None:
     """Raise ConfigError for a server that could not be made."""
-    make_server(session.config, session.folder)
+    make_servers(session.config, session.folder)
 
 
-def make_server(config: Config, folder: Path, running: bool = False) -> Server | None:
-    """Return the server that the config names: managed, external, or none. `running`: a managed one is up already and
-    belongs to another process. Raises ConfigError."""
+def make_servers(config: Config, folder: Path, running: bool = False) -> list[Server]:
+    """Return the servers that the config names: a managed one, external ones, or none. `running`: a managed one is up
+    already and belongs to another process. Raises ConfigError."""
     check_serving(config)
     if config.backend.kind != "openai":
-        return None
+        return []
     arguments, settings = config.backend.arguments(), config.serve
-    external = arguments.get("base_url")
-    if isinstance(external, list):
-        external = external[0]
+    addresses = arguments.get("base_url")
+    external = list(addresses) if isinstance(addresses, list) else [addresses]
     if settings is None or settings.command is None:
         settings = settings or ServeSettings()
         key = arguments.get("api_key_env", "OPENAI_API_KEY")
         settings = settings.model_copy(update={"api_key_env": key})
     elif running:
-        external = f"http://{settings.host}:{settings.port}/v1"
-    name = arguments.get("model") or settings.name
-    return Server(settings, folder / "server", Ticker(), base_url=external, name=str(name))
+        external = [f"http://{settings.host}:{settings.port}/v1"]
+    name = str(arguments.get("model") or settings.name)
+    return [
+        Server(settings, folder / (f"server_{place}" if place > 1 else "server"), Ticker(), base_url=url, name=name)
+        for place, url in enumerate(external, start=1)
+    ]
 
 
 def put(server: Server, session: Session, model: ModelVersion) -> Deployment:
@@ -147,9 +155,10 @@ def trained_sequences(preferences: Path, seed: int) -> list[tuple[int, ...]]:
     return [(*row["prompt_ids"], *row["chosen_ids"]) for row in drawn_rows]
 
 
-def _report(deployment: Deployment, seconds: float) -> None:
+def _report(server: Server, deployment: Deployment, seconds: float) -> None:
     proof = deployment.proof
     rows: dict[str, object] = {
+        "server": server.base_url,
         "served name": deployment.name,
         "weights (sha256)": deployment.sha256[:16],
         "method": deployment.method,
@@ -177,11 +186,12 @@ def deploy_command(folder: Path, index: int | None) -> None:
         model = newest_model(config, run)
         if index is not None and index != model.index:
             model = run.model(index) if index > 0 else ModelVersion(0, config.model)
-        server = make_server(config, folder, running=True)
-        if server is None:
+        servers = make_servers(config, folder, running=True)
+        if not servers:
             raise ConfigError(f"{folder}: this run asks its model in process; there is no server to deploy to")
-        start = time.monotonic()
-        _report(put(server, session, model), time.monotonic() - start)
+        for server in servers:
+            start = time.monotonic()
+            _report(server, put(server, session, model), time.monotonic() - start)
 
 
 def serve_command(folder: Path) -> None:
@@ -195,13 +205,12 @@ def serve_command(folder: Path) -> None:
                 f"set {config.serve.api_key_env} to a secret of your own first: the server asks for it, and everyone "
                 "who uses the server needs it too"
             )
-        server = make_server(config, folder)
-        assert server is not None
+        (server,) = make_servers(config, folder)
         with server:
             current = server.current
             model = current.version if current else newest_model(config, session.run_folder)
             server.start(model.path)
-            _report(put(server, session, model), 0.0)
+            _report(server, put(server, session, model), 0.0)
             console.print(
                 f"serving at {server.base_url} as {server.name}; the API key is in ${config.serve.api_key_env}; "
                 "Ctrl-C stops",

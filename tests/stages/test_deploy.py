@@ -11,7 +11,7 @@ from stepagent.assembly.session import Session
 from stepagent.config.loading import load_config
 from stepagent.config.settings import ServeSettings
 from stepagent.errors import ConfigError
-from stepagent.stages.deploy import deploy_command, make_server, serve_command
+from stepagent.stages.deploy import deploy_command, make_servers, serve_command
 from stepagent.stages.iterate import check_inputs
 
 BASE = {"model": "m", "problems": "p.jsonl"}
@@ -47,15 +47,13 @@ def test_a_managed_server_gets_a_key_and_an_external_one_the_backends(
     monkeypatch.delenv("STEPAGENT_API_KEY", raising=False)
     path = tmp_path / "c.json"
     path.write_text(json.dumps({**BASE, "backend": {"kind": "openai"}, "serve": {"command": ["v"]}}))
-    server = make_server(load_config(path), tmp_path)
-    assert server is not None
+    (server,) = make_servers(load_config(path), tmp_path)
     assert server.managed
     assert server.base_url == "http://127.0.0.1:8000/v1"
     assert len(os.environ["STEPAGENT_API_KEY"]) > 20
     backend = {"kind": "openai", "base_url": "http://h:1/v1", "model": "x", "api_key_env": "MINE"}
     path.write_text(json.dumps({**BASE, "backend": backend}))
-    server = make_server(load_config(path), tmp_path)
-    assert server is not None
+    (server,) = make_servers(load_config(path), tmp_path)
     assert not server.managed
     assert (server.name, server.settings.api_key_env) == ("x", "MINE")
     assert ServeSettings().host == "127.0.0.1"
