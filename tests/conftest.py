@@ -70,6 +70,7 @@ SMALL_DEMO = [
     "init.epochs=0.5",
     "evaluate.search_problems=12",
     "optimize.learning_rate=1e-3",
+    "optimize.epochs=2",
 ]
 
 
