@@ -160,6 +160,8 @@ def _value_schema(hint: Any) -> Schema | None:
         schema = TypeAdapter(hint).json_schema(ref_template="#/$defs/{model}")
     except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
         return None
+    if schema.get("type") == "null":  # of a union whose other types are functions
+        return None
     for definition in schema.get("$defs", {}).values():
         definition.pop("title", None)
     return schema

@@ -35,6 +35,7 @@ def test_the_loss_of_a_pack_with_a_pair_and_a_replayed_row_by_hand() -> None:
     trainer = SimpleNamespace(
         _settings=OptimizeSettings(beta=0.5),
         _smoothing=torch.zeros(1),
+        _weights=torch.ones(1),
         _pairs=1,
         _replay=0.3,
         _reference=torch.tensor([[-2.0, -2.0]]),
