@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 from _bench import make_parser, write_figures
-from self_rewarding import mean_interval, sft_arm
+from self_rewarding import paired_gain, sft_arm
 
 from stepagent.assembly.session import Session
 from stepagent.config.loading import load_config
@@ -141,9 +141,9 @@ def arm_figures(folders: Sequence[Path], sets: Sequence[str]) -> dict[str, Any]:
     for place in range(min(map(len, curves), default=0)):
         rows = [curve[place] for curve in curves]
         marks = [(curve[0]["solved"], curve[place]["solved"]) for curve in curves]
-        model = {"model": f"M_{place + 1}", **paired_gain(marks, range(len(sets)))}
+        model = {"model": f"M_{place + 1}", **paired_gain(marks)}
         model["sets"] = {
-            name: paired_gain(marks, [problem for problem, group in enumerate(sets) if group == name])
+            name: paired_gain([(_part(first, sets, name), _part(last, sets, name)) for first, last in marks])
             for name in dict.fromkeys(sets)
         }
         for key in ("judge_accuracy", "judge_consistency", "valid_format", "steps_per_solution"):
@@ -156,13 +156,8 @@ def arm_figures(folders: Sequence[Path], sets: Sequence[str]) -> dict[str, Any]:
     return {**last, "seeds": len(folders), "pairs": count, "models": models}
 
 
-def paired_gain(marks: Sequence[tuple[Sequence[Any], Sequence[Any]]], places: Sequence[int]) -> dict[str, Any]:
-    """Return the greedy accuracy of the later models on the problems at `places`, and their gain over the first ones in
-    points with its 95 % interval, paired per problem. `marks` holds those of both models for each seed."""
-    outcomes = [(first[place], last[place]) for first, last in marks for place in places]
-    outcomes = [(first, last) for first, last in outcomes if first is not None and last is not None]
-    gain, low, high = mean_interval([100.0 * (last - first) for first, last in outcomes])
-    return {"greedy_accuracy": statistics.mean(last for _, last in outcomes), "gain": gain, "interval": [low, high]}
+def _part(solved: Sequence[Any], sets: Sequence[str], name: str) -> list[Any]:
+    return [outcome for outcome, group in zip(solved, sets, strict=True) if group == name]
 
 
 def hardware() -> str:

@@ -156,13 +156,21 @@ _CURVE = (
 def difference(seeds: Sequence[dict[str, Any]], first: tuple[str, int], last: tuple[str, int]) -> dict[str, Any]:
     """Return the greedy accuracy of one model minus that of another in points, paired per problem, with its 95 %
     interval. A model is an arm and a place in its row, M_1 at 0."""
-    paired = [
-        100.0 * (after - before)
-        for seed in seeds
-        for before, after in zip(seed[first[0]][first[1]]["solved"], seed[last[0]][last[1]]["solved"], strict=True)
+    return paired_gain([(seed[first[0]][first[1]]["solved"], seed[last[0]][last[1]]["solved"]) for seed in seeds])
+
+
+def paired_gain(marks: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> dict[str, Any]:
+    """Return the greedy accuracy of the later models and their gain over the first ones in points with its 95 %
+    interval, paired per problem. `marks` holds those of both models for each seed; a problem without one counts
+    nowhere."""
+    outcomes = [
+        (first, last)
+        for before, after in marks
+        for first, last in zip(before, after, strict=True)
+        if first is not None and last is not None
     ]
-    mean, low, high = mean_interval(paired)
-    return {"gain": mean, "interval": [low, high]}
+    gain, low, high = mean_interval([100.0 * (last - first) for first, last in outcomes])
+    return {"greedy_accuracy": statistics.mean(last for _, last in outcomes), "gain": gain, "interval": [low, high]}
 
 
 def arm_figures(seeds: Sequence[dict[str, Any]], arm: str) -> dict[str, Any]:

@@ -54,9 +54,20 @@ if TYPE_CHECKING:
 
 _LAZY = {
     **dict.fromkeys(
-        ("Found", "evaluate", "iterate", "judge", "judge_trees", "measure_judge", "optimize", "push", "search"), "api"
+        (
+            "Found",
+            "evaluate",
+            "iterate",
+            "judge",
+            "judge_trees",
+            "measure_judge",
+            "optimize",
+            "push",
+            "search",
+            "tune_judge",
+        ),
+        "api",
     ),
-    "tune_judge": "api",
     "BeamSearch": "strategies.beam",
     "BestOfN": "strategies.best_of_n",
     "Config": "config.settings",

@@ -74,9 +74,8 @@ def openai_backend(
         for url in urls
     ]
     limited = [RateLimited(backend, requests_per_minute, tokens_per_minute) for backend in backends]
-    several = ready if isinstance(ready, Sequence) else ()
-    pool = Pool(limited, MOST_REQUESTS if batch else max_in_flight, ready=several)
-    return Retrying(pool, attempts, ready=None if isinstance(ready, Sequence) else ready)
+    revivals, gate = (ready, None) if isinstance(ready, Sequence) else ((), ready)
+    return Retrying(Pool(limited, MOST_REQUESTS if batch else max_in_flight, ready=revivals), attempts, ready=gate)
 
 
 class OpenAIBackend:
