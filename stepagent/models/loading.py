@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from stepagent.errors import ModelError
 from stepagent.models.batch_attention import BATCH
 from stepagent.models.folders import check_folder, check_weights, local_files, read_json
 
-logging.disable_progress_bar()  # our own bars say what is going on
+_SLOW = 2
+"""A half precision that takes more than this many times as long as float32 is worth a warning."""
+
+transformers_logging.disable_progress_bar()  # our own bars say what is going on
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -31,13 +37,41 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return a precision by name; "auto" is bfloat16 on CUDA and float32 elsewhere. Raises ModelError."""
+    """Return a precision by name; "auto" is bfloat16 on CUDA and float32 elsewhere. A half precision that makes this
+    CPU much slower is logged as a warning. Raises ModelError."""
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     precision = getattr(torch, dtype, None)
     if not isinstance(precision, torch.dtype):
         raise ModelError(f"unknown dtype '{dtype}'; use auto, float32 or bfloat16")
+    if device.type == "cpu" and precision in (torch.bfloat16, torch.float16):
+        _warn_if_slow(precision)
     return precision
+
+
+@cache
+def _warn_if_slow(precision: torch.dtype) -> None:
+    """Log a warning, once a process, if products of matrices take over twice as long as in float32: a CPU without
+    instructions for half precision computes them element by element. Measured in a few hundredths of a second."""
+    factor = _product_seconds(precision) / _product_seconds(torch.float32)
+    if factor > _SLOW:
+        name = str(precision).removeprefix("torch.")
+        logging.getLogger("stepagent").warning(
+            "dtype %s: on this CPU a product of matrices takes %.0f times as long as in float32; set dtype: float32",
+            name,
+            factor,
+        )
+
+
+def _product_seconds(precision: torch.dtype) -> float:
+    """Return the seconds of a product of two matrices of 128 x 256 and 256 x 256, the best of three."""
+    first, second = torch.ones(128, 256, dtype=precision), torch.ones(256, 256, dtype=precision)
+    times = []
+    for _ in range(4):  # the first one warms up
+        start = time.perf_counter()
+        first @ second
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
 
 
 def load_model(
@@ -116,12 +150,12 @@ def _numberless(name: str) -> str:
 @contextmanager
 def silenced() -> Iterator[None]:
     """Context that keeps Transformers' reports from the terminal: one sentence of ours follows."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(verbosity)
 
 
 def load_config(model: str | Path) -> Any:
