@@ -68,6 +68,16 @@ def arm_changes(arm: str, config: Config) -> dict[str, Any]:
     }[arm]
 
 
+def arm_config(arm: str, base: Config, start: str, rounds: int) -> Config:
+    """Return the config of an arm that starts from the model in the folder `start`. It replays the rows that the recipe
+    does; those of judging only if the model judges."""
+    changes: dict[str, Any] = {"init": None, "model": start, "rounds": rounds, **arm_changes(arm, base)}
+    if base.replay and base.init:
+        replay = {**base.replay.model_dump(), "ift_data": base.init.ift, "eft_data": base.init.eft}
+        changes["replay"] = replay if arm == "self" else {**replay, "eft": 0.0}
+    return Config.model_validate({**base.model_dump(), **changes})
+
+
 ARMS = ("self", "rollouts", "calculator", "reference", "random", "sft", "outcome")
 
 
@@ -103,8 +113,7 @@ def run(options: argparse.Namespace) -> None:
                     print(f"--hours {options.hours} are over; the same command goes on", flush=True)
                     return
                 print(f"seed {seed}, {arm}, round {rounds}", flush=True)
-                changes = {"init": None, "model": start.path, "rounds": rounds, **arm_changes(arm, base)}
-                config = Config.model_validate({**base.model_dump(), **changes})
+                config = arm_config(arm, base, start.path, rounds)
                 if arm == "sft":
                     with Session(config, folder / arm) as session:
                         sft_arm(session, start, RunFolder(folder / "self"))

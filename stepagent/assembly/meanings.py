@@ -104,6 +104,8 @@ MEANINGS = {
     "ReplaySettings.ift": "IFT rows for each preference pair.",
     "ReplaySettings.eft": "EFT rows for each preference pair.",
     "ReplaySettings.judged": "The round's own judgements of confirmed pairs, for each preference pair.",
+    "ReplaySettings.ift_data": "File of the IFT rows; null: the file that init.ift names.",
+    "ReplaySettings.eft_data": "File of the EFT rows; null: the file that init.eft names.",
     "ReplaySettings.weight": "Weight of a row's mean NLL per token against a pair's loss.",
     "WatchSettings.problems": "Number of problems that each model searches for the watch; 0 watches nothing.",
     "WatchSettings.agreement_fall": "Fall of the share of judged pairs whose positions agree.",

@@ -191,9 +191,11 @@ def _check_sections(checked: CheckedConfig) -> None:
         elif available is not None and demand > available:
             sentence = f"{config.problems.source}: {available} problems, but problems_per_round asks for {demand}"
             faults.append(Fault(("problems_per_round",), sentence))
-    replay, init = config.replay, config.init
-    if replay and (replay.ift or replay.eft) and (init is None or (replay.eft and init.eft is None)):
-        faults.append(Fault(("replay",), "replay: draws from the files that 'init' names; name them there"))
+    if config.replay:
+        try:
+            config.replay.files(config.init)
+        except ConfigError as error:
+            faults.append(Fault(("replay",), str(error)))
     if config.init and not config.init.mix.ift and not (config.init.eft and config.init.mix.eft):
         sentence = "init.mix: weighs both sets with 0; nothing is left to learn from"
         faults.append(Fault(("init", "mix"), sentence))

@@ -131,14 +131,13 @@ def replay_of(config: Config, purpose: str, pairs: Path | None = None) -> Replay
     """Return the rows that a round learns beside its pairs: as many for each pair as `replay` says, of each set without
     repetition, drawn by seed and `purpose`; and the votes on the file `pairs`. None if the config replays nothing.
     Raises ConfigError or DataError."""
-    settings, init = config.replay, config.init
+    settings = config.replay
     if settings is None or not (settings.ift or settings.eft or settings.judged):
         return None
-    if (settings.ift or settings.eft) and (init is None or (settings.eft and init.eft is None)):
-        raise ConfigError("replay: draws from the files that 'init' names; name them there")
-    sets = [(settings.ift, ift_rows(config, init.ift) if init and settings.ift else [])]
-    if settings.eft and init and init.eft:
-        sets.append((settings.eft, eft_rows(config, init.eft)))
+    files = settings.files(config.init)
+    sets = [(settings.ift, ift_rows(config, files["ift"]))] if "ift" in files else []
+    if "eft" in files:
+        sets.append((settings.eft, eft_rows(config, files["eft"])))
     judgements = own_judgements(config, pairs) if pairs and settings.judged else []
 
     def draw(count: int) -> list[SftRow]:
@@ -247,8 +246,8 @@ def optimize(session: Session, model: ModelVersion, preferences: Path, *, traine
 def training_inputs(config: Config, model: ModelVersion, preferences: Path) -> dict[str, Path]:
     """Return the files that step-wise DPO of a model on some pairs reads, by name."""
     inputs = {"model": Path(model.path), "preferences": preferences}
-    if config.replay and config.init:
-        inputs |= config.init.files()
+    if config.replay:
+        inputs |= config.replay.files(config.init)
     if config.replay and config.replay.judged:
         inputs["trees"] = preferences.with_name("trees.jsonl")
     return inputs
@@ -256,7 +255,8 @@ def training_inputs(config: Config, model: ModelVersion, preferences: Path) -> d
 
 def training_identity(config: Config) -> list[object]:
     """Return all that decides the outcome of a training beside its inputs."""
-    replay = config.replay.model_dump(mode="json") if config.replay else None
+    # the files count by their content, as inputs
+    replay = config.replay.model_dump(mode="json", exclude={"ift_data", "eft_data"}) if config.replay else None
     settings = config.optimize.model_dump(mode="json", exclude={"pairs"})  # these decide the preferences
     return [settings, config.seed, hash_path(solve_prompt(config).path), replay]
 

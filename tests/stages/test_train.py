@@ -13,7 +13,8 @@ from stepagent import ConfigError, DataError, Message, ModelError, StepPreferenc
 from stepagent.assembly.session import Session
 from stepagent.config.settings import Config
 from stepagent.files.jsonl import write_rows
-from stepagent.stages.train import init_command, optimize, optimize_command, replay_of, sft_rows
+from stepagent.files.rows import IftRow
+from stepagent.stages.train import init_command, optimize, optimize_command, replay_of, sft_rows, training_inputs
 from stepagent.types import ModelVersion
 
 
@@ -59,8 +60,21 @@ def test_a_mix_of_nothing_and_a_replay_from_nowhere_are_errors(tmp_path: Path) -
     nothing = setup.init.mix.model_copy(update={"ift": 0.0, "eft": 0.0})
     with pytest.raises(ConfigError, match=r"init\.mix: weighs both sets with 0"):
         sft_rows(setup, setup.init.model_copy(update={"mix": nothing}))
-    with pytest.raises(ConfigError, match="replay: draws from the files that 'init' names"):
+    with pytest.raises(ConfigError, match=r"replay\.eft: name its rows in replay\.eft_data, or in init\.eft"):
         replay_of(config(tmp_path, init=None, replay={"eft": 0.1}), "round 1")
+
+
+def test_rows_are_replayed_from_a_file_of_their_own_where_no_m_1_is_trained(tmp_path: Path) -> None:
+    ift = tmp_path / "other.jsonl"
+    write_rows(ift, [IftRow(f"question {k}", "12+1=13\n=13") for k in range(10)])
+    setup = config(tmp_path, init=None, replay={"ift": 0.5, "ift_data": str(ift)})
+    replay = replay_of(setup, "round 1")
+    assert replay
+    rows = replay.draw(12)
+    assert len(rows) == 6
+    assert all("question" in row.messages[-1].content for row in rows)
+    model, preferences = ModelVersion.at("M_1"), tmp_path / "preferences.jsonl"
+    assert training_inputs(setup, model, preferences)["ift"] == ift
 
 
 def test_so_many_rows_for_each_pair_and_other_ones_each_round(tmp_path: Path) -> None:
