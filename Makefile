@@ -55,7 +55,7 @@ dist: install
 minimum: install
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
-	$(BIN)/python tests/try_dist.py dist minimum
+	$(BIN)/python tests/try_dist.py dist minimum minimum-train
 
 clean:
 	rm -rf $(VENV) $(VLLM) dist runs site

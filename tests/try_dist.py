@@ -1,7 +1,8 @@
 """Install a built wheel into bare environments and try it there: `python try_dist.py DIST [PART...]`.
 
-Each part is an extra of pyproject.toml, or `bare` for none, or `minimum` for the oldest versions of the base, [view],
-[report] and [ray]; it gets an environment of its own, with nothing of the checkout in it, and `smoke.py` tries it.
+Each part is an extra of pyproject.toml, or `bare` for none; `minimum` is the oldest versions of the base, [view],
+[report] and [ray], and `minimum-train` those of [train]. It gets an environment of its own, with nothing of the checkout
+in it, and `smoke.py` tries it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("bare", "view", "report", "ray", "tasks", "train", "minimum")
+PARTS = ("bare", "view", "report", "ray", "tasks", "train", "minimum", "minimum-train")
 TORCH = "torch==2.13.0"
 """Installed first, by its pinned version, as in the Makefile: a range would pull the newest CUDA build."""
 
@@ -29,12 +30,12 @@ def run(*command: object) -> None:
 
 def try_part(wheel: Path, part: str, folder: Path) -> None:
     """Install the wheel for one part into a new environment in `folder`, and try it."""
-    extras = {"bare": [], "minimum": ["view", "report", "ray"]}.get(part, [part])
-    limits = ROOT / ("constraints-minimum.txt" if part == "minimum" else "constraints.txt")
+    extras = {"bare": [], "minimum": ["view", "report", "ray"], "minimum-train": ["train"]}.get(part, [part])
+    limits = ROOT / (f"constraints-{part}.txt" if part.startswith("minimum") else "constraints.txt")
     python = folder / part / "bin" / "python"
     run(sys.executable, "-m", "venv", folder / part)
     install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", limits)
-    if part == "train":
+    if "train" in extras:
         run(*install, TORCH)
     run(*install, f"{wheel}[{','.join(extras)}]" if extras else wheel)
     run(python, "-m", "pip", "--disable-pip-version-check", "check")
