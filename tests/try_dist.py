@@ -1,8 +1,8 @@
 """Install a built wheel into bare environments and try it there: `python try_dist.py DIST [PART...]`.
 
 Each part is an extra of pyproject.toml, or `bare` for none; `minimum` is the oldest versions of the base, [view],
-[report] and [ray], and `minimum-train` those of [train]. It gets an environment of its own, with nothing of the checkout
-in it, and `smoke.py` tries it.
+[report] and [ray], and `minimum-train` those of [train]. It gets an environment of its own, with nothing of the
+checkout in it, and `smoke.py` tries it.
 """
 
 from __future__ import annotations
