@@ -157,6 +157,7 @@ MEANINGS = {
     "judge.rollouts.rollouts": "Solutions from each candidate on.",
     "judge.rollouts.target": "Answer that counts as a hit: most rollouts', or the problem's own (reference).",
     "judge.rollouts.agreement": "Share of the rollouts that must reach the answer of most, or there is no signal.",
+    "judge.rollouts.thinking": "What generator.thinking says, so that steps are continued in their own context.",
     "judge.panel.judges": "The judges, a list of settings.",
     "judge.panel.votes": "Opinions of each judge; several need a temperature above 0.",
     "judge.panel.combine": "Points for won pairs, or Bradley-Terry strengths.",

@@ -19,7 +19,7 @@ from stepagent.judges.reference import reference_of
 from stepagent.judges.scores import by_errors, certain, scored_verdict
 from stepagent.seeds import derive_seed
 from stepagent.tree import context_text, joined_ids
-from stepagent.types import Problem, Prompt, Sampling, Step, Usage, Verdict, VerdictStatus
+from stepagent.types import Problem, Prompt, Sampling, Step, Thinking, Usage, Verdict, VerdictStatus
 
 
 class RolloutJudge:
@@ -30,7 +30,7 @@ class RolloutJudge:
     (`majority`, which needs no reference), or the problem's own (`reference`). Less than the share `agreement` of the
     rollouts is no majority: then the level has no signal. A rollout on which `grader` fails does not count. A score is
     the mean of the Beta(1 + hits, 1 + misses) posterior, and the margin compares two posteriors by a normal
-    approximation.
+    approximation. `thinking` is the generator's: the steps are continued in the context in which they were sampled.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class RolloutJudge:
         temperature: Annotated[float, Field(gt=0)] = 0.8,
         top_p: Annotated[float, Field(gt=0, le=1)] = 0.95,
         max_tokens: Positive = 2048,
+        thinking: Thinking = "hidden",
     ) -> None:
         self._backend = backend
         self._answers = answers
@@ -54,6 +55,7 @@ class RolloutJudge:
         self._rollouts = rollouts
         self._target = target
         self._agreement = agreement
+        self._thinking: Thinking = thinking
         self._sampling = Sampling(rollouts, temperature, top_p, max_tokens)
 
     def most(self, width: int) -> dict[str, Usage]:
@@ -71,7 +73,7 @@ class RolloutJudge:
             text = context_text(steps)
             if candidates[index].ends:
                 return [text] * self._rollouts, Usage()
-            prompt = Prompt(messages, text, joined_ids(steps))
+            prompt = Prompt(messages, text, joined_ids(steps), self._thinking)
             sampling = replace(self._sampling, seed=derive_seed(seed, "roll", index))
             try:
                 reply = await self._backend.complete(prompt, sampling)

@@ -218,6 +218,14 @@ async def test_the_majority_counts_a_step_as_often_as_it_was_sampled() -> None:
     assert (await judge.judge(PROBLEM, [], [BAD, GOOD, MIDDLE], 0)).worst == 1
 
 
+async def test_rollouts_go_on_in_the_context_in_which_the_steps_were_thought_of() -> None:
+    for thinking in ("hidden", "off", "steps"):
+        backend = AnsweringBackend(lambda question: "\\boxed{2}")
+        await RolloutJudge(backend, {}, rollouts=2, thinking=thinking).judge(PROBLEM, [MIDDLE], [GOOD, BAD], 0)
+        asked = [(prompt.prefix_text, prompt.thinking) for prompt in backend.prompts]
+        assert asked == [("middling\ngood\n", thinking), ("middling\nbad\n", thinking)]
+
+
 async def test_a_few_that_agree_are_no_majority() -> None:
     """Five steps lead to five answers but for two: two of five are no majority, whatever the others say."""
     steps = [step(f"{letter}\n") for letter in "abcde"]
