@@ -73,8 +73,9 @@ def arm_config(arm: str, base: Config, start: str, rounds: int) -> Config:
     does; those of judging only if the model judges."""
     changes: dict[str, Any] = {"init": None, "model": start, "rounds": rounds, **arm_changes(arm, base)}
     if base.replay and base.init:
-        replay = {**base.replay.model_dump(), "ift_data": base.init.ift, "eft_data": base.init.eft}
-        changes["replay"] = replay if arm == "self" else {**replay, "eft": 0.0}
+        shares = base.replay.model_dump() | ({} if arm == "self" else {"eft": 0.0})
+        files = {f"{name}_data": getattr(base.init, name) for name in ("ift", "eft") if shares[name]}
+        changes["replay"] = {**shares, **files}
     return Config.model_validate({**base.model_dump(), **changes})
 
 

@@ -123,6 +123,13 @@ class ReplaySettings(Settings):
     ift_data: Path | None = None
     eft_data: Path | None = None
 
+    @model_validator(mode="after")
+    def _files_have_shares(self) -> ReplaySettings:
+        for name in ("ift", "eft"):
+            if getattr(self, f"{name}_data") and not getattr(self, name):
+                raise ValueError(f"{name}_data: none of its rows is replayed; say in {name} how many for each pair")
+        return self
+
     def files(self, init: InitSettings | None) -> dict[str, Path]:
         """Return the files of rows that are replayed, by name: `ift`, `eft`, or neither. Raises ConfigError."""
         files: dict[str, Path] = {}

@@ -77,6 +77,11 @@ def test_rows_are_replayed_from_a_file_of_their_own_where_no_m_1_is_trained(tmp_
     assert training_inputs(setup, model, preferences)["ift"] == ift
 
 
+def test_a_file_of_rows_without_a_share_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="eft_data: none of its rows is replayed; say in eft how many for each pair"):
+        config(tmp_path, replay={"ift": 0.5, "eft_data": "eft.jsonl"})
+
+
 def test_so_many_rows_for_each_pair_and_other_ones_each_round(tmp_path: Path) -> None:
     setup = config(tmp_path, replay={"ift": 0.1, "eft": 0.5})
     replays = {name: replay_of(setup, name) for name in ("round 1", "round 2")}
