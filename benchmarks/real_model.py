@@ -8,6 +8,8 @@
   self       the model judges its own steps in writing (the method)
   rollouts   a step is as good as its continuations: the answer that most of them reach is taken for right
   calculator a step is as good as its arithmetic, recomputed (no references either)
+  coin       the calculator's pairs, in each of which a coin says which step is better (control: the same search, steps
+             and replayed rows)
   reference  rollouts with the reference answers (what a perfect judge of answers would give)
   random     a coin judges (control: DPO on noise)
   sft        likelihood of the steps that the self-judge chose, on as many step tokens as its DPO
@@ -23,11 +25,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import random
 import statistics
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +41,12 @@ from self_rewarding import paired_gain, sft_arm
 from stepagent.assembly.session import Session
 from stepagent.config.loading import load_config
 from stepagent.config.settings import Config
-from stepagent.files.jsonl import read_rows
+from stepagent.files.jsonl import read_rows, write_rows
 from stepagent.files.runs import RunFolder
 from stepagent.models.folders import unless_made
 from stepagent.stages.evaluate import evaluate, read_evaluation
 from stepagent.stages.iterate import iterate
-from stepagent.stages.train import initialize
+from stepagent.stages.train import initialize, train_on_pairs
 from stepagent.types import Problem, StepPreference
 
 _ROLLOUTS = {"kind": "rollouts", "prompt": "short_solve", "rollouts": 2, "temperature": 1.0, "top_p": 1.0}
@@ -59,6 +62,7 @@ def arm_changes(arm: str, config: Config) -> dict[str, Any]:
         "sft": {},
         "rollouts": {"judge": rollouts},
         "calculator": {"judge": {"kind": "calculator"}},
+        "coin": {"judge": {"kind": "calculator"}},
         "reference": {"judge": {**rollouts, "target": "reference"}},
         "random": {"judge": {"kind": "random"}},
         "outcome": {
@@ -79,7 +83,7 @@ def arm_config(arm: str, base: Config, start: str, rounds: int) -> Config:
     return Config.model_validate({**base.model_dump(), **changes})
 
 
-ARMS = ("self", "rollouts", "calculator", "reference", "random", "sft", "outcome")
+ARMS = ("self", "rollouts", "calculator", "coin", "reference", "random", "sft", "outcome")
 
 
 def recipe(options: argparse.Namespace, seed: int) -> Config:
@@ -118,9 +122,40 @@ def run(options: argparse.Namespace) -> None:
                 if arm == "sft":
                     with Session(config, folder / arm) as session:
                         sft_arm(session, start, RunFolder(folder / "self"))
+                    continue
+                if arm == "coin":
+                    coin_round(config, folder, rounds, start.path)
                 else:
                     iterate(config.model_copy(update={"evaluate": None}), folder / arm)
-                    measure(config, folder / arm, rounds + 1, judge=arm == "self")
+                measure(config, folder / arm, rounds + 1, judge=arm == "self")
+
+
+def coin_round(config: Config, folder: Path, index: int, start: str) -> None:
+    """Train M_`index` + 1 of the arm `coin` on the pairs that the calculator found in the same round of the run in
+    `folder`, after a coin has swapped half of them; the first model is `start`."""
+    run, source = RunFolder(folder / "coin"), RunFolder(folder / "calculator").round(index) / "preferences.jsonl"
+    rng, out = random.Random(config.seed + index), Path(run.model(index + 1).path)
+    rows = [
+        replace(
+            row,
+            chosen=row.rejected,
+            rejected=row.chosen,
+            chosen_ids=row.rejected_ids,
+            rejected_ids=row.chosen_ids,
+            chosen_ends=row.rejected_ends,
+            rejected_ends=row.chosen_ends,
+        )
+        if rng.random() < 0.5
+        else row
+        for row in read_rows(source, StepPreference)
+    ]
+    pairs = run.round(index) / "preferences.jsonl"
+    pairs.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(pairs, rows)
+    model = start if index == 1 else run.model(index).path
+    unless_made(
+        out, lambda: train_on_pairs(config, model, pairs, out=out, seed=config.seed + index, label=f"round {index}")
+    )
 
 
 def measure(config: Config, folder: Path, index: int, *, judge: bool = True) -> None:
